@@ -1,0 +1,1 @@
+//! Implicit-feedback ALS: training, Gram matrix, user fold-in.

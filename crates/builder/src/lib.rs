@@ -1,0 +1,1 @@
+//! Offline jobs: ingest, train, evaluate, build.

@@ -1,0 +1,1 @@
+//! One in-process recommender: bundle, taste, ranking and experiments make an answer.

@@ -1,0 +1,1 @@
+//! Layers, buckets and assignment: pure, small and fast.

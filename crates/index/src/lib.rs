@@ -1,0 +1,1 @@
+//! HNSW graph: deterministic parallel build, search, filters, exact search.

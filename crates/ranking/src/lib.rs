@@ -1,0 +1,1 @@
+//! Ranking variants: features, scoring expressions, caps, as data.

@@ -1,0 +1,1 @@
+//! The gRPC server: services, version manager, metrics, admin listener.

@@ -1,0 +1,1 @@
+//! Taste profiles: events, the exclusion algebra, the durable profile store.
