@@ -1,0 +1,65 @@
+//! A trained model: what `train` writes and `build` reads.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Dictionary;
+use crate::ingest::Attributes;
+
+/// Factors, ids and everything else `build` needs, in memory.
+///
+/// Ordinals of items and users are the rows of their factors.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    /// What describes it for people and for the bundle's manifest (`model.json`).
+    pub info: ModelInfo,
+    /// Item ids by ordinal.
+    pub items: Dictionary,
+    /// User ids by ordinal.
+    pub users: Dictionary,
+    /// `items * rank` values, row-major.
+    pub item_factors: Vec<f32>,
+    /// `users * rank` values, row-major.
+    pub user_factors: Vec<f32>,
+    /// Distinct users who listened to each item: what popularity means.
+    pub item_listeners: Vec<u32>,
+    /// Plays of each item (sum of counts).
+    pub item_plays: Vec<f64>,
+    /// Attributes of each item; defaults where nothing is known.
+    pub attributes: Vec<Attributes>,
+    /// Held-out pairs (user ordinal, item ordinal), sorted; empty when nothing was held out.
+    pub held_out: Vec<(u32, u32)>,
+}
+
+/// The part of a model that is small and readable.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelInfo {
+    /// Factors of one item or user.
+    pub rank: usize,
+    /// `refrain_als::Hyper` as JSON.
+    pub hyper: serde_json::Value,
+    /// The command line that trained it.
+    pub command: String,
+    /// Seed of the training.
+    pub seed: u64,
+    /// Time of the newest event it learned from, microseconds since 1970 UTC.
+    pub watermark_us: Option<i64>,
+    /// What it was trained on.
+    pub counts: ModelCounts,
+    /// The held-out report, as `train` printed it.
+    pub report: serde_json::Value,
+}
+
+/// What a model was trained on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelCounts {
+    /// Users with factors.
+    pub users: u64,
+    /// Items with factors.
+    pub items: u64,
+    /// Listens (rows) learned from.
+    pub events: u64,
+    /// Plays (sum of counts) learned from.
+    pub plays: f64,
+}
