@@ -1,1 +1,30 @@
-//! What a version is on disk: sections, checksums, manifest, memory map; the store and its labels.
+//! What a version is on disk: section files, checksums, the manifest, the memory map; the store and its labels.
+//!
+//! A *bundle* is one immutable directory that holds everything one version needs to answer: the
+//! index, the items, the fold-in model, golden queries with their expected answers, and a manifest
+//! that lists them all. Its bulk data lives in *section files* (see [`section`]), which are mapped
+//! and shared as [`bytes::Bytes`], so that a reader needs neither a copy nor `unsafe`.
+//!
+//! Opening is O(1): a header, a table and a manifest are checked and nothing else is read. What the
+//! bytes say is therefore never trusted by the views of this crate: a flipped bit yields a wrong
+//! answer at worst, never a fault or an ordinal out of range, and `verify` finds and names it.
+//!
+//! `docs/format.md` describes every byte.
+
+// Sections are plain little-endian arrays and are read where they lie.
+#[cfg(target_endian = "big")]
+compile_error!(
+    "refrain's files are little-endian and are read in place: big-endian hosts are not supported"
+);
+
+mod column;
+mod corruption;
+mod digest;
+mod durable;
+mod map;
+pub mod section;
+
+pub use column::Column;
+pub use corruption::{Corruption, Mismatch};
+pub use digest::{Digest, FileDigest};
+pub use section::{OpenError, OpenMode, SectionFile, SectionSpec, WriteError, write_sections};

@@ -1,0 +1,97 @@
+//! Files that appear whole or not at all, and stay after a power cut.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use fs_err::File;
+
+/// Writes a file under a temporary name beside `path`, syncs it, renames it to `path` and syncs the
+/// directory. When `write` or any step fails, the temporary file is removed and `path` is untouched.
+pub(crate) fn replace<T, E: From<io::Error>>(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> Result<T, E>,
+) -> Result<T, E> {
+    let temporary = Temporary::beside(path);
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&temporary.0)?;
+    let value = write(&mut file)?;
+    file.sync_all()?;
+    drop(file);
+    fs_err::rename(&temporary.0, path)?;
+    temporary.keep();
+    sync_dir(parent(path))?;
+    Ok(value)
+}
+
+/// [`replace`] with bytes at hand.
+pub(crate) fn replace_with(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, |file| file.write_all(bytes))
+}
+
+/// Makes the entries of a directory durable: names created, renamed and removed in it.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// The directory that holds `path`; `.` for a bare name.
+pub(crate) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    }
+}
+
+/// A name that no other process or thread uses: dot, the stem, the process, a counter.
+pub(crate) fn unique_name(stem: &str) -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let next = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!(".{stem}.tmp-{}-{next}", std::process::id())
+}
+
+/// Removes the file on drop unless it was kept.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn beside(path: &Path) -> Self {
+        let stem = path
+            .file_name()
+            .map_or_else(|| "file".into(), |name| name.to_string_lossy());
+        Self(parent(path).join(unique_name(&stem)))
+    }
+
+    fn keep(mut self) {
+        self.0 = PathBuf::new();
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.0.as_os_str().is_empty() {
+            // Best effort: the error that brought us here is the one to report.
+            let _ = fs_err::remove_file(&self.0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        replace_with(&path, b"old").unwrap();
+        let failed = replace(&path, |file| {
+            file.write_all(b"half")?;
+            Err::<(), _>(io::Error::from(io::ErrorKind::StorageFull))
+        });
+        assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(fs_err::read(&path).unwrap(), b"old");
+        assert_eq!(fs_err::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,356 @@
+//! Writing a section file.
+
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::layout::{
+    self, BLOCK_LEN, CHECKSUMS, ENDIAN_TAG, ENTRY_LEN, Entry, FLAG_HOT, FLAG_OPTIONAL,
+    FORMAT_MAJOR, FORMAT_MINOR, Header, MAX_SECTIONS, PREFIX_LEN, TABLE_LEN,
+};
+use crate::digest::{FileDigest, Hasher};
+use crate::durable;
+
+/// A section to be written.
+#[derive(Debug, Clone, Copy)]
+pub struct SectionSpec<'a> {
+    /// 1 to 32 of `a-z 0-9 _ - .`, starting with a letter; unique in its file.
+    pub name: &'a str,
+    /// Bytes of one element, for a person who inspects the file; the length is a multiple of it.
+    pub element_len: u32,
+    /// Touched by every query: starts on a 2 MiB boundary when it is that long.
+    pub hot: bool,
+    /// A reader that does not know the name may ignore the section instead of refusing the file.
+    pub optional: bool,
+}
+
+impl<'a> SectionSpec<'a> {
+    /// A required section of single bytes, not hot.
+    pub fn new(name: &'a str) -> Self {
+        Self {
+            name,
+            element_len: 1,
+            hot: false,
+            optional: false,
+        }
+    }
+
+    /// The same with elements of `size_of::<T>()` bytes.
+    #[must_use]
+    pub fn of<T>(self) -> Self {
+        let element_len = u32::try_from(size_of::<T>()).unwrap_or(1).max(1);
+        Self {
+            element_len,
+            ..self
+        }
+    }
+}
+
+/// A section file could not be written; nothing was left behind.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The system refused (disk full, no permission, no such directory): the message has the path.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A name that the format does not allow.
+    #[error(
+        "section name {name:?} is not 1 to 32 of a-z, 0-9, '_', '-', '.', starting with a letter"
+    )]
+    BadName {
+        /// The name.
+        name: String,
+    },
+    /// A name given twice, or that of the checksums.
+    #[error("section {name:?} is there already")]
+    DuplicateName {
+        /// The name.
+        name: String,
+    },
+    /// More sections than the table holds.
+    #[error("a file holds at most {} sections", MAX_SECTIONS - 1)]
+    TooManySections,
+    /// A length that is no multiple of the element's.
+    #[error("section {name:?} of {len} bytes does not hold whole elements of {element_len} bytes")]
+    PartialElement {
+        /// The section.
+        name: String,
+        /// Its length in bytes.
+        len: u64,
+        /// Bytes of an element.
+        element_len: u32,
+    },
+}
+
+/// Writes `sections` (name, bytes, hot) to a new file at `path`, durably and atomically: it is
+/// written under a temporary name, synced and renamed. Returns the length and digest of the file.
+///
+/// # Errors
+/// See [`WriteError`]; `path` is then as it was.
+pub fn write_sections(
+    path: &Path,
+    sections: &[(&str, &[u8], bool)],
+) -> Result<FileDigest, WriteError> {
+    SectionWriter::write(path, |writer| {
+        sections.iter().try_for_each(|&(name, bytes, hot)| {
+            writer.add(
+                SectionSpec {
+                    hot,
+                    ..SectionSpec::new(name)
+                },
+                bytes,
+            )
+        })
+    })
+}
+
+/// Writes sections one after another, so that no more than one need be in memory.
+pub struct SectionWriter<'a> {
+    out: BufWriter<&'a mut dyn WriteSeek>,
+    position: u64,
+    entries: Vec<Entry>,
+    /// One crc32c a block, little-endian, in the order of the table.
+    checksums: Vec<u8>,
+}
+
+impl SectionWriter<'_> {
+    /// Writes a new file at `path` with the sections that `fill` adds, as [`write_sections`] does.
+    ///
+    /// # Errors
+    /// Those of `fill` and of writing; `path` is then as it was.
+    pub fn write<E: From<WriteError> + From<io::Error>>(
+        path: &Path,
+        fill: impl FnOnce(&mut SectionWriter<'_>) -> Result<(), E>,
+    ) -> Result<FileDigest, E> {
+        durable::replace(path, |file| {
+            let mut writer = SectionWriter::new(file)?;
+            fill(&mut writer)?;
+            writer.finish()?;
+            Ok(digest(file)?)
+        })
+    }
+
+    /// Adds a section.
+    ///
+    /// # Errors
+    /// See [`WriteError`]. After an error the file must be given up.
+    pub fn add(&mut self, spec: SectionSpec<'_>, bytes: &[u8]) -> Result<(), WriteError> {
+        if spec.name == CHECKSUMS || self.entries.iter().any(|entry| entry.name == spec.name) {
+            return Err(WriteError::DuplicateName {
+                name: spec.name.to_owned(),
+            });
+        }
+        if self.entries.len() + 1 >= MAX_SECTIONS {
+            return Err(WriteError::TooManySections);
+        }
+        let first_checksum = (self.checksums.len() / size_of::<u32>()) as u64;
+        for block in bytes.chunks(BLOCK_BYTES) {
+            self.checksums
+                .extend_from_slice(&crc32c::crc32c(block).to_le_bytes());
+        }
+        self.append(spec, bytes, first_checksum)
+    }
+}
+
+/// What a section file can be written to: a file, or memory in a test.
+trait WriteSeek: Write + Seek {}
+impl<T: Write + Seek> WriteSeek for T {}
+
+const BLOCK_BYTES: usize = 1 << 20;
+const _: () = assert!(BLOCK_BYTES as u64 == BLOCK_LEN);
+
+impl<'a> SectionWriter<'a> {
+    fn new(out: &'a mut dyn WriteSeek) -> io::Result<Self> {
+        let mut out = BufWriter::with_capacity(BLOCK_BYTES, out);
+        // Header and table are known last; until they are there, the file has no magic.
+        out.write_all(&[0; PREFIX_LEN])?;
+        Ok(Self {
+            out,
+            position: PREFIX_LEN as u64,
+            entries: Vec::new(),
+            checksums: Vec::new(),
+        })
+    }
+
+    fn append(
+        &mut self,
+        spec: SectionSpec<'_>,
+        bytes: &[u8],
+        first_checksum: u64,
+    ) -> Result<(), WriteError> {
+        let SectionSpec {
+            name,
+            element_len,
+            hot,
+            optional,
+        } = spec;
+        let len = bytes.len() as u64;
+        if !layout::is_name(name) {
+            return Err(WriteError::BadName {
+                name: name.to_owned(),
+            });
+        }
+        if element_len == 0 || !len.is_multiple_of(u64::from(element_len)) {
+            return Err(WriteError::PartialElement {
+                name: name.to_owned(),
+                len,
+                element_len,
+            });
+        }
+        let offset = layout::aligned(self.position, hot, len);
+        io::copy(
+            &mut io::repeat(0).take(offset - self.position),
+            &mut self.out,
+        )?;
+        self.out.write_all(bytes)?;
+        self.position = offset + len;
+        let flags = if hot { FLAG_HOT } else { 0 } | if optional { FLAG_OPTIONAL } else { 0 };
+        let name = name.to_owned();
+        self.entries.push(Entry {
+            name,
+            flags,
+            element_len,
+            offset,
+            len,
+            first_checksum,
+        });
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(), WriteError> {
+        let checksums = std::mem::take(&mut self.checksums);
+        // The checksums of the checksums would be their own: the header has one instead.
+        self.append(SectionSpec::new(CHECKSUMS).of::<u32>(), &checksums, 0)?;
+        let mut table = [0; TABLE_LEN];
+        for (slot, entry) in table.chunks_exact_mut(ENTRY_LEN).zip(&self.entries) {
+            entry.encode_into(slot);
+        }
+        let header = Header {
+            major: FORMAT_MAJOR,
+            minor: FORMAT_MINOR,
+            endian: ENDIAN_TAG,
+            incompat: 0,
+            compat: 0,
+            file_len: self.position,
+            section_count: self.entries.len() as u64,
+            block_len: BLOCK_LEN,
+            table_checksum: xxh3_64(&table),
+            checksums_checksum: xxh3_64(&checksums),
+        };
+        self.out.seek(SeekFrom::Start(0))?;
+        self.out.write_all(&header.encode())?;
+        self.out.write_all(&table)?;
+        self.out.flush()?;
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for SectionWriter<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&str> = self.entries.iter().map(|entry| &*entry.name).collect();
+        f.debug_struct("SectionWriter")
+            .field("position", &self.position)
+            .field("sections", &names)
+            .finish()
+    }
+}
+
+/// Reads the file back: the digest is of what the system holds, not of what we meant to write.
+fn digest(file: &mut fs_err::File) -> io::Result<FileDigest> {
+    file.seek(SeekFrom::Start(0))?;
+    let mut hasher = Hasher::default();
+    let mut buffer = vec![0; BLOCK_BYTES];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hasher.finish()),
+            n => hasher.update(&buffer[..n]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A device with room for so many bytes.
+    struct Full {
+        room: u64,
+        inner: io::Cursor<Vec<u8>>,
+    }
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.inner.position() + bytes.len() as u64 > self.room {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.inner.write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            self.inner.flush()
+        }
+    }
+
+    impl Seek for Full {
+        fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+            self.inner.seek(to)
+        }
+    }
+
+    fn write_to(out: &mut dyn WriteSeek, bytes: &[u8]) -> Result<(), WriteError> {
+        let mut writer = SectionWriter::new(out)?;
+        writer.add(SectionSpec::new("a"), bytes)?;
+        writer.finish()
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_and_the_header_comes_last() {
+        let bytes = vec![7; 3 * BLOCK_BYTES];
+        for room in [0, 100, PREFIX_LEN as u64 + 5, 3 * BLOCK_LEN] {
+            let mut device = Full {
+                room,
+                inner: io::Cursor::default(),
+            };
+            let error = write_to(&mut device, &bytes).unwrap_err();
+            assert!(
+                matches!(&error, WriteError::Io(e) if e.kind() == io::ErrorKind::StorageFull),
+                "{error}"
+            );
+            let written = device.inner.into_inner();
+            assert!(
+                written.iter().take(PREFIX_LEN).all(|&b| b == 0),
+                "no magic yet"
+            );
+        }
+    }
+
+    #[test]
+    fn wrong_specs_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let write = |sections: &[(&str, &[u8], bool)]| write_sections(&path, sections).unwrap_err();
+        assert!(matches!(write(&[("A", b"", false)]), WriteError::BadName { name } if name == "A"));
+        let twice = write(&[("a", b"1", false), ("a", b"2", false)]);
+        assert!(matches!(twice, WriteError::DuplicateName { name } if name == "a"));
+        assert!(matches!(
+            write(&[(CHECKSUMS, b"", false)]),
+            WriteError::DuplicateName { .. }
+        ));
+        let names: Vec<String> = (0..MAX_SECTIONS).map(|i| format!("s{i}")).collect();
+        let many: Vec<(&str, &[u8], bool)> =
+            names.iter().map(|n| (&**n, &b""[..], false)).collect();
+        assert!(matches!(write(&many), WriteError::TooManySections));
+        assert!(write_sections(&path, &many[1..]).is_ok(), "one less fits");
+        let partial = SectionWriter::write(&path, |writer| {
+            writer.add(SectionSpec::new("x").of::<u64>(), b"1234567")
+        });
+        assert!(matches!(
+            partial,
+            Err(WriteError::PartialElement {
+                len: 7,
+                element_len: 8,
+                ..
+            })
+        ));
+    }
+}
