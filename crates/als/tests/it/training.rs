@@ -1,0 +1,212 @@
+use crate::{grouped_log, oracle, small_hyper};
+use refrain_als::{
+    Confidence, FoldIn, FoldInScratch, Hyper, Interactions, Progress, TrainError, gram, train,
+};
+use std::sync::Mutex;
+
+#[test]
+fn every_half_step_lowers_the_objective() {
+    let data = grouped_log(80, 50, 1);
+    let mut last = f64::INFINITY;
+    for iterations in 1..=6 {
+        let hyper = Hyper {
+            iterations,
+            ..small_hyper()
+        };
+        let factors = train(&data, &hyper, 1, &()).unwrap();
+        // The items' half-step of this iteration started from the users of the one before.
+        if iterations > 1 {
+            let before = train(
+                &data,
+                &Hyper {
+                    iterations: iterations - 1,
+                    ..hyper
+                },
+                1,
+                &(),
+            )
+            .unwrap();
+            let half = oracle::objective(&hyper, &data, &before.users, &factors.items);
+            assert!(
+                half <= last * (1.0 + 1e-9),
+                "items, iteration {iterations}: {half} > {last}"
+            );
+            last = half;
+        }
+        let whole = oracle::objective(&hyper, &data, &factors.users, &factors.items);
+        assert!(
+            whole <= last * (1.0 + 1e-9),
+            "users, iteration {iterations}: {whole} > {last}"
+        );
+        last = whole;
+    }
+}
+
+#[test]
+fn user_rows_minimise_the_objective() {
+    let data = grouped_log(30, 20, 2);
+    let hyper = small_hyper();
+    let factors = train(&data, &hyper, 1, &()).unwrap();
+    for (user, row) in (0..).zip(factors.users.chunks_exact(hyper.rank)) {
+        let (items, strengths) = data.user(user);
+        let evidence: Vec<_> = items
+            .iter()
+            .copied()
+            .zip(strengths.iter().copied())
+            .collect();
+        let exact = oracle::solve(&hyper, &factors.items, &evidence);
+        for (&x, &y) in row.iter().zip(&exact) {
+            assert!(
+                (f64::from(x) - y).abs() < 1e-4,
+                "user {user}: {row:?} {exact:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_trained_user_equals_the_fold_in_of_their_history_bit_for_bit() {
+    let data = grouped_log(300, 90, 3);
+    for rank in [5, 16, 64] {
+        let hyper = Hyper {
+            rank,
+            ..small_hyper()
+        };
+        let factors = train(&data, &hyper, 2, &()).unwrap();
+        let fold_in = FoldIn::new(rank, 90, gram(&factors.items, rank, 1), &hyper).unwrap();
+        let (mut scratch, mut out) = (FoldInScratch::default(), Vec::new());
+        for (user, row) in (0..).zip(factors.users.chunks_exact(rank)) {
+            let (items, strengths) = data.user(user);
+            let evidence: Vec<_> = items
+                .iter()
+                .copied()
+                .zip(strengths.iter().copied())
+                .collect();
+            fold_in
+                .solve(&factors.items, &evidence, &mut scratch, &mut out)
+                .unwrap();
+            assert_eq!(out, row, "user {user} at rank {rank}");
+        }
+    }
+}
+
+#[test]
+fn the_same_bits_at_any_thread_count() {
+    let data = grouped_log(700, 300, 4);
+    let hyper = Hyper {
+        rank: 17,
+        ..small_hyper()
+    };
+    let one = train(&data, &hyper, 1, &()).unwrap();
+    for threads in [2, 3, 7] {
+        assert_eq!(
+            one,
+            train(&data, &hyper, threads, &()).unwrap(),
+            "{threads} threads"
+        );
+    }
+    assert_ne!(
+        one,
+        train(&data, &Hyper { seed: 12, ..hyper }, 1, &()).unwrap()
+    );
+}
+
+/// Pinned, so that every machine and every SIMD level (`REFRAIN_SIMD`) that runs this test proves
+/// to compute the same bits. Linear confidence and an exponent of 1, because logarithms and powers
+/// are the platform's own.
+#[test]
+fn the_same_bits_on_every_machine() {
+    let hyper = Hyper {
+        rank: 64,
+        confidence: Confidence::Linear,
+        frequency_exponent: 1.0,
+        ..small_hyper()
+    };
+    let factors = train(&grouped_log(200, 120, 6), &hyper, 2, &()).unwrap();
+    let digest = factors
+        .users
+        .iter()
+        .chain(&factors.items)
+        .fold(0u64, |digest, value| {
+            (digest ^ u64::from(value.to_bits())).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+    assert_eq!(digest, 4_695_823_511_331_536_938);
+}
+
+#[test]
+fn users_and_items_without_interactions_are_zero() {
+    let data =
+        Interactions::from_triplets(4, 5, vec![(1, 2, 3.0), (3, 0, 1.0), (3, 2, 1e9)]).unwrap();
+    let factors = train(&data, &small_hyper(), 2, &()).unwrap();
+    let is_zero = |rows: &[f32], row: usize| rows[row * 6..][..6].iter().all(|&x| x == 0.0);
+    let zero_users: Vec<_> = (0..4).filter(|&u| is_zero(&factors.users, u)).collect();
+    let zero_items: Vec<_> = (0..5).filter(|&i| is_zero(&factors.items, i)).collect();
+    assert_eq!((zero_users, zero_items), (vec![0, 2], vec![1, 3, 4]));
+    assert!(
+        factors
+            .users
+            .iter()
+            .chain(&factors.items)
+            .all(|x| x.is_finite())
+    );
+}
+
+#[test]
+fn one_user_and_one_item_are_enough() {
+    let data = Interactions::from_triplets(1, 1, vec![(0, 0, 1.0)]).unwrap();
+    let hyper = Hyper {
+        rank: 1,
+        iterations: 20,
+        ..small_hyper()
+    };
+    let factors = train(&data, &hyper, 1, &()).unwrap();
+    assert!((factors.users[0] * factors.items[0]) > 0.5);
+}
+
+#[test]
+fn errors_say_what_is_wrong() {
+    let empty = Interactions::from_triplets(3, 3, vec![]).unwrap();
+    assert!(matches!(
+        train(&empty, &small_hyper(), 1, &()),
+        Err(TrainError::Empty)
+    ));
+    let data = grouped_log(5, 8, 1);
+    let hyper = Hyper {
+        rank: 0,
+        ..small_hyper()
+    };
+    assert!(matches!(
+        train(&data, &hyper, 1, &()),
+        Err(TrainError::Hyper(_))
+    ));
+    // Confidences beyond what even double precision can put beside the regularisation.
+    let hyper = Hyper {
+        alpha: 1e30,
+        unobserved_weight: 0.0,
+        regularization: 1e-30,
+        frequency_exponent: 0.0,
+        ..small_hyper()
+    };
+    let first = train(&data, &hyper, 1, &()).unwrap_err().to_string();
+    assert!(
+        first.starts_with("the normal equations of item "),
+        "{first}"
+    );
+    assert_eq!(first, train(&data, &hyper, 3, &()).unwrap_err().to_string());
+}
+
+#[test]
+fn progress_ends_at_its_total() {
+    struct Calls(Mutex<Vec<(u64, u64)>>);
+    impl Progress for Calls {
+        fn advance(&self, done: u64, total: u64) {
+            self.0.lock().unwrap().push((done, total));
+        }
+    }
+    let calls = Calls(Mutex::new(Vec::new()));
+    train(&grouped_log(130, 70, 1), &small_hyper(), 2, &calls).unwrap();
+    let calls = calls.0.into_inner().unwrap();
+    let total = 3 * (130 + 70);
+    assert!(calls.iter().all(|&(done, t)| done <= t && t == total));
+    assert_eq!(calls.iter().map(|call| call.0).max(), Some(total));
+}
