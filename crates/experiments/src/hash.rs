@@ -45,6 +45,7 @@ impl KeyPrefix {
     pub const EMPTY: Self = Self {
         state: State { h1: 0, h2: 0 },
         tail: [0; BLOCK],
+        tail_len: 0,
         len: 0,
     };
 
@@ -59,6 +60,7 @@ impl KeyPrefix {
         Self {
             state,
             tail: padded(rest, &[]),
+            tail_len: rest.len(),
             len: prefix.len() as u64,
         }
     }
