@@ -17,14 +17,24 @@ compile_error!(
     "refrain's files are little-endian and are read in place: big-endian hosts are not supported"
 );
 
+pub mod bundle;
 mod column;
 mod corruption;
 mod digest;
 mod durable;
+pub mod items;
+pub mod manifest;
 mod map;
+mod record;
 pub mod section;
+mod time;
 
+pub use bundle::{Bundle, BundleWriter, Golden, Model, VerifyError, VerifyReport};
 pub use column::Column;
 pub use corruption::{Corruption, Mismatch};
 pub use digest::{Digest, FileDigest};
-pub use section::{OpenError, OpenMode, SectionFile, SectionSpec, WriteError, write_sections};
+pub use items::{Dictionary, Item, Items, Ordinals, StringTable, write_items};
+pub use manifest::{Manifest, ManifestError};
+pub use section::{
+    OpenError, OpenMode, SectionFile, SectionSpec, SectionWriter, WriteError, write_sections,
+};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytemuck::AnyBitPattern;
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::layout::{
@@ -14,7 +15,8 @@ use super::layout::{
 };
 use crate::column::Column;
 use crate::corruption::{Corruption, Mismatch};
-use crate::{digest::Digest, map};
+use crate::digest::Digest;
+use crate::{map, record};
 
 /// How the bytes of a file come into memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -72,7 +74,17 @@ pub enum OpenError {
         /// The section.
         section: String,
     },
-    /// Header, table or a small record is damaged.
+    /// A metadata record cannot be read.
+    #[error("{}: {section}: {reason}", file.display())]
+    Record {
+        /// The file.
+        file: PathBuf,
+        /// The section that holds the record.
+        section: String,
+        /// Why it cannot be read: damage, or another version.
+        reason: String,
+    },
+    /// Header, table or a small section is damaged.
     #[error(transparent)]
     Corrupt(#[from] Corruption),
 }
@@ -139,6 +151,20 @@ impl SectionFile {
         Column::new(bytes).ok_or_else(|| {
             self.broken(name, 0, "sections hold whole aligned elements", len)
                 .into()
+        })
+    }
+
+    /// A small metadata record.
+    pub(crate) fn record<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        version: u8,
+    ) -> Result<T, OpenError> {
+        let bytes = self.section(name).ok_or_else(|| self.missing(name))?;
+        record::decode(version, &bytes).map_err(|error| OpenError::Record {
+            file: self.path().to_owned(),
+            section: name.to_owned(),
+            reason: error.to_string(),
         })
     }
 

@@ -3,6 +3,8 @@
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
+use bytemuck::NoUninit;
+use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::layout::{
@@ -10,7 +12,7 @@ use super::layout::{
     FORMAT_MAJOR, FORMAT_MINOR, Header, MAX_SECTIONS, PREFIX_LEN, TABLE_LEN,
 };
 use crate::digest::{FileDigest, Hasher};
-use crate::durable;
+use crate::{durable, record};
 
 /// A section to be written.
 #[derive(Debug, Clone, Copy)]
@@ -81,6 +83,46 @@ pub enum WriteError {
         /// Bytes of an element.
         element_len: u32,
     },
+    /// A string that occurs twice where it must not, an item id for one.
+    #[error("{string:?} occurs twice: as number {first} and as number {second}")]
+    Duplicate {
+        /// The string.
+        string: String,
+        /// Where it was first, from 0.
+        first: usize,
+        /// Where it was again.
+        second: usize,
+    },
+    /// A value that breaks a rule of the format.
+    #[error("{what} number {at}: {rule}")]
+    BadValue {
+        /// What kind of thing it is: "item".
+        what: &'static str,
+        /// Which one, from 0.
+        at: usize,
+        /// The rule it breaks.
+        rule: &'static str,
+    },
+    /// More than 2^32 - 2 of something.
+    #[error("there are more {what} than 4294967294")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+    },
+    /// No hash table of reasonable size holds the strings.
+    #[error("{strings} strings collide in the hash table beyond what chance explains")]
+    Collisions {
+        /// How many strings there are.
+        strings: usize,
+    },
+    /// A metadata record does not encode.
+    #[error("cannot encode the record of section {section:?}: {reason}")]
+    Record {
+        /// The section.
+        section: String,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// Writes `sections` (name, bytes, hot) to a new file at `path`, durably and atomically: it is
@@ -150,6 +192,31 @@ impl SectionWriter<'_> {
                 .extend_from_slice(&crc32c::crc32c(block).to_le_bytes());
         }
         self.append(spec, bytes, first_checksum)
+    }
+
+    /// Adds a required section of numbers, not hot.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub fn add_array<T: NoUninit>(&mut self, name: &str, values: &[T]) -> Result<(), WriteError> {
+        self.add(
+            SectionSpec::new(name).of::<T>(),
+            bytemuck::cast_slice(values),
+        )
+    }
+
+    /// Adds a small metadata record.
+    pub(crate) fn add_record<T: Serialize>(
+        &mut self,
+        name: &str,
+        version: u8,
+        value: &T,
+    ) -> Result<(), WriteError> {
+        let bytes = record::encode(version, value).map_err(|error| WriteError::Record {
+            section: name.to_owned(),
+            reason: error.to_string(),
+        })?;
+        self.add(SectionSpec::new(name), &bytes)
     }
 }
 
