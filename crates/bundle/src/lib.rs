@@ -27,6 +27,7 @@ pub mod manifest;
 mod map;
 mod record;
 pub mod section;
+pub mod store;
 mod time;
 
 pub use bundle::{Bundle, BundleWriter, Golden, Model, VerifyError, VerifyReport};
@@ -38,3 +39,4 @@ pub use manifest::{Manifest, ManifestError};
 pub use section::{
     OpenError, OpenMode, SectionFile, SectionSpec, SectionWriter, WriteError, write_sections,
 };
+pub use store::{Label, PublishError, Published, Store, StoreError, VersionInfo};

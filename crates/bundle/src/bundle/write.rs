@@ -95,7 +95,7 @@ impl BundleWriter {
             path: target.to_owned(),
         })?;
         let parent = durable::parent(target);
-        fs_err::create_dir_all(parent)?;
+        durable::create_dir(parent)?;
         let staging = parent.join(durable::unique_name(&name));
         fs_err::create_dir(&staging)?;
         Ok(Self {
