@@ -1,0 +1,278 @@
+//! The embedded profile store: one redb file.
+//!
+//! Writes queue up for one writer thread, which takes all that wait, applies them in one
+//! transaction, makes it durable with one fsync and then acknowledges each (group commit): the more
+//! callers, the more writes share a sync. Reads run beside it on snapshots and are cached.
+//!
+//! A cached profile is never older than what was acknowledged. A reader that misses claims the
+//! user's place in the cache before it takes its snapshot; the writer, between commit and
+//! acknowledgement, removes the user, claimed or filled. A profile read before the commit thus finds
+//! its claim gone and stays out of the cache, and one claimed later is read after the commit.
+
+mod import;
+mod open;
+mod tables;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, mpsc};
+use std::thread::JoinHandle;
+
+use quick_cache::Weighter;
+use quick_cache::sync::{Cache, GuardResult};
+use redb::{Database, ReadableDatabase};
+
+use crate::invalid::Place;
+use crate::profile::Profile;
+use crate::store::{Done, ProfileStore, StoreError, Write};
+pub use import::{ImportError, ImportReport};
+pub use open::{InvalidOption, OpenStoreError, StoreOptions};
+use tables::TableError;
+use writer::Pending;
+
+/// Profiles in one redb file of this machine; see [`ProfileStore`] for what it guarantees.
+///
+/// One process has the file open at a time. Dropping the store makes durable what is queued, then
+/// closes the file.
+#[derive(Debug)]
+pub struct RedbStore {
+    shared: Arc<Shared>,
+    queue: Option<mpsc::Sender<Pending>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl RedbStore {
+    /// Opens a store, or creates it where nothing is. After a crash the file is repaired first,
+    /// which reads all of it.
+    ///
+    /// # Errors
+    /// The file is open elsewhere, is not a profile store, is damaged or of a later format, or
+    /// cannot be read or written; an option is out of its bounds.
+    pub fn open(path: &Path, options: &StoreOptions) -> Result<Self, OpenStoreError> {
+        options.validate()?;
+        let path = path.to_owned();
+        let reopen = options.clone();
+        Self::start(
+            path.clone(),
+            options,
+            Box::new(move || open::open(&path, &reopen)),
+        )
+    }
+
+    /// Starts on a database that `open` yields, now and again after storage has failed.
+    fn start(path: PathBuf, options: &StoreOptions, open: Open) -> Result<Self, OpenStoreError> {
+        let database = open()?;
+        let shared = Arc::new(Shared {
+            handle: RwLock::new(Handle {
+                database: Some(database),
+                generation: 0,
+            }),
+            open,
+            cache: Cache::with_weighter(
+                usize::try_from(options.cache_bytes / 4096).unwrap_or(usize::MAX),
+                options.cache_bytes,
+                ProfileBytes,
+            ),
+            waiting: AtomicUsize::new(0),
+            path,
+            options: options.clone(),
+        });
+        let (queue, pending) = mpsc::channel();
+        let writer = std::thread::Builder::new()
+            .name("profile-writer".to_owned())
+            .spawn({
+                let shared = Arc::clone(&shared);
+                move || writer::run(&shared, &pending)
+            })
+            .map_err(|source| OpenStoreError::Io {
+                path: shared.path.clone(),
+                source,
+            })?;
+        Ok(Self {
+            shared,
+            queue: Some(queue),
+            writer: Some(writer),
+        })
+    }
+
+    /// Adds the events of many listeners in large transactions: for a log that a crash may as well
+    /// import again. See [`ImportReport`] for what is counted.
+    ///
+    /// Events are unique by id as in any append, so importing again changes nothing. Each
+    /// transaction is durable and takes turns with other writes. O(events).
+    ///
+    /// # Errors
+    /// The position of the first listener whose events cannot be taken and why; what came in earlier
+    /// transactions stays.
+    pub fn import<I>(&self, profiles: I) -> Result<ImportReport, ImportError>
+    where
+        I: IntoIterator<Item = (String, Vec<crate::Event>)>,
+    {
+        import::import(&self.shared, profiles)
+    }
+}
+
+impl ProfileStore for RedbStore {
+    fn profile(&self, user: &str) -> Result<Arc<Profile>, StoreError> {
+        Place::Write.id("user_id", user)?;
+        match self.shared.cache.get_value_or_guard(user, None) {
+            GuardResult::Value(profile) => Ok(profile),
+            GuardResult::Guard(claim) => {
+                let profile = Arc::new(self.shared.read(user)?);
+                // Refused when a write took the claim away: then what was read may be old news.
+                let _ = claim.insert(Arc::clone(&profile));
+                Ok(profile)
+            }
+            // Without a time limit there is none to exceed.
+            GuardResult::Timeout => self.shared.read(user).map(Arc::new),
+        }
+    }
+
+    fn submit(&self, write: Write, done: Done) {
+        let refusal = match (write.validate(), &self.queue) {
+            (Err(invalid), _) => Err(StoreError::Invalid(invalid)),
+            (Ok(()), None) => Err(StoreError::Closed),
+            (Ok(()), Some(queue)) => match self.shared.admit(&write) {
+                Err(busy) => Err(busy),
+                Ok(cost) => {
+                    let pending = Pending { write, done, cost };
+                    return match queue.send(pending) {
+                        Ok(()) => {}
+                        Err(mpsc::SendError(pending)) => (pending.done)(Err(StoreError::Closed)),
+                    };
+                }
+            },
+        };
+        done(refusal);
+    }
+}
+
+impl Drop for RedbStore {
+    fn drop(&mut self) {
+        // The writer ends when it has emptied the queue and nobody can fill it any more.
+        drop(self.queue.take());
+        if let Some(writer) = self.writer.take()
+            // A completion may own the last reference: a thread cannot wait for itself.
+            && writer.thread().id() != std::thread::current().id()
+        {
+            // It catches panics of completions and has none of its own to pass on.
+            let _ = writer.join();
+        }
+    }
+}
+
+/// Opens the database, now and after a failure.
+type Open = Box<dyn Fn() -> Result<Database, OpenStoreError> + Send + Sync>;
+
+/// What readers and the writer share.
+struct Shared {
+    handle: RwLock<Handle>,
+    open: Open,
+    cache: Cache<String, Arc<Profile>, ProfileBytes>,
+    /// Writes and their events that wait.
+    waiting: AtomicUsize,
+    path: PathBuf,
+    options: StoreOptions,
+}
+
+/// The open database, the `generation`-th since the start.
+struct Handle {
+    /// Absent while storage that failed cannot be opened again.
+    database: Option<Database>,
+    generation: u64,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("path", &self.path)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Counts a write in, or refuses it when too much waits.
+    fn admit(&self, write: &Write) -> Result<usize, StoreError> {
+        let cost = match write {
+            Write::Append { events, .. } => 1 + events.len(),
+            Write::CreateRule { .. } | Write::DeleteRule { .. } => 1,
+        };
+        let waiting = self.waiting.fetch_add(cost, Ordering::Relaxed);
+        if waiting.saturating_add(cost) > self.options.max_waiting {
+            self.waiting.fetch_sub(cost, Ordering::Relaxed);
+            return Err(StoreError::Busy);
+        }
+        Ok(cost)
+    }
+
+    fn read(&self, user: &str) -> Result<Profile, StoreError> {
+        self.with_database(|database| {
+            let snapshot = database.begin_read().map_err(redb::Error::from)?;
+            tables::read_profile(&snapshot, user)
+        })
+    }
+
+    /// Runs an operation on the database.
+    ///
+    /// redb refuses everything on a handle whose storage has failed once, so after a failure the
+    /// file is closed and opened again: at once, and if that fails too, before the next operation.
+    fn with_database<T>(
+        &self,
+        operation: impl Fn(&Database) -> Result<T, TableError>,
+    ) -> Result<T, StoreError> {
+        let mut retried = false;
+        loop {
+            let handle = self.handle.read().unwrap_or_else(PoisonError::into_inner);
+            let generation = handle.generation;
+            let result = match &handle.database {
+                Some(database) => operation(database),
+                None => Err(TableError::Storage(redb::Error::PreviousIo)),
+            };
+            drop(handle);
+            let error = match result {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            let reopened = match error.is_storage_failure() {
+                true => self.reopen(generation),
+                false => Ok(()),
+            };
+            if retried || !error.is_earlier_failure() {
+                return Err(error.at(&self.path));
+            }
+            reopened.map_err(|error| error.after_opening(&self.path))?;
+            retried = true;
+        }
+    }
+
+    /// Closes the database of a generation and opens it again, unless somebody has.
+    fn reopen(&self, generation: u64) -> Result<(), OpenStoreError> {
+        let mut handle = self.handle.write().unwrap_or_else(PoisonError::into_inner);
+        if handle.generation == generation {
+            // Closed first: the file is locked by whoever has it open.
+            handle.database = None;
+            handle.database = Some((self.open)()?);
+            handle.generation += 1;
+        }
+        Ok(())
+    }
+
+    /// Forgets cached profiles and the claims of reads under way.
+    fn forget<'a>(&self, users: impl Iterator<Item = &'a str>) {
+        for user in users {
+            self.cache.remove(user);
+        }
+    }
+}
+
+/// Weighs cached profiles by their memory.
+#[derive(Debug, Clone)]
+struct ProfileBytes;
+
+impl Weighter<String, Arc<Profile>> for ProfileBytes {
+    fn weight(&self, user: &String, profile: &Arc<Profile>) -> u64 {
+        profile.bytes() + user.len() as u64
+    }
+}
