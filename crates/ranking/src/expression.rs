@@ -94,6 +94,12 @@ impl Expression {
         stack.pop()
     }
 
+    /// Whether it is that feature and nothing else.
+    #[must_use]
+    pub fn is_feature(&self, feature: Feature) -> bool {
+        *self.program == [Op::Feature(feature)]
+    }
+
     /// The features that it names, each once.
     #[must_use]
     pub fn features(&self) -> &[Feature] {

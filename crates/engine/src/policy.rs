@@ -1,0 +1,153 @@
+//! Which ranking variant a listener gets: variants and experiments, checked against each other.
+
+use refrain_experiments::{
+    Assignment, Config, ConfigError, DEFAULT_TOML as DEFAULT_EXPERIMENTS, Experiments, hash128,
+};
+use refrain_ranking::{DEFAULT_TOML as DEFAULT_VARIANTS, Variant, Variants, VariantsError};
+
+/// The ranking and experiment configuration in force. Immutable: a reload makes another one.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    variants: Variants,
+    experiments: Experiments,
+    digest: String,
+}
+
+impl Policy {
+    /// Checks that experiments refer to declared variants and puts both together.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with the experiments.
+    pub fn new(variants: Variants, experiments: &Config) -> Result<Self, PolicyError> {
+        let experiments = Experiments::new(experiments, &variants.names())?;
+        let joint = format!("{}\n{}", experiments.digest(), variants.canonical());
+        let digest = format!("{:032x}", hash128(joint.as_bytes()));
+        Ok(Self {
+            variants,
+            experiments,
+            digest,
+        })
+    }
+
+    /// What is in force without a configuration: variants `plain` and `balanced`, half of the
+    /// listeners each.
+    ///
+    /// # Errors
+    /// None: the built-in texts are valid, which a test holds.
+    pub fn built_in() -> Result<Self, PolicyError> {
+        Self::new(
+            Variants::from_toml(DEFAULT_VARIANTS)?,
+            &Config::from_toml(DEFAULT_EXPERIMENTS)?,
+        )
+    }
+
+    /// What `unit` gets on `surface`, or the variant that the request names. Allocates nothing.
+    ///
+    /// # Errors
+    /// [`UnknownVariant`] when the request names one that is not declared.
+    pub fn choose<'a>(
+        &'a self,
+        surface: &str,
+        unit: &str,
+        named: Option<&str>,
+    ) -> Result<Choice<'a>, UnknownVariant> {
+        let unknown = |name: &str| UnknownVariant {
+            name: name.to_owned(),
+        };
+        let Some(name) = named else {
+            let assignment = self.experiments.assign(surface, unit);
+            let variant = self.variants.get(assignment.variant);
+            let variant = variant.ok_or_else(|| unknown(assignment.variant))?;
+            return Ok(Choice {
+                assignment,
+                variant,
+            });
+        };
+        let variant = self.variants.get(name).ok_or_else(|| unknown(name))?;
+        let assignment = self.experiments.force(surface, unit, &variant.name);
+        Ok(Choice {
+            assignment,
+            variant,
+        })
+    }
+
+    /// The declared variants.
+    #[must_use]
+    pub fn variants(&self) -> &Variants {
+        &self.variants
+    }
+
+    /// The compiled experiments.
+    #[must_use]
+    pub fn experiments(&self) -> &Experiments {
+        &self.experiments
+    }
+
+    /// Digest of all that decides ranking and assignment, 32 hexadecimal digits.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+}
+
+/// A variant, and why it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Choice<'a> {
+    /// How it came about.
+    pub assignment: Assignment<'a>,
+    /// The variant.
+    pub variant: &'a Variant,
+}
+
+/// A request names a variant that is not declared.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("variant {name:?} is not declared")]
+pub struct UnknownVariant {
+    /// Its name.
+    pub name: String,
+}
+
+/// A configuration is refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// Its variants.
+    #[error(transparent)]
+    Variants(#[from] VariantsError),
+    /// Its layers, surfaces or experiments.
+    #[error(transparent)]
+    Experiments(#[from] ConfigError),
+}
+
+#[cfg(test)]
+mod tests {
+    use refrain_experiments::Reason;
+
+    use super::*;
+
+    #[test]
+    fn the_built_in_policy_is_valid() {
+        let policy = Policy::built_in().expect("valid");
+        assert_eq!(policy.digest().len(), 32);
+        let choice = policy.choose("home", "u1", None).expect("declared");
+        assert_eq!(choice.assignment.variant, choice.variant.name);
+        assert_eq!(choice.assignment.reason, Reason::Split);
+    }
+
+    #[test]
+    fn a_named_variant_is_forced() {
+        let policy = Policy::built_in().expect("valid");
+        for name in ["plain", "balanced"] {
+            let choice = policy.choose("home", "u1", Some(name)).expect("declared");
+            assert_eq!(
+                (choice.variant.name.as_str(), choice.assignment.variant),
+                (name, name)
+            );
+            assert_eq!(choice.assignment.reason, Reason::Forced);
+        }
+        let error = policy
+            .choose("home", "u1", Some("bold"))
+            .expect_err("not declared");
+        assert_eq!(error.to_string(), "variant \"bold\" is not declared");
+    }
+}

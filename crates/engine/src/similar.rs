@@ -1,0 +1,85 @@
+//! Items like one item, or nearest to a vector.
+
+use refrain_index::{OrdinalSet, SearchParams};
+
+use crate::answer::{Answer, Degraded, Scored, Source};
+use crate::filter::{Allowed, Compiled};
+use crate::recommend::Scratch;
+use crate::request::{RequestError, Similar, SimilarTo};
+use crate::version::Version;
+
+/// The nearest allowed items, nearest first, ties by ordinal. Reads no profile and knows no variant.
+///
+/// # Errors
+/// [`RequestError`] when the request is not valid or its item is not in the version.
+pub fn similar(
+    version: &Version,
+    request: &Similar<'_>,
+    scratch: &mut Scratch,
+) -> Result<Answer, RequestError> {
+    request.check(version)?;
+    let mut itself = OrdinalSet::new();
+    let index = version.index();
+    let query = match request.to {
+        SimilarTo::Vector(values) => values,
+        SimilarTo::Item(id) => {
+            let ordinal = version.items().ordinal(id);
+            let vector = ordinal.and_then(|ordinal| index.vector(ordinal));
+            let (Some(ordinal), Some(vector)) = (ordinal, vector) else {
+                let path = "item_id".to_owned();
+                return Err(RequestError::UnknownItem {
+                    path,
+                    id: id.to_owned(),
+                });
+            };
+            itself.insert(ordinal);
+            vector
+        }
+    };
+    let compiled = Compiled::new(&request.filter, version.items());
+    let exclude = [version.blocked(), &compiled.exclude, &itself];
+    let allowed = Allowed::new(&exclude, compiled.allow.as_ref());
+
+    let Scratch { search, hits, .. } = scratch;
+    let search = if request.exact {
+        index.search_exact(query, request.k, &allowed.filter(), search, hits)?
+    } else {
+        let params = SearchParams {
+            ef_search: request.ef_search.unwrap_or_else(|| version.ef_search()),
+            filter: allowed.filter(),
+            deadline: request.deadline,
+        };
+        index.search(query, request.k, &params, search, hits)?
+    };
+    let mut answer = Answer {
+        search,
+        ..Answer::default()
+    };
+    let source = if answer.search.exact {
+        Source::Exact
+    } else {
+        Source::Ann
+    };
+    answer.items.extend(
+        hits.iter()
+            .filter(|hit| allowed.contains(hit.ordinal))
+            .map(|hit| Scored {
+                ordinal: hit.ordinal,
+                score: hit.score,
+                similarity: hit.score,
+                source,
+            }),
+    );
+    debug_assert_eq!(
+        answer.items.len(),
+        hits.len(),
+        "the index returned what is not allowed"
+    );
+    if answer.search.truncated {
+        answer.degrade(Degraded::TimeBudget);
+    }
+    if answer.items.len() < request.k {
+        answer.degrade(Degraded::FewerThanAsked);
+    }
+    Ok(answer)
+}

@@ -1,0 +1,132 @@
+//! A listener's profile made into what a search needs: the fold-in of their taste.
+
+use std::sync::Arc;
+
+use refrain_als::{FoldInError, FoldInScratch};
+use refrain_index::OrdinalSet;
+use refrain_taste::{Profile, Taste, Weights, resolve};
+
+use crate::answer::ProfileUse;
+use crate::query::{Mean, is_zero};
+use crate::recommend::Scratch;
+use crate::version::Version;
+
+/// Why a profile cannot be folded in: the version is damaged.
+pub type FoldError = FoldInError;
+
+/// What a profile means to one version at one instant, with the vector solved.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct SolvedTaste {
+    /// The taste: evidence, heard and forbidden items.
+    pub taste: Taste,
+    /// The listener's vector in the space of the version; all zeros when nothing speaks for anything.
+    pub vector: Vec<f32>,
+    version: Arc<str>,
+    revision: u64,
+    solved_us: i64,
+    heard: OrdinalSet,
+    forbidden: OrdinalSet,
+}
+
+impl SolvedTaste {
+    /// Version that folded it in.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Revision of the profile behind it.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Whether it is what folding the same profile in at `now_us` would give: no rule has expired
+    /// since, nor was one still in force before.
+    #[must_use]
+    pub fn is_valid_at(&self, now_us: i64) -> bool {
+        self.solved_us <= now_us && self.taste.valid_until_us.is_none_or(|until| now_us < until)
+    }
+
+    /// What there is to report about it.
+    #[must_use]
+    pub fn profile_use(&self) -> ProfileUse {
+        ProfileUse::new(self.revision, &self.taste, !is_zero(&self.vector))
+    }
+
+    pub(crate) fn heard(&self) -> &OrdinalSet {
+        &self.heard
+    }
+
+    pub(crate) fn forbidden(&self) -> &OrdinalSet {
+        &self.forbidden
+    }
+
+    /// Approximate bytes in memory, for the bound of a cache.
+    pub(crate) fn bytes(&self) -> u64 {
+        let Taste {
+            evidence,
+            heard,
+            forbidden,
+            ..
+        } = &self.taste;
+        // The sets hold a table of at most four slots a member beside the sorted lists.
+        let ordinals = (heard.len() + forbidden.len()) * 5 * size_of::<u32>();
+        let rest = evidence.len() * size_of::<(u32, f32)>() + self.vector.len() * size_of::<f32>();
+        (size_of::<Self>() + ordinals + rest) as u64
+    }
+}
+
+/// Resolves a profile's rules at an instant and solves its vector.
+///
+/// The vector is the implicit-ALS fold-in of the remaining evidence: exactly what training would have
+/// given such a listener. A version without a model has nothing to solve with; there it is the
+/// weighted mean of the items with positive evidence less that of those with negative evidence.
+/// O(events log events + evidence · rank² + rank³).
+///
+/// # Errors
+/// [`FoldError`] when the version's factors are damaged.
+pub fn fold_in(
+    version: &Version,
+    profile: &Profile,
+    now_us: i64,
+    weights: &Weights,
+    scratch: &mut Scratch,
+) -> Result<SolvedTaste, FoldError> {
+    let taste = resolve(profile, now_us, &version.catalogue(), weights);
+    let vector = solve(version, &taste.evidence, &mut scratch.fold_in)?;
+    Ok(SolvedTaste {
+        heard: taste.heard.iter().copied().collect(),
+        forbidden: taste.forbidden.iter().copied().collect(),
+        taste,
+        vector,
+        version: Arc::clone(version.shared_id()),
+        revision: profile.revision,
+        solved_us: now_us,
+    })
+}
+
+fn solve(
+    version: &Version,
+    evidence: &[(u32, f32)],
+    scratch: &mut FoldInScratch,
+) -> Result<Vec<f32>, FoldError> {
+    let mut vector = Vec::new();
+    if let Some((fold_in, factors)) = version.model() {
+        fold_in.solve(factors, evidence, scratch, &mut vector)?;
+        return Ok(vector);
+    }
+    let index = version.index();
+    let mean = |wanted: fn(f32) -> bool| {
+        let mut mean = Mean::new(index.dim());
+        for &(ordinal, strength) in evidence.iter().filter(|(_, strength)| wanted(*strength)) {
+            if let Some(values) = index.vector(ordinal) {
+                mean.add(values, strength.abs());
+            }
+        }
+        mean
+    };
+    mean(|strength| strength > 0.0).less(&mean(|strength| strength < 0.0), &mut vector);
+    Ok(vector)
+}
