@@ -1,0 +1,400 @@
+//! Taking listens away from a log, to ask a model for them later.
+
+use refrain_als::{Interactions, InteractionsError};
+use serde::{Deserialize, Serialize};
+
+/// Users with fewer distinct items (random) or listens (last) keep all of them for training.
+const MIN_LISTENS: usize = 5;
+
+/// Which listens are held out.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "protocol")]
+pub enum HoldOut {
+    /// The last `share` (at least one) of the listens of each user with five or more. Every such user is
+    /// judged, but a model may have learned from what others did later.
+    Last {
+        /// Above 0, below 1.
+        share: f64,
+    },
+    /// The last `share` of all listens: one moment divides the log, nothing after it is learned from.
+    Since {
+        /// Above 0, below 1.
+        share: f64,
+    },
+    /// A random `share` (at least one) of the items of each user with five or more: for logs without
+    /// times.
+    Random {
+        /// Above 0, below 1.
+        share: f64,
+        /// Seed of the choice.
+        seed: u64,
+    },
+}
+
+/// Listens as columns of equal length; ordinals below `users` and `items`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Listens {
+    /// Number of users.
+    pub users: u32,
+    /// Number of items.
+    pub items: u32,
+    /// User of each listen.
+    pub user: Vec<u32>,
+    /// Item of each listen.
+    pub item: Vec<u32>,
+    /// Plays of each listen, above 0.
+    pub count: Vec<f32>,
+    /// Time of each listen in microseconds since 1970 UTC, if the log has times.
+    pub time_us: Option<Vec<i64>>,
+}
+
+/// A log in two parts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Split {
+    /// What a model may learn from.
+    pub train: Interactions,
+    /// Held-out (user, item) pairs, sorted and distinct; of users and items in training, and never a pair
+    /// of training.
+    pub held_out: Vec<(u32, u32)>,
+    /// What went where.
+    pub counts: SplitCounts,
+}
+
+/// Sizes of the parts of a [`Split`], and what could not be used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitCounts {
+    /// Distinct user–item pairs to learn from.
+    pub train_pairs: usize,
+    /// Held-out pairs that are asked for.
+    pub held_out_pairs: usize,
+    /// Held-out pairs dropped because the user has the item in training, too.
+    pub dropped_repeats: usize,
+    /// Held-out pairs dropped because nobody has the item in training.
+    pub dropped_unknown_items: usize,
+    /// Held-out pairs dropped because the user has nothing in training.
+    pub dropped_unknown_users: usize,
+}
+
+/// Why a log cannot be split.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SplitError {
+    /// A share outside of its range.
+    #[error("the share to hold out is {share}, but must be above 0 and below 1")]
+    Share {
+        /// The share.
+        share: f64,
+    },
+    /// A protocol that needs times, on a log that has none.
+    #[error("listens cannot be held out by time: the log has no times")]
+    NoTimes,
+    /// Strengths that cannot be trained on.
+    #[error(transparent)]
+    Interactions(#[from] InteractionsError),
+}
+
+impl HoldOut {
+    /// The protocol for a log: by time if it has times, at random if not; a fifth of the listens.
+    #[must_use]
+    pub fn for_log(has_times: bool, seed: u64) -> Self {
+        if has_times {
+            Self::Last { share: 0.2 }
+        } else {
+            Self::Random { share: 0.2, seed }
+        }
+    }
+
+    fn share(self) -> f64 {
+        match self {
+            Self::Last { share } | Self::Since { share } | Self::Random { share, .. } => share,
+        }
+    }
+}
+
+/// For people: the protocol in one sentence.
+impl std::fmt::Display for HoldOut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let percent = self.share() * 100.0;
+        match self {
+            Self::Last { .. } => write!(f, "the last {percent} % of each user's listens held out"),
+            Self::Since { .. } => write!(f, "the last {percent} % of all listens held out"),
+            Self::Random { seed, .. } => {
+                write!(
+                    f,
+                    "{percent} % of each user's items held out at random (seed {seed})"
+                )
+            }
+        }
+    }
+}
+
+impl Listens {
+    /// All listens as interactions: the plays of equal pairs are added.
+    ///
+    /// # Errors
+    /// A sum of plays that is too large.
+    pub fn interactions(&self) -> Result<Interactions, InteractionsError> {
+        self.interactions_where(|_| true)
+    }
+
+    fn interactions_where(
+        &self,
+        keep: impl Fn(usize) -> bool,
+    ) -> Result<Interactions, InteractionsError> {
+        let rows = (0..self.user.len()).filter(|&row| keep(row));
+        let triplets = rows
+            .map(|row| (self.user[row], self.item[row], self.count[row]))
+            .collect();
+        Interactions::from_triplets(self.users, self.items, triplets)
+    }
+}
+
+/// Splits a log. `O(n log n)` for `n` listens; the same split for the same log.
+///
+/// # Errors
+/// A share out of range, no times where the protocol needs them, or plays that are too many.
+pub fn split(listens: &Listens, hold_out: HoldOut) -> Result<Split, SplitError> {
+    let share = hold_out.share();
+    if !(share > 0.0 && share < 1.0) {
+        return Err(SplitError::Share { share });
+    }
+    let times = || listens.time_us.as_deref().ok_or(SplitError::NoTimes);
+    let held = match hold_out {
+        HoldOut::Last { .. } => last_of_each_user(listens, times()?, share),
+        HoldOut::Since { .. } => since_a_moment(times()?, share),
+        HoldOut::Random { seed, .. } => random_of_each_user(listens, share, seed),
+    };
+    let train = listens.interactions_where(|row| !held[row])?;
+    let mut pairs: Vec<(u32, u32)> = (0..listens.user.len())
+        .filter(|&row| held[row])
+        .map(|row| (listens.user[row], listens.item[row]))
+        .collect();
+    pairs.sort_unstable();
+    pairs.dedup();
+    let listeners = super::listeners(&train);
+    let mut counts = SplitCounts {
+        train_pairs: train.len(),
+        ..SplitCounts::default()
+    };
+    pairs.retain(|&(user, item)| {
+        let seen = train.user(user).0;
+        let (count, keep) = if seen.is_empty() {
+            (&mut counts.dropped_unknown_users, false)
+        } else if listeners[item as usize] == 0 {
+            (&mut counts.dropped_unknown_items, false)
+        } else if seen.binary_search(&item).is_ok() {
+            (&mut counts.dropped_repeats, false)
+        } else {
+            (&mut counts.held_out_pairs, true)
+        };
+        *count += 1;
+        keep
+    });
+    Ok(Split {
+        train,
+        held_out: pairs,
+        counts,
+    })
+}
+
+fn last_of_each_user(listens: &Listens, times: &[i64], share: f64) -> Vec<bool> {
+    let mut rows: Vec<usize> = (0..times.len()).collect();
+    // Equal times by item, so that the order of the log's rows does not matter.
+    rows.sort_unstable_by_key(|&row| (listens.user[row], times[row], listens.item[row], row));
+    let mut held = vec![false; times.len()];
+    for rows in rows.chunk_by(|&a, &b| listens.user[a] == listens.user[b]) {
+        for &row in &rows[rows.len() - held_of(rows.len(), share)..] {
+            held[row] = true;
+        }
+    }
+    held
+}
+
+fn since_a_moment(times: &[i64], share: f64) -> Vec<bool> {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    let cut = sorted.get(sorted.len().saturating_sub(part_of(sorted.len(), share)));
+    times
+        .iter()
+        .map(|time| cut.is_some_and(|cut| time >= cut))
+        .collect()
+}
+
+fn random_of_each_user(listens: &Listens, share: f64, seed: u64) -> Vec<bool> {
+    // Pairs are drawn, not rows: all listens of a pair go the same way.
+    let key = |row: usize| {
+        let (user, item) = (listens.user[row], listens.item[row]);
+        (user, mix(seed, user, item), item)
+    };
+    let mut rows: Vec<usize> = (0..listens.user.len()).collect();
+    rows.sort_by_cached_key(|&row| key(row));
+    let mut held = vec![false; rows.len()];
+    for rows in rows.chunk_by(|&a, &b| listens.user[a] == listens.user[b]) {
+        let pairs: Vec<_> = rows
+            .chunk_by(|&a, &b| listens.item[a] == listens.item[b])
+            .collect();
+        for &row in pairs[..held_of(pairs.len(), share)]
+            .iter()
+            .copied()
+            .flatten()
+        {
+            held[row] = true;
+        }
+    }
+    held
+}
+
+/// How many of a user's `count` are held out.
+fn held_of(count: usize, share: f64) -> usize {
+    if count < MIN_LISTENS {
+        0
+    } else {
+        part_of(count, share).clamp(1, count - 1)
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a share of a count is a count; the share is between 0 and 1"
+)]
+fn part_of(count: usize, share: f64) -> usize {
+    (count as f64 * share) as usize
+}
+
+/// A hash of two ordinals: the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), twice.
+pub(super) fn mix(seed: u64, a: u32, b: u32) -> u64 {
+    let finalise = |mut z: u64| {
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    let pair = u64::from(a) << 32 | u64::from(b);
+    finalise(
+        finalise(seed.wrapping_add(0x9e37_79b9_7f4a_7c15))
+            ^ pair.wrapping_add(0x9e37_79b9_7f4a_7c15),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn listens(rows: &[(u32, u32, i64)]) -> Listens {
+        Listens {
+            users: 8,
+            items: 12,
+            user: rows.iter().map(|row| row.0).collect(),
+            item: rows.iter().map(|row| row.1).collect(),
+            count: vec![1.0; rows.len()],
+            time_us: Some(rows.iter().map(|row| row.2).collect()),
+        }
+    }
+
+    #[test]
+    fn last_takes_the_newest_listens_of_each_user() {
+        // User 0: items 0..5 with 4 the newest; user 1 too few; user 2 makes item 4 known.
+        let rows = [
+            (0, 4, 90),
+            (0, 0, 10),
+            (0, 1, 20),
+            (0, 2, 30),
+            (0, 3, 40),
+            (1, 5, 99),
+            (1, 6, 98),
+            (2, 4, 1),
+        ];
+        let split = split(&listens(&rows), HoldOut::Last { share: 0.2 }).unwrap();
+        assert_eq!(split.held_out, [(0, 4)]);
+        assert_eq!(split.train.len(), 7);
+    }
+
+    #[test]
+    fn since_drops_and_counts_what_training_does_not_know() {
+        let rows = [
+            (0, 0, 1),
+            (0, 1, 2),
+            (1, 1, 3),
+            (1, 2, 4),
+            (2, 0, 5),
+            (2, 3, 6),
+            // Held out: a repeat, a new item, a new user, and one that counts.
+            (0, 0, 7),
+            (0, 9, 8),
+            (5, 0, 9),
+            (1, 0, 10),
+        ];
+        let split = split(&listens(&rows), HoldOut::Since { share: 0.4 }).unwrap();
+        assert_eq!(split.held_out, [(1, 0)]);
+        let expected = SplitCounts {
+            train_pairs: 6,
+            held_out_pairs: 1,
+            dropped_repeats: 1,
+            dropped_unknown_items: 1,
+            dropped_unknown_users: 1,
+        };
+        assert_eq!(split.counts, expected);
+    }
+
+    #[test]
+    fn refuses_a_bad_share_and_missing_times() {
+        let timeless = Listens {
+            time_us: None,
+            ..listens(&[(0, 0, 0)])
+        };
+        for share in [0.0, 1.0, -1.0, f64::NAN] {
+            let hold_out = HoldOut::Random { share, seed: 1 };
+            assert!(matches!(
+                split(&timeless, hold_out),
+                Err(SplitError::Share { .. })
+            ));
+        }
+        for hold_out in [HoldOut::Last { share: 0.2 }, HoldOut::Since { share: 0.2 }] {
+            assert!(matches!(
+                split(&timeless, hold_out),
+                Err(SplitError::NoTimes)
+            ));
+        }
+        let hold_out = HoldOut::Random {
+            share: 0.2,
+            seed: 1,
+        };
+        assert!(
+            split(&Listens::default(), hold_out)
+                .unwrap()
+                .held_out
+                .is_empty()
+        );
+    }
+
+    proptest! {
+        /// Nothing held out is learned, nothing is lost, and the order of the rows does not matter.
+        #[test]
+        fn parts_are_disjoint_and_whole(
+            rows in prop::collection::vec((0u32..8, 0u32..12, 0i64..30), 0..150),
+            which in 0u8..3,
+            share in 0.05f64..0.9,
+            seed in any::<u64>(),
+        ) {
+            let hold_out = match which {
+                0 => HoldOut::Last { share },
+                1 => HoldOut::Since { share },
+                _ => HoldOut::Random { share, seed },
+            };
+            let parts = split(&listens(&rows), hold_out).unwrap();
+            prop_assert!(parts.held_out.is_sorted());
+            for &(user, item) in &parts.held_out {
+                prop_assert!(parts.train.user(user).0.binary_search(&item).is_err());
+                prop_assert!(rows.iter().any(|row| (row.0, row.1) == (user, item)));
+            }
+            let counts = parts.counts;
+            let dropped = counts.dropped_unknown_items + counts.dropped_unknown_users;
+            let whole = listens(&rows).interactions().unwrap().len();
+            prop_assert_eq!(parts.train.len() + parts.held_out.len() + dropped, whole);
+            let mut reversed = rows;
+            reversed.reverse();
+            prop_assert_eq!(split(&listens(&reversed), hold_out).unwrap(), parts);
+        }
+    }
+}
