@@ -1,0 +1,334 @@
+//! How much of the exact answer the index finds, and which `ef_search` to search with.
+
+use rayon::prelude::*;
+use refrain_bundle::Bundle;
+use refrain_bundle::manifest::RecallPoint;
+use refrain_index::{Filter, Hit, Index, Scratch, SearchError, SearchParams};
+use serde::Serialize;
+
+/// Answers that recall is measured over.
+pub(super) const K: usize = 10;
+/// What the default `ef_search` must find, at the lower end of a 95 % interval.
+pub(super) const TARGET_RECALL: f64 = 0.97;
+
+/// Golden queries kept in a bundle.
+const GOLDEN: usize = 256;
+/// Queries that choose `ef_search`, and as many others that measure it.
+const HALF: usize = 1024;
+/// The pool sizes tried, smallest first. Fewer than 64 saves little and is fragile under filters.
+const POOL_SIZES: [u32; 11] = [64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1024];
+
+/// Queries drawn from users (or items): some to choose `ef_search`, others to measure it.
+#[derive(Debug)]
+pub(super) struct Queries {
+    values: Vec<f32>,
+    dim: usize,
+}
+
+impl Queries {
+    /// A seeded sample without replacement of the rows that ask for something: not all zero.
+    pub(super) fn sample(rows: &[f32], dim: usize, seed: u64) -> Self {
+        let asks = |row: &[f32]| row.iter().all(|v| v.is_finite()) && row.iter().any(|v| *v != 0.0);
+        let mut order: Vec<(u64, usize)> = rows
+            .chunks_exact(dim)
+            .enumerate()
+            .filter(|(_, row)| asks(row))
+            .map(|(at, _)| (mix(seed, at as u64), at))
+            .collect();
+        let wanted = order.len().min(2 * HALF);
+        if wanted < order.len() {
+            order.select_nth_unstable(wanted);
+        }
+        order.truncate(wanted);
+        order.sort_unstable();
+        let row = |at: usize| rows.get(at * dim..(at + 1) * dim).unwrap_or_default();
+        let values = order.iter().flat_map(|&(_, at)| row(at)).copied().collect();
+        Self { values, dim }
+    }
+
+    pub(super) fn golden(&self) -> &[f32] {
+        self.rows(0, self.len().min(GOLDEN))
+    }
+
+    pub(super) fn calibration_len(&self) -> usize {
+        self.len().div_ceil(2)
+    }
+
+    pub(super) fn held_out_len(&self) -> usize {
+        self.len() - self.calibration_len()
+    }
+
+    fn calibration(&self) -> &[f32] {
+        self.rows(0, self.calibration_len())
+    }
+
+    fn held_out(&self) -> &[f32] {
+        self.rows(self.calibration_len(), self.len())
+    }
+
+    fn len(&self) -> usize {
+        self.values.len() / self.dim
+    }
+
+    fn rows(&self, from: usize, to: usize) -> &[f32] {
+        self.values
+            .get(from * self.dim..to * self.dim)
+            .unwrap_or_default()
+    }
+}
+
+/// Mean recall over queries, with how sure we are of it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Recall {
+    pub(super) mean: f64,
+    /// Lower end of a one-sided 95 % interval (normal approximation).
+    pub(super) lower_95: f64,
+}
+
+/// What calibration found.
+#[derive(Debug)]
+pub(super) struct Calibration {
+    pub(super) ef_search: u32,
+    /// On the held-out half; `None` when there is none.
+    pub(super) recall: Option<Recall>,
+    pub(super) points: Vec<RecallPoint>,
+    pub(super) golden: Answers,
+}
+
+/// Exact answers, row after row of `k`.
+#[derive(Debug)]
+pub(super) struct Answers {
+    pub(super) k: u32,
+    pub(super) ordinals: Vec<u32>,
+    pub(super) scores: Vec<f32>,
+}
+
+/// Chooses the smallest pool whose recall is surely at the target, and measures that one on queries
+/// that had no say in the choice. Runs in the caller's pool.
+pub(super) fn calibrate(index: &Index, queries: &Queries) -> Result<Calibration, SearchError> {
+    let truth = exact(index, queries.calibration(), K)?;
+    let mut points = Vec::new();
+    for ef_search in POOL_SIZES {
+        let found = recall(index, queries.calibration(), &truth, ef_search)?;
+        points.push(RecallPoint {
+            ef_search,
+            recall: found.recall.mean,
+        });
+        if found.recall.lower_95 >= TARGET_RECALL {
+            break;
+        }
+    }
+    let ef_search = points.last().map_or(POOL_SIZES[0], |point| point.ef_search);
+    let held_out = exact(index, queries.held_out(), K)?;
+    let measured = recall(index, queries.held_out(), &held_out, ef_search)?.recall;
+    // The halves follow one another, so their answers are those of the first queries of all.
+    let golden = answers(index, truth.iter().chain(&held_out).take(GOLDEN));
+    let recall = Some(measured).filter(|_| !held_out.is_empty());
+    Ok(Calibration {
+        ef_search,
+        recall,
+        points,
+        golden,
+    })
+}
+
+/// How an index answers at one pool size.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct PoolSize {
+    /// The pool size.
+    pub ef_search: u32,
+    /// Mean share of the exact answer found, 0 to 1.
+    pub recall: f64,
+    /// Lower end of its one-sided 95 % interval.
+    pub recall_lower_95: f64,
+    /// Mean vectors scored a query.
+    pub distance_comps: f64,
+    /// Mean nodes expanded a query.
+    pub hops: f64,
+}
+
+/// Recall of a bundle's index against exact search.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct IndexEvaluation {
+    /// Answers compared: `k`, or fewer when there are fewer items.
+    pub k: usize,
+    /// Queries asked: the bundle's golden ones.
+    pub queries: usize,
+    /// What the bundle searches with unless told otherwise.
+    pub default_ef_search: u32,
+    /// One entry a pool size, in the order asked.
+    pub pool_sizes: Vec<PoolSize>,
+}
+
+/// An index could not be evaluated.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EvaluateError {
+    /// The bundle's index does not open.
+    #[error("{}: {source}", file.display())]
+    Open {
+        /// The index's file.
+        file: std::path::PathBuf,
+        /// Why.
+        source: refrain_index::OpenError,
+    },
+    /// A query was refused.
+    #[error("a golden query was refused: {0}")]
+    Search(#[from] SearchError),
+    /// The bundle has no golden queries to ask.
+    #[error("{}: the bundle has no golden queries", bundle.display())]
+    NoQueries {
+        /// The bundle.
+        bundle: std::path::PathBuf,
+    },
+    /// No threads.
+    #[error("cannot start threads: {0}")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+}
+
+/// Asks the bundle's golden queries at each pool size (the bundle's default when `ef_search` is
+/// empty) and compares with exact search, on `threads` threads (0 for one a core).
+///
+/// # Errors
+/// See [`EvaluateError`].
+pub fn evaluate_index(
+    bundle: &Bundle,
+    k: usize,
+    ef_search: &[u32],
+    threads: usize,
+) -> Result<IndexEvaluation, EvaluateError> {
+    let file = bundle.index_sections();
+    let index = Index::open(&|name| file.section(name)).map_err(|source| EvaluateError::Open {
+        file: file.path().to_owned(),
+        source,
+    })?;
+    let golden = bundle.golden();
+    if golden.is_empty() {
+        return Err(EvaluateError::NoQueries {
+            bundle: bundle.dir().to_owned(),
+        });
+    }
+    let default_ef_search = bundle.manifest().index.ef_search;
+    let sizes = if ef_search.is_empty() {
+        &[default_ef_search]
+    } else {
+        ef_search
+    };
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()?;
+    let measure = || -> Result<Vec<Found>, SearchError> {
+        let truth = exact(&index, golden.queries(), k)?;
+        sizes
+            .iter()
+            .map(|&ef| recall(&index, golden.queries(), &truth, ef))
+            .collect()
+    };
+    let pool_sizes = pool.install(measure)?;
+    Ok(IndexEvaluation {
+        k: k.min(index.len()),
+        queries: golden.len(),
+        default_ef_search,
+        pool_sizes: pool_sizes.iter().map(Found::summary).collect(),
+    })
+}
+
+struct Found {
+    ef_search: u32,
+    recall: Recall,
+    distance_comps: f64,
+    hops: f64,
+}
+
+impl Found {
+    fn summary(&self) -> PoolSize {
+        PoolSize {
+            ef_search: self.ef_search,
+            recall: self.recall.mean,
+            recall_lower_95: self.recall.lower_95,
+            distance_comps: self.distance_comps,
+            hops: self.hops,
+        }
+    }
+}
+
+/// The exact answer to each query.
+fn exact(index: &Index, queries: &[f32], k: usize) -> Result<Vec<Vec<Hit>>, SearchError> {
+    queries
+        .par_chunks_exact(index.dim())
+        .map_init(Scratch::default, |scratch, query| {
+            let mut hits = Vec::with_capacity(k);
+            index.search_exact(query, k, &Filter::default(), scratch, &mut hits)?;
+            Ok(hits)
+        })
+        .collect()
+}
+
+/// Recall of the walk. Items that score as well as the last exact one count as found, whichever of
+/// equals the walk meets first.
+fn recall(
+    index: &Index,
+    queries: &[f32],
+    truth: &[Vec<Hit>],
+    ef_search: u32,
+) -> Result<Found, SearchError> {
+    let params = SearchParams {
+        ef_search: ef_search as usize,
+        filter: Filter::default(),
+        deadline: None,
+    };
+    let asked: Vec<(f64, f64, f64)> = queries
+        .par_chunks_exact(index.dim())
+        .zip(truth)
+        .map_init(
+            || (Scratch::default(), Vec::new()),
+            |(scratch, hits), (query, truth)| {
+                let stats = index.search(query, truth.len(), &params, scratch, hits)?;
+                let last = truth.last().map_or(f32::INFINITY, |hit| hit.score);
+                let found = hits.iter().filter(|hit| hit.score >= last).count();
+                let share = found.min(truth.len()) as f64 / truth.len().max(1) as f64;
+                Ok((
+                    share,
+                    f64::from(stats.distance_comps),
+                    f64::from(stats.hops),
+                ))
+            },
+        )
+        .collect::<Result<_, SearchError>>()?;
+    // Summed in the order of the queries: the same at any thread count.
+    let n = asked.len().max(1) as f64;
+    let mean = |of: fn(&(f64, f64, f64)) -> f64| asked.iter().map(of).sum::<f64>() / n;
+    let share = mean(|asked| asked.0);
+    let variance = asked
+        .iter()
+        .map(|asked| (asked.0 - share).powi(2))
+        .sum::<f64>()
+        / n;
+    Ok(Found {
+        ef_search,
+        recall: Recall {
+            mean: share,
+            lower_95: share - 1.645 * (variance / n).sqrt(),
+        },
+        distance_comps: mean(|asked| asked.1),
+        hops: mean(|asked| asked.2),
+    })
+}
+
+fn answers<'a>(index: &Index, truth: impl Iterator<Item = &'a Vec<Hit>>) -> Answers {
+    let k = u32::try_from(K.min(index.len())).unwrap_or_default();
+    let (ordinals, scores) = truth.flatten().map(|hit| (hit.ordinal, hit.score)).unzip();
+    Answers {
+        k,
+        ordinals,
+        scores,
+    }
+}
+
+/// The finaliser of splitmix64 (Steele, Lea and Flood, OOPSLA 2014) over seed and row.
+fn mix(seed: u64, row: u64) -> u64 {
+    let mut x = seed ^ row.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
