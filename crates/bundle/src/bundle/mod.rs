@@ -264,3 +264,6 @@ impl Bundle {
         Ok(())
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -176,8 +176,8 @@ impl Items {
             .filter(|&duration| duration != NONE)
     }
 
-    /// How much an item was listened to in the training log: the sum of its listens, 0 or more, not
-    /// scaled. Divide by [`max_popularity`](Self::max_popularity) for a share of the most popular.
+    /// How popular an item was in the training log: its distinct listeners, 0 or more, not scaled.
+    /// Divide by [`max_popularity`](Self::max_popularity) for a share of the most popular.
     pub fn popularity(&self, ordinal: u32) -> f32 {
         let popularity = self.popularity.get(ordinal as usize).unwrap_or_default();
         if popularity.is_finite() {
@@ -328,3 +328,6 @@ fn column<T: AnyBitPattern>(
     }
     Ok(column)
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,7 +29,7 @@ pub struct Item<'a> {
     pub tags: &'a [&'a str],
     /// Seconds since 1970-01-01 UTC.
     pub release_time: Option<i64>,
-    /// Listens in the training log: finite, 0 or more.
+    /// Distinct listeners in the training log: finite, 0 or more.
     pub popularity: f32,
     /// Milliseconds, below 2^32 - 1.
     pub duration_ms: Option<u32>,

@@ -18,3 +18,6 @@ mod write;
 pub use layout::{FORMAT_MAJOR, FORMAT_MINOR, MAX_SECTIONS};
 pub use read::{OpenError, OpenMode, SectionFile, SectionInfo};
 pub use write::{SectionSpec, SectionWriter, WriteError, write_sections};
+
+#[cfg(test)]
+mod tests;

@@ -269,7 +269,7 @@ fn percent_decode(path: &str) -> Option<PathBuf> {
 }
 
 #[cfg(test)]
-mod tests {
+mod url_tests {
     use super::*;
 
     #[test]
@@ -313,3 +313,6 @@ mod tests {
         names_it(store.rollback("stable", None, "me").unwrap_err());
     }
 }
+
+#[cfg(test)]
+mod tests;
