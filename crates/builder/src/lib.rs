@@ -11,8 +11,12 @@
 //! Everything a file can get wrong is found in [`ingest`]; from [`ingest::Log`] on, ordinals are
 //! in range, counts are finite and positive and ids are valid.
 
+pub mod build;
 pub mod dictionary;
+pub mod evaluation;
+pub mod generate;
 pub mod ingest;
 pub mod model;
+pub mod train;
 
 pub use dictionary::Dictionary;

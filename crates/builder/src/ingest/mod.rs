@@ -1,9 +1,42 @@
 //! Reading listening logs, item attributes, id lists and exclusions.
+//!
+//! A file is told by its content, never by its name: Parquet, or delimited text, plain or
+//! compressed by gzip (of several members too) or zstd. Text is sniffed for its delimiter, quotes,
+//! header and layout; columns are found by their usual names, or by what [`ReadOptions`] says.
+//!
+//! ```text
+//! source (decompress) -> sniff + delimited ─┐
+//!                     -> columnar (Parquet) ─┴─> table (rows, bad rows) -> listens | items | ids
+//! ```
+//!
+//! Limits: lines of 1 MiB ([`ReadOptions::max_line_bytes`]), ids of [`MAX_ID_BYTES`], names of
+//! [`MAX_NAME_BYTES`], counts of [`MAX_COUNT`], times of the years 1900 to 2199, [`MAX_TAGS`] tags
+//! an item, [`crate::dictionary::MAX_STRINGS`] ids a dictionary.
 
+mod columnar;
+mod delimited;
+mod error;
+mod fields;
 mod items;
+mod listens;
 mod log;
+mod options;
+mod read_items;
 mod report;
+mod sniff;
+mod source;
+mod table;
+mod value;
 
+#[cfg(test)]
+mod tests;
+
+pub use error::{ColumnList, IngestError};
 pub use items::{Attributes, Items};
+pub use listens::read_listens;
 pub use log::{Listen, Log};
+pub use options::{ColumnRef, Delimiter, Field, MappingError, ReadOptions};
+pub use read_items::{MAX_TAGS, read_ids, read_items};
 pub use report::{BadRow, FileReport, ReadReport};
+pub use table::ProgressFn;
+pub use value::{MAX_COUNT, MAX_ID_BYTES, MAX_NAME_BYTES};

@@ -1,4 +1,12 @@
 //! A trained model: what `train` writes and `build` reads.
+//!
+//! On disk a model is a directory of two files: `model.json`, small and readable, and `model.rfs`,
+//! a section file of [`refrain_bundle`] with the factors, ids and attributes. `model.json` is
+//! written last and holds the digest of the other, so that the two cannot be mixed up.
+
+mod storage;
+
+pub use storage::{LoadError, SaveError};
 
 use serde::{Deserialize, Serialize};
 

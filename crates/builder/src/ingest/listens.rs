@@ -1,0 +1,205 @@
+//! Listening logs: rows to columns of ordinals.
+
+use std::path::{Path, PathBuf};
+
+use super::error::IngestError;
+use super::fields;
+use super::log::Log;
+use super::options::{Field, ReadOptions};
+use super::table::{self, ProgressFn, Refused, Sink};
+use super::value::{self, MAX_COUNT, MAX_ID_BYTES, MAX_NAME_BYTES, Value};
+use crate::Dictionary;
+
+/// Reads listening logs, several files as one, in the order given.
+///
+/// A file is delimited text (plain, gzip or zstd) or Parquet, recognised by its content; see
+/// [`ReadOptions`] for what can be said about it. A user and an item are required; counts, times,
+/// contexts, sessions, artists and titles are read where they are. A row with a count of 0 is
+/// counted in the report and dropped.
+///
+/// O(bytes) time; memory is that of the [`Log`] plus about a megabyte.
+///
+/// # Errors
+/// [`IngestError`] names the file and, where there is one, the line or row.
+pub fn read_listens(
+    paths: &[PathBuf],
+    options: &ReadOptions,
+    progress: ProgressFn<'_>,
+) -> Result<Log, IngestError> {
+    let mut sink = Listens::default();
+    let report = table::read(paths, fields::LISTENS, options, progress, &mut sink)?;
+    let mut log = sink.log;
+    if let (true, Some(first)) = (log.is_empty(), paths.first()) {
+        return Err(IngestError::NoListens {
+            path: first.clone(),
+            rows: report.rows,
+            zero_counts: report.zero_counts,
+            bad_rows: report.bad_rows,
+        });
+    }
+    log.report = report;
+    Ok(log)
+}
+
+#[derive(Default)]
+struct Listens {
+    log: Log,
+    files: usize,
+}
+
+impl Sink for Listens {
+    fn begin(&mut self, path: &Path, present: &[bool]) -> Result<(), IngestError> {
+        let has = |wanted| {
+            fields::LISTENS
+                .iter()
+                .zip(present)
+                .any(|(spec, &here)| here && spec.field == wanted)
+        };
+        let log = &mut self.log;
+        if self.files == 0 {
+            log.time_us = has(Field::Time).then(Vec::new);
+        } else if log.time_us.is_some() != has(Field::Time) {
+            return Err(IngestError::MixedTimes {
+                path: path.to_owned(),
+                has: has(Field::Time),
+            });
+        }
+        let before = log.user.len();
+        for (field, column) in [
+            (Field::Context, &mut log.context),
+            (Field::Session, &mut log.session),
+        ] {
+            if has(field) && column.is_none() {
+                *column = Some(vec![Log::NONE; before]);
+            }
+        }
+        self.files += 1;
+        Ok(())
+    }
+
+    fn row(&mut self, values: &[Value<'_>]) -> Result<(), Refused> {
+        // In the order of `fields::LISTENS`. Everything is checked before anything is kept.
+        let &[user, item, count, time, context, session, artist, title] = values else {
+            return Err(Refused::Bad(value::Problem::Width {
+                found: values.len(),
+                expected: fields::LISTENS.len(),
+            }));
+        };
+        let log = &mut self.log;
+        let count = match count {
+            Value::Missing => 1.0,
+            given => value::number(Field::Count, given, MAX_COUNT)?,
+        };
+        #[expect(clippy::cast_possible_truncation, reason = "counts are rounded to f32")]
+        let count = count as f32;
+        let time = match &log.time_us {
+            Some(_) => Some(value::time_us(Field::Time, time)?),
+            None => None,
+        };
+        let user = Id::known(&log.users, Field::User, user)?;
+        let item = Id::known(&log.items, Field::Item, item)?;
+        let context = Id::optional(&log.contexts, Field::Context, context)?;
+        let session = Id::optional(&log.sessions, Field::Session, session)?;
+        let artist = name(Field::Artist, artist)?;
+        let title = name(Field::Title, title)?;
+        if count == 0.0 {
+            return Err(Refused::Zero);
+        }
+
+        let user = user.keep(&mut log.users, Field::User)?;
+        if artist.is_some() || title.is_some() {
+            let id = item.text(&log.items);
+            let known = log.described.entry(id).ok_or(Refused::Full(Field::Item))?;
+            for (known, given) in [(&mut known.artist, artist), (&mut known.title, title)] {
+                if let (true, Some(given)) = (known.is_empty(), given) {
+                    given.clone_into(known);
+                }
+            }
+        }
+        let item = item.keep(&mut log.items, Field::Item)?;
+        let context = match context {
+            Some(context) => context.keep(&mut log.contexts, Field::Context)?,
+            None => Log::NONE,
+        };
+        let session = match session {
+            Some(session) => session.keep(&mut log.sessions, Field::Session)?,
+            None => Log::NONE,
+        };
+        log.user.push(user);
+        log.item.push(item);
+        log.count.push(count);
+        if let (Some(times), Some(time)) = (&mut log.time_us, time) {
+            times.push(time);
+        }
+        if let Some(contexts) = &mut log.context {
+            contexts.push(context);
+        }
+        if let Some(sessions) = &mut log.session {
+            sessions.push(session);
+        }
+        Ok(())
+    }
+}
+
+/// A checked id: known already, or fit to be added.
+enum Id<'a> {
+    Known(u32),
+    New(&'a str),
+}
+
+impl<'a> Id<'a> {
+    /// Most ids were seen before, and need no second look.
+    fn known(
+        dictionary: &Dictionary,
+        field: Field,
+        value: Value<'a>,
+    ) -> Result<Self, value::Problem> {
+        let Value::Text(bytes) = value else {
+            return Err(value::Problem::Empty(field));
+        };
+        match dictionary.ordinal_of_bytes(bytes) {
+            Some(ordinal) => Ok(Self::Known(ordinal)),
+            None => value::text(field, bytes, MAX_ID_BYTES).map(Self::New),
+        }
+    }
+
+    fn optional(
+        dictionary: &Dictionary,
+        field: Field,
+        value: Value<'a>,
+    ) -> Result<Option<Self>, value::Problem> {
+        match value {
+            Value::Text(bytes) if !bytes.trim_ascii().is_empty() => {
+                Self::known(dictionary, field, value).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn text<'b>(&self, dictionary: &'b Dictionary) -> &'b str
+    where
+        'a: 'b,
+    {
+        match self {
+            Self::Known(ordinal) => dictionary.get(*ordinal).unwrap_or_default(),
+            Self::New(text) => text,
+        }
+    }
+
+    fn keep(self, dictionary: &mut Dictionary, field: Field) -> Result<u32, Refused> {
+        match self {
+            Self::Known(ordinal) => Ok(ordinal),
+            Self::New(text) => dictionary.insert(text).ok_or(Refused::Full(field)),
+        }
+    }
+}
+
+/// A name for people, `None` where it is missing or empty.
+pub(super) fn name(field: Field, value: Value<'_>) -> Result<Option<&str>, value::Problem> {
+    match value {
+        Value::Text(bytes) if !bytes.trim_ascii().is_empty() => {
+            value::text(field, bytes, MAX_NAME_BYTES).map(Some)
+        }
+        _ => Ok(None),
+    }
+}

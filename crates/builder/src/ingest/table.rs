@@ -1,0 +1,187 @@
+//! Reading any of our tables from any file: rows go to a sink, bad rows are counted.
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use super::error::IngestError;
+use super::fields::FieldSpec;
+use super::options::{Field, ReadOptions};
+use super::report::{BadRow, FileReport, ReadReport};
+use super::source::{self, Source};
+use super::value::{Problem, Value};
+use super::{columnar, delimited};
+
+/// Called now and then with (bytes read, bytes in all), counted on disk.
+pub type ProgressFn<'a> = &'a dyn Fn(u64, u64);
+
+/// Takes the rows of a table.
+pub(crate) trait Sink {
+    /// Called once a file, before its rows: which fields of the table it has.
+    fn begin(&mut self, path: &Path, present: &[bool]) -> Result<(), IngestError>;
+
+    /// Takes a row, with one value a field of the table.
+    fn row(&mut self, values: &[Value<'_>]) -> Result<(), Refused>;
+}
+
+/// Why a sink did not take a row.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Refused {
+    /// It says that nothing was played.
+    Zero,
+    /// It is wrong.
+    Bad(Problem),
+    /// There are more distinct values than ordinals.
+    Full(Field),
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self::Bad(problem)
+    }
+}
+
+/// Reads every file in turn. Fails once all was read when more rows were bad than allowed, so
+/// that the message can name several of them.
+pub(crate) fn read(
+    paths: &[PathBuf],
+    table: &'static [FieldSpec],
+    options: &ReadOptions,
+    progress: ProgressFn<'_>,
+    sink: &mut dyn Sink,
+) -> Result<ReadReport, IngestError> {
+    if paths.is_empty() {
+        return Err(IngestError::NoFiles);
+    }
+    let mut total = 0;
+    for path in paths {
+        let metadata = fs_err::metadata(path).map_err(|source| IngestError::Open { source })?;
+        total += metadata.len();
+    }
+    let bytes_read = Rc::new(Cell::new(0));
+    let mut report = ReadReport::default();
+    let mut before = 0;
+    for path in paths {
+        progress(before, total);
+        bytes_read.set(before);
+        let source = source::open(path, &bytes_read)?;
+        let on_disk = || progress(bytes_read.get().min(total), total);
+        let mut rows = Rows {
+            path,
+            options,
+            sink: &mut *sink,
+            report: &mut report,
+            on_disk: &on_disk,
+            read: 0,
+        };
+        let file = match source {
+            Source::Text(text) => delimited::read(text, table, &mut rows)?,
+            Source::Parquet(file) => columnar::read(file, table, &mut rows)?,
+        };
+        report.files.push(file);
+        before += fs_err::metadata(path).map_or(0, |metadata| metadata.len());
+    }
+    progress(total, total);
+    within_limit(&report, options)?;
+    Ok(report)
+}
+
+/// What the readers of the formats hand their rows to.
+pub(crate) struct Rows<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) options: &'a ReadOptions,
+    sink: &'a mut dyn Sink,
+    report: &'a mut ReadReport,
+    on_disk: &'a dyn Fn(),
+    read: u64,
+}
+
+impl Rows<'_> {
+    /// Announces which fields there are.
+    pub(crate) fn begin(&mut self, columns: &[Option<usize>]) -> Result<(), IngestError> {
+        let present: Vec<bool> = columns.iter().map(Option::is_some).collect();
+        self.sink.begin(self.path, &present)
+    }
+
+    /// Hands over a row.
+    pub(crate) fn take(&mut self, line: u64, values: &[Value<'_>]) -> Result<(), IngestError> {
+        self.count();
+        match self.sink.row(values) {
+            Ok(()) => Ok(()),
+            Err(Refused::Zero) => {
+                self.report.zero_counts += 1;
+                Ok(())
+            }
+            Err(Refused::Bad(problem)) => self.note(line, &problem),
+            Err(Refused::Full(field)) => Err(IngestError::TooManyIds {
+                path: self.path.to_owned(),
+                line,
+                field,
+            }),
+        }
+    }
+
+    /// Reports a row whose columns could not be told apart.
+    pub(crate) fn bad(&mut self, line: u64, problem: &Problem) -> Result<(), IngestError> {
+        self.count();
+        self.note(line, problem)
+    }
+
+    /// The report of this file.
+    pub(crate) fn file(
+        &self,
+        format: String,
+        table: &[FieldSpec],
+        columns: &[Option<usize>],
+        name: &dyn Fn(usize) -> String,
+    ) -> FileReport {
+        let columns = table
+            .iter()
+            .zip(columns)
+            .filter_map(|(spec, column)| column.map(|column| (spec.field.as_str(), name(column))));
+        let columns = columns.collect();
+        FileReport {
+            path: self.path.to_owned(),
+            format,
+            columns,
+            rows: self.read,
+        }
+    }
+
+    fn count(&mut self) {
+        self.read += 1;
+        self.report.rows += 1;
+        if self.read % (1 << 15) == 0 {
+            (self.on_disk)();
+        }
+    }
+
+    fn note(&mut self, line: u64, problem: &Problem) -> Result<(), IngestError> {
+        /// Past the limit we go on to name several, but not through a file that is all wrong.
+        const SPARE: u64 = 1000;
+        self.report.bad_rows += 1;
+        if self.report.first_bad.len() < ReadReport::MAX_NAMED {
+            self.report.first_bad.push(BadRow {
+                path: self.path.to_owned(),
+                line,
+                problem: problem.to_string(),
+            });
+        }
+        if self.report.bad_rows > self.options.max_bad_rows.saturating_add(SPARE) {
+            return within_limit(self.report, self.options);
+        }
+        Ok(())
+    }
+}
+
+fn within_limit(report: &ReadReport, options: &ReadOptions) -> Result<(), IngestError> {
+    if report.bad_rows <= options.max_bad_rows {
+        return Ok(());
+    }
+    Err(IngestError::BadRows {
+        bad_rows: report.bad_rows,
+        rows: report.rows,
+        limit: options.max_bad_rows,
+        first: report.first_bad.clone(),
+    })
+}
