@@ -323,3 +323,143 @@ impl<'a> Reader<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn text() -> impl Strategy<Value = String> {
+        vec(any::<char>(), 0..40).prop_map(String::from_iter)
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        let kind = proptest::sample::select(&EventKind::ALL);
+        let texts = (text(), text(), option::of(text()), option::of(text()));
+        (
+            texts,
+            any::<i64>(),
+            kind,
+            any::<Option<i64>>(),
+            any::<u32>(),
+        )
+            .prop_map(
+                |((event_id, item, context, session), time_us, kind, played_ms, count)| Event {
+                    event_id,
+                    item,
+                    time_us,
+                    kind,
+                    played_ms,
+                    context,
+                    session,
+                    count,
+                },
+            )
+    }
+
+    fn rule() -> impl Strategy<Value = Rule> {
+        let scope = prop_oneof![
+            text().prop_map(Scope::Item),
+            text().prop_map(Scope::Context),
+            text().prop_map(Scope::Session),
+            text().prop_map(Scope::Artist),
+            text().prop_map(Scope::Tag),
+            any::<(Option<i64>, Option<i64>)>()
+                .prop_map(|(start_us, end_us)| Scope::Window { start_us, end_us }),
+        ];
+        let effect = proptest::sample::select(&[Effect::Learn, Effect::Serve, Effect::Both]);
+        let action = proptest::sample::select(&[Action::Exclude, Action::Include]);
+        let times = any::<(i64, Option<i64>)>();
+        ((text(), text()), scope, -1.0..2.0f32, effect, action, times).prop_map(
+            |((rule_id, note), scope, strength, effect, action, times)| Rule {
+                rule_id,
+                scope,
+                strength,
+                effect,
+                action,
+                create_time_us: times.0,
+                expire_time_us: times.1,
+                note,
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+        #[test]
+        fn records_come_back(event in event(), rule in rule(), counts in any::<(u64, u32, u32, u64)>()) {
+            prop_assert_eq!(decode_event(&event.event_id, &encode_event(&event)), Ok(event));
+            prop_assert_eq!(decode_rule(&rule.rule_id, &encode_rule(&rule)), Ok(rule));
+            let (revision, events, rules, dropped) = counts;
+            let user = UserRecord { revision, events, rules, dropped };
+            prop_assert_eq!(UserRecord::decode(&user.encode()), Ok(user));
+        }
+
+        /// Any bytes are refused or are exactly what the record they decode to encodes to.
+        #[test]
+        fn no_two_encodings_mean_one_record(
+            event in event(),
+            rule in rule(),
+            at in any::<proptest::sample::Index>(),
+            to in any::<u8>(),
+            cut in any::<bool>(),
+            noise in vec(any::<u8>(), 0..80),
+        ) {
+            let damage = |mut bytes: Vec<u8>| {
+                let at = at.index(bytes.len());
+                bytes[at] = to;
+                if cut {
+                    bytes.truncate(at);
+                }
+                bytes
+            };
+            for bytes in [damage(encode_event(&event)), noise.clone()] {
+                if let Ok(event) = decode_event("id", &bytes) {
+                    prop_assert_eq!(encode_event(&event), bytes);
+                }
+            }
+            for bytes in [damage(encode_rule(&rule)), noise] {
+                if let Ok(rule) = decode_rule("id", &bytes) {
+                    prop_assert_eq!(encode_rule(&rule), bytes);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn errors_name_the_place() {
+        let event = Event {
+            event_id: "e".to_owned(),
+            item: "item".to_owned(),
+            time_us: 7,
+            kind: EventKind::Like,
+            played_ms: None,
+            context: None,
+            session: None,
+            count: 1,
+        };
+        let bytes = encode_event(&event);
+        let after = |at: usize, to: u8| {
+            let mut bytes = bytes.clone();
+            bytes[at] = to;
+            decode_event("e", &bytes).unwrap_err().to_string()
+        };
+        assert_eq!(after(0, 9), "its version is 9, this program knows up to 1");
+        assert_eq!(after(1, 8), "kind 8 at byte 1 has no meaning");
+        assert_eq!(after(2, 8), "present 8 at byte 2 has no meaning");
+        assert_eq!(after(17, 0xff), "the text at byte 17 is not UTF-8");
+        assert_eq!(
+            decode_event("e", &bytes[..9]).unwrap_err().to_string(),
+            "it ends at byte 9, inside a field"
+        );
+        let long = [&bytes[..], &[0]].concat();
+        assert_eq!(
+            decode_event("e", &long).unwrap_err().to_string(),
+            "1 bytes follow it"
+        );
+    }
+}

@@ -144,16 +144,50 @@ impl OpenStoreError {
 
 /// Opens the file, or creates it where nothing is.
 pub(super) fn open(path: &Path, options: &StoreOptions) -> Result<Database, OpenStoreError> {
-    let database = Database::builder()
-        .set_cache_size(options.page_cache_bytes)
-        .create(path)
-        .map_err(|error| classify(error, path))?;
-    claim(&database, path)?;
-    sync_directory(path).map_err(|source| OpenStoreError::Io {
+    let io_error = |source| OpenStoreError::Io {
         path: path.to_owned(),
         source,
-    })?;
+    };
+    match fs_err::metadata(path) {
+        Ok(found) if found.len() > 0 => {}
+        Ok(_) => create(path, options)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => create(path, options)?,
+        Err(error) => return Err(io_error(error)),
+    }
+    let database = open_file(path, options)?;
+    claim(&database, path)?;
     Ok(database)
+}
+
+/// Makes an empty store appear whole: a crash while redb writes the first pages of a file leaves
+/// one that nothing opens.
+fn create(path: &Path, options: &StoreOptions) -> Result<(), OpenStoreError> {
+    let mut staging = path.as_os_str().to_owned();
+    staging.push(".creating");
+    let staging = Path::new(&staging);
+    let io_error = |source| OpenStoreError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let database = match open_file(staging, options) {
+        // Left by a crash; who is at it now would hold its lock.
+        Err(OpenStoreError::NotAStore { .. } | OpenStoreError::Corrupt { .. }) => {
+            fs_err::remove_file(staging).map_err(io_error)?;
+            open_file(staging, options)?
+        }
+        database => database?,
+    };
+    claim(&database, staging)?;
+    drop(database);
+    fs_err::rename(staging, path).map_err(io_error)?;
+    sync_directory(path).map_err(io_error)
+}
+
+fn open_file(path: &Path, options: &StoreOptions) -> Result<Database, OpenStoreError> {
+    Database::builder()
+        .set_cache_size(options.page_cache_bytes)
+        .create(path)
+        .map_err(|error| classify(error, path))
 }
 
 /// Checks that the database is a profile store of a known format, or makes it one when it is new.
