@@ -1,7 +1,9 @@
 //! Stored records as bytes: the only place that knows their layout.
 //!
 //! Little-endian, a version byte first, then fixed fields, then what varies. A text is its length as
-//! `u16` and its UTF-8 bytes. Ids that are part of a record's key are not repeated in its value.
+//! `u16` and its UTF-8 bytes. Ids that are part of a record's key are not repeated in its value. The
+//! last four bytes are the CRC-32C of the id in the key and all before: redb verifies its pages only
+//! after a crash, and a flipped bit in an item's name would otherwise go unnoticed.
 //!
 //! | record | after the version byte (1) |
 //! |---|---|
@@ -29,17 +31,17 @@ pub(crate) struct UserRecord {
 }
 
 impl UserRecord {
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self, user: &str) -> Vec<u8> {
         let mut out = Writer::new();
         out.fixed(self.revision.to_le_bytes());
         out.fixed(self.events.to_le_bytes());
         out.fixed(self.rules.to_le_bytes());
         out.fixed(self.dropped.to_le_bytes());
-        out.bytes
+        out.seal(user)
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut input = Reader::new(bytes)?;
+    pub(crate) fn decode(user: &str, bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut input = Reader::new(user, bytes)?;
         let record = Self {
             revision: u64::from_le_bytes(input.fixed()?),
             events: u32::from_le_bytes(input.fixed()?),
@@ -75,11 +77,11 @@ pub(crate) fn encode_event(event: &Event) -> Vec<u8> {
     for text in [&event.context, &event.session].into_iter().flatten() {
         out.text(text);
     }
-    out.bytes
+    out.seal(&event.event_id)
 }
 
 pub(crate) fn decode_event(event_id: &str, bytes: &[u8]) -> Result<Event, DecodeError> {
-    let mut input = Reader::new(bytes)?;
+    let mut input = Reader::new(event_id, bytes)?;
     let kind = match input.byte()? {
         1 => EventKind::Play,
         2 => EventKind::Complete,
@@ -143,11 +145,11 @@ pub(crate) fn encode_rule(rule: &Rule) -> Vec<u8> {
     if let Some(text) = text {
         out.text(text);
     }
-    out.bytes
+    out.seal(&rule.rule_id)
 }
 
 pub(crate) fn decode_rule(rule_id: &str, bytes: &[u8]) -> Result<Rule, DecodeError> {
-    let mut input = Reader::new(bytes)?;
+    let mut input = Reader::new(rule_id, bytes)?;
     let scope = input.byte()?;
     let effect = match input.byte()? {
         1 => Effect::Learn,
@@ -205,6 +207,8 @@ pub(crate) enum DecodeError {
     Truncated { len: usize },
     #[error("{extra} bytes follow it")]
     Trailing { extra: usize },
+    #[error("its checksum does not match")]
+    Checksum,
     #[error("its version is {version}, this program knows up to {VERSION}")]
     Version { version: u8 },
     #[error("{field} {value} at byte {offset} has no meaning")]
@@ -219,6 +223,10 @@ pub(crate) enum DecodeError {
     Text { offset: usize, source: Utf8Error },
 }
 
+fn checksum(id: &str, bytes: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(id.as_bytes()), bytes)
+}
+
 struct Writer {
     bytes: Vec<u8>,
 }
@@ -228,6 +236,12 @@ impl Writer {
         let mut bytes = Vec::with_capacity(64);
         bytes.push(VERSION);
         Self { bytes }
+    }
+
+    fn seal(mut self, id: &str) -> Vec<u8> {
+        let sum = checksum(id, &self.bytes);
+        self.fixed(sum.to_le_bytes());
+        self.bytes
     }
 
     fn byte(&mut self, value: u8) {
@@ -263,7 +277,13 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+    fn new(id: &str, record: &'a [u8]) -> Result<Self, DecodeError> {
+        let (bytes, sum) = record
+            .split_last_chunk()
+            .ok_or(DecodeError::Truncated { len: record.len() })?;
+        if checksum(id, bytes) != u32::from_le_bytes(*sum) {
+            return Err(DecodeError::Checksum);
+        }
         let mut input = Self { bytes, at: 0 };
         match input.byte()? {
             VERSION => Ok(input),
@@ -396,7 +416,7 @@ mod tests {
             prop_assert_eq!(decode_rule(&rule.rule_id, &encode_rule(&rule)), Ok(rule));
             let (revision, events, rules, dropped) = counts;
             let user = UserRecord { revision, events, rules, dropped };
-            prop_assert_eq!(UserRecord::decode(&user.encode()), Ok(user));
+            prop_assert_eq!(UserRecord::decode("u", &user.encode("u")), Ok(user));
         }
 
         /// Any bytes are refused or are exactly what the record they decode to encodes to.
@@ -409,31 +429,51 @@ mod tests {
             cut in any::<bool>(),
             noise in vec(any::<u8>(), 0..80),
         ) {
+            // The checksum is made right again, so that the fields are what is tested.
             let damage = |mut bytes: Vec<u8>| {
+                bytes.truncate(bytes.len() - 4);
                 let at = at.index(bytes.len());
                 bytes[at] = to;
                 if cut {
                     bytes.truncate(at);
                 }
-                bytes
+                sealed(&bytes)
             };
-            for bytes in [damage(encode_event(&event)), noise.clone()] {
+            for bytes in [damage(encode_event(&event)), noise.clone(), sealed(&noise)] {
                 if let Ok(event) = decode_event("id", &bytes) {
                     prop_assert_eq!(encode_event(&event), bytes);
                 }
             }
-            for bytes in [damage(encode_rule(&rule)), noise] {
+            for bytes in [damage(encode_rule(&rule)), noise.clone(), sealed(&noise)] {
                 if let Ok(rule) = decode_rule("id", &bytes) {
                     prop_assert_eq!(encode_rule(&rule), bytes);
                 }
             }
         }
+
+        #[test]
+        fn a_flipped_bit_or_another_key_is_found(
+            event in event(),
+            at in any::<proptest::sample::Index>(),
+            bit in 0..8u8,
+        ) {
+            let mut bytes = encode_event(&event);
+            let other = format!("{}x", event.event_id);
+            prop_assert_eq!(decode_event(&other, &bytes), Err(DecodeError::Checksum));
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            prop_assert_eq!(decode_event(&event.event_id, &bytes), Err(DecodeError::Checksum));
+        }
+    }
+
+    fn sealed(fields: &[u8]) -> Vec<u8> {
+        [fields, &checksum("id", fields).to_le_bytes()].concat()
     }
 
     #[test]
     fn errors_name_the_place() {
         let event = Event {
-            event_id: "e".to_owned(),
+            event_id: "id".to_owned(),
             item: "item".to_owned(),
             time_us: 7,
             kind: EventKind::Like,
@@ -443,23 +483,22 @@ mod tests {
             count: 1,
         };
         let bytes = encode_event(&event);
+        let fields = &bytes[..bytes.len() - 4];
+        let error = |fields: &[u8]| decode_event("id", &sealed(fields)).unwrap_err().to_string();
         let after = |at: usize, to: u8| {
-            let mut bytes = bytes.clone();
-            bytes[at] = to;
-            decode_event("e", &bytes).unwrap_err().to_string()
+            let mut fields = fields.to_vec();
+            fields[at] = to;
+            error(&fields)
         };
         assert_eq!(after(0, 9), "its version is 9, this program knows up to 1");
         assert_eq!(after(1, 8), "kind 8 at byte 1 has no meaning");
         assert_eq!(after(2, 8), "present 8 at byte 2 has no meaning");
         assert_eq!(after(17, 0xff), "the text at byte 17 is not UTF-8");
+        assert_eq!(error(&fields[..9]), "it ends at byte 9, inside a field");
+        assert_eq!(error(&[fields, &[0]].concat()), "1 bytes follow it");
         assert_eq!(
-            decode_event("e", &bytes[..9]).unwrap_err().to_string(),
-            "it ends at byte 9, inside a field"
-        );
-        let long = [&bytes[..], &[0]].concat();
-        assert_eq!(
-            decode_event("e", &long).unwrap_err().to_string(),
-            "1 bytes follow it"
+            decode_event("id", &bytes[..3]),
+            Err(DecodeError::Truncated { len: 3 })
         );
     }
 }

@@ -227,7 +227,9 @@ impl Shared {
             let handle = self.handle.read().unwrap_or_else(PoisonError::into_inner);
             let generation = handle.generation;
             let result = match &handle.database {
-                Some(database) => operation(database),
+                Some(database) => open::contain(|| operation(database)).unwrap_or_else(|detail| {
+                    Err(TableError::Storage(redb::Error::Corrupted(detail)))
+                }),
                 None => Err(TableError::Storage(redb::Error::PreviousIo)),
             };
             drop(handle);

@@ -1,6 +1,7 @@
 //! Opening: options, the checks of a file, the errors.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,6 +29,9 @@ pub struct StoreOptions {
     /// Whether every commit also saves what makes opening after a crash instant. Costs a second
     /// sync per commit; without it a crash is followed by a read of the whole file.
     pub quick_repair: bool,
+    /// Whether opening verifies the checksum of every page, which reads the whole file; without it
+    /// damage shows when a record is read. After a crash opening does it anyway.
+    pub verify_on_open: bool,
 }
 
 impl Default for StoreOptions {
@@ -39,6 +43,7 @@ impl Default for StoreOptions {
             max_batch: 1_024,
             max_events_per_user: 10_000,
             quick_repair: false,
+            verify_on_open: false,
         }
     }
 }
@@ -154,9 +159,7 @@ pub(super) fn open(path: &Path, options: &StoreOptions) -> Result<Database, Open
         Err(error) if error.kind() == io::ErrorKind::NotFound => create(path, options)?,
         Err(error) => return Err(io_error(error)),
     }
-    let database = open_file(path, options)?;
-    claim(&database, path)?;
-    Ok(database)
+    open_file(path, path, options)
 }
 
 /// Makes an empty store appear whole: a crash while redb writes the first pages of a file leaves
@@ -169,25 +172,46 @@ fn create(path: &Path, options: &StoreOptions) -> Result<(), OpenStoreError> {
         path: path.to_owned(),
         source,
     };
-    let database = match open_file(staging, options) {
+    match open_file(staging, path, options) {
         // Left by a crash; who is at it now would hold its lock.
         Err(OpenStoreError::NotAStore { .. } | OpenStoreError::Corrupt { .. }) => {
             fs_err::remove_file(staging).map_err(io_error)?;
-            open_file(staging, options)?
+            drop(open_file(staging, path, options)?);
         }
-        database => database?,
-    };
-    claim(&database, staging)?;
-    drop(database);
+        made => drop(made?),
+    }
     fs_err::rename(staging, path).map_err(io_error)?;
     sync_directory(path).map_err(io_error)
 }
 
-fn open_file(path: &Path, options: &StoreOptions) -> Result<Database, OpenStoreError> {
-    Database::builder()
-        .set_cache_size(options.page_cache_bytes)
-        .create(path)
-        .map_err(|error| classify(error, path))
+/// Opens a file; errors speak of `path`.
+fn open_file(file: &Path, path: &Path, options: &StoreOptions) -> Result<Database, OpenStoreError> {
+    let open = || {
+        let database = Database::builder()
+            .set_cache_size(options.page_cache_bytes)
+            .set_check_integrity_on_open(options.verify_on_open)
+            .create(file)
+            .map_err(|error| classify(error, path))?;
+        claim(&database, path)?;
+        Ok(database)
+    };
+    contain(open).unwrap_or_else(|detail| {
+        Err(OpenStoreError::Corrupt {
+            path: path.to_owned(),
+            detail,
+        })
+    })
+}
+
+/// Runs an operation of redb, which panics on some pages that it did not write; what it said then is
+/// the error.
+pub(super) fn contain<T>(operation: impl FnOnce() -> T) -> Result<T, String> {
+    // What the operation has touched is not used again: the caller drops the handle.
+    catch_unwind(AssertUnwindSafe(operation)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+            .unwrap_or_else(|| "the database panicked".to_owned())
+    })
 }
 
 /// Checks that the database is a profile store of a known format, or makes it one when it is new.

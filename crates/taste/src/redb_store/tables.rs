@@ -258,7 +258,7 @@ impl<'t> Tables<'t> {
     fn advance(&mut self, user: &str, mut record: UserRecord) -> Result<u64, TableError> {
         self.changed = true;
         record.revision += 1;
-        let value = record.encode();
+        let value = record.encode(user);
         self.users
             .insert(user, value.as_slice())
             .map_err(redb::Error::from)?;
@@ -276,7 +276,7 @@ fn read_user(
     user: &str,
 ) -> Result<UserRecord, TableError> {
     match users.get(user).map_err(redb::Error::from)? {
-        Some(value) => UserRecord::decode(value.value())
+        Some(value) => UserRecord::decode(user, value.value())
             .map_err(|source| TableError::corrupt("user", user, "", source)),
         None => Ok(UserRecord::default()),
     }

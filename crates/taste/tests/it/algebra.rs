@@ -11,7 +11,7 @@ use crate::catalogue::{Small, tags_of};
 use crate::random::{self, ITEMS, NOW};
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 3_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn resolves_as_the_definition_reads(profile in random::profile(true)) {
@@ -59,7 +59,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 10_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// The promise of the product: excluded is as if it had never been, bit for bit.
     #[test]
