@@ -90,7 +90,7 @@ struct Played {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Context {
-    Playlist { scene: u32, kind: u8 },
+    Playlist { scene: u32, kind: u32 },
     Album { artist: u32 },
     Sleep,
 }
@@ -266,7 +266,7 @@ impl Listener {
 fn context(scene: u32, favourites: &[u32], rng: &mut Rng) -> Option<Context> {
     match rng.below(10) {
         0..6 => {
-            let kind = u8::try_from(rng.below(PLAYLISTS.len() as u32)).unwrap_or(0);
+            let kind = rng.below(3);
             Some(Context::Playlist { scene, kind })
         }
         6 | 7 if !favourites.is_empty() => Some(Context::Album {
@@ -296,7 +296,7 @@ fn log(preset: &Preset, world: &World, listens: &[Played]) -> Log {
             Context::Playlist { scene, kind } => format!(
                 "playlist:{}-{}",
                 slug(&names::scene(scene as usize)),
-                PLAYLISTS[usize::from(kind) % PLAYLISTS.len()],
+                PLAYLISTS[kind as usize % PLAYLISTS.len()],
             ),
             Context::Album { artist } => format!("album:{}", slug(&world.artists[artist as usize])),
             Context::Sleep => SLEEP_CONTEXT.to_owned(),

@@ -70,20 +70,7 @@ impl Log {
 
     /// The listens in the order they were read.
     pub fn listens(&self) -> impl ExactSizeIterator<Item = Listen> + '_ {
-        let known = |column: &Option<Vec<u32>>, row: usize| {
-            column
-                .as_ref()
-                .map(|column| column[row])
-                .filter(|&ordinal| ordinal != Self::NONE)
-        };
-        (0..self.len()).map(move |row| Listen {
-            user: self.user[row],
-            item: self.item[row],
-            count: self.count[row],
-            time_us: self.time_us.as_ref().map(|column| column[row]),
-            context: known(&self.context, row),
-            session: known(&self.session, row),
-        })
+        (0..self.len()).map(|row| self.listen(row))
     }
 
     /// The time of the newest listen: what a model trained on this log knows about.
@@ -109,5 +96,23 @@ impl Log {
             && self.context == other.context
             && self.session == other.session
             && self.described == other.described
+    }
+
+    /// Listen number `row`, which must be below [`Log::len`].
+    pub(crate) fn listen(&self, row: usize) -> Listen {
+        let known = |column: &Option<Vec<u32>>| {
+            column
+                .as_ref()
+                .map(|column| column[row])
+                .filter(|&ordinal| ordinal != Self::NONE)
+        };
+        Listen {
+            user: self.user[row],
+            item: self.item[row],
+            count: self.count[row],
+            time_us: self.time_us.as_ref().map(|column| column[row]),
+            context: known(&self.context),
+            session: known(&self.session),
+        }
     }
 }

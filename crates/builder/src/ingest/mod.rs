@@ -16,6 +16,7 @@
 mod columnar;
 mod delimited;
 mod error;
+mod exclusions;
 mod fields;
 mod items;
 mod listens;
@@ -32,6 +33,7 @@ mod value;
 mod tests;
 
 pub use error::{ColumnList, IngestError};
+pub use exclusions::{ExclusionReport, Exclusions, read_exclusions};
 pub use items::{Attributes, Items};
 pub use listens::read_listens;
 pub use log::{Listen, Log};

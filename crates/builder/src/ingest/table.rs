@@ -151,7 +151,7 @@ impl Rows<'_> {
     fn count(&mut self) {
         self.read += 1;
         self.report.rows += 1;
-        if self.read % (1 << 15) == 0 {
+        if self.read.is_multiple_of(1 << 15) {
             (self.on_disk)();
         }
     }

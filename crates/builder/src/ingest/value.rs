@@ -71,7 +71,7 @@ pub(crate) enum Problem {
 }
 
 /// Text that is fit to be an id or a name: trimmed, not empty, no control characters.
-pub(crate) fn text<'a>(field: Field, bytes: &'a [u8], limit: usize) -> Result<&'a str, Problem> {
+pub(crate) fn text(field: Field, bytes: &[u8], limit: usize) -> Result<&str, Problem> {
     let bytes = bytes.trim_ascii();
     if bytes.is_empty() {
         return Err(Problem::Empty(field));
@@ -228,9 +228,9 @@ fn parse_time(bytes: &[u8]) -> Option<Option<i64>> {
 /// Seconds up to 1e11 (the year 5138), milliseconds up to 1e14, microseconds up to 1e17.
 fn integer_us(integer: i64) -> Option<i64> {
     match integer.unsigned_abs() {
-        ..100_000_000_000 => integer.checked_mul(1_000_000),
-        ..100_000_000_000_000 => integer.checked_mul(1_000),
-        ..100_000_000_000_000_000 => Some(integer),
+        size if size < 100_000_000_000 => integer.checked_mul(1_000_000),
+        size if size < 100_000_000_000_000 => integer.checked_mul(1_000),
+        size if size < 100_000_000_000_000_000 => Some(integer),
         _ => Some(integer.div_euclid(1_000)),
     }
 }

@@ -1,0 +1,418 @@
+//! Exclusions: listens that listeners took out of their taste profiles do not train either.
+//!
+//! The algebra is the one that serves ([`refrain_taste::decide`]), so that what a rule covers, which
+//! rule wins and how much it takes are the same offline as online.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use refrain_taste::{
+    Action, Catalogue, Effect, Event, EventKind, Profile, Rule, Scope, Weights, decide,
+};
+use rustc_hash::FxHashMap;
+
+use super::error::IngestError;
+use super::fields;
+use super::items::Items;
+use super::log::{Listen, Log};
+use super::options::{Field, ReadOptions};
+use super::report::ReadReport;
+use super::table::{self, ProgressFn, Refused, Sink};
+use super::value::{self, MAX_ID_BYTES, Problem, Value};
+
+/// LEARN rules of users, by user id.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Exclusions {
+    rules: BTreeMap<String, Vec<Rule>>,
+}
+
+/// What exclusions did to a log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ExclusionReport {
+    /// Rules applied.
+    pub rules: u64,
+    /// Users of rules that the log does not know.
+    pub unknown_users: u64,
+    /// Listens taken out entirely.
+    pub listens_excluded: u64,
+    /// Listens that count less.
+    pub listens_weakened: u64,
+}
+
+/// Reads rules, one a row: user, scope (`item`, `context`, `session`, `artist`, `tag` or `window`),
+/// value, and a strength from above 0 to 1 where there is one (1 by default). A window's value is
+/// `START/END`, either of which may be empty.
+///
+/// # Errors
+/// [`IngestError`], as for listens.
+pub fn read_exclusions(
+    paths: &[PathBuf],
+    options: &ReadOptions,
+    progress: ProgressFn<'_>,
+) -> Result<(Exclusions, ReadReport), IngestError> {
+    let mut sink = RuleRows::default();
+    let report = table::read(paths, fields::EXCLUSIONS, options, progress, &mut sink)?;
+    Ok((sink.exclusions, report))
+}
+
+impl Exclusions {
+    /// How many rules there are.
+    pub fn len(&self) -> usize {
+        self.rules.values().map(Vec::len).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+}
+
+impl Log {
+    /// Takes excluded listens out, and scales the count of those a weaker rule covers by
+    /// `1 - strength`. `items` tells artists and tags. Ids stay, even of users and items without a
+    /// listen left. O(listens + listens of users with rules × log of them).
+    pub fn exclude(&mut self, exclusions: &Exclusions, items: &Items) -> ExclusionReport {
+        let mut report = ExclusionReport::default();
+        let mut rows: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        for (user, rules) in &exclusions.rules {
+            report.rules += rules.len() as u64;
+            match self.users.ordinal(user) {
+                Some(ordinal) => drop(rows.insert(ordinal, Vec::new())),
+                None => report.unknown_users += 1,
+            }
+        }
+        for (row, user) in self.user.iter().enumerate() {
+            if let Some(rows) = rows.get_mut(user) {
+                rows.push(row);
+            }
+        }
+        let catalogue = LogCatalogue::new(self, items);
+        let mut kept = vec![1.0f64; self.len()];
+        for (user, rows) in &rows {
+            let user = self.users.get(*user).unwrap_or_default();
+            let rules = exclusions.rules.get(user).cloned().unwrap_or_default();
+            let events = rows.iter().map(|&row| self.event(row)).collect();
+            // `Profile::new` would sort the events; decisions come in the order of these.
+            let profile = Profile {
+                revision: 0,
+                events,
+                rules,
+            };
+            // Rules from a file do not expire: any instant will do.
+            let decisions = decide(&profile, 0, &catalogue, &Weights::default());
+            for (&row, decision) in rows.iter().zip(&decisions) {
+                kept[row] = decision.kept;
+            }
+        }
+        for (count, &kept) in self.count.iter_mut().zip(&kept) {
+            #[expect(clippy::cast_possible_truncation, reason = "counts are rounded to f32")]
+            let scaled = (f64::from(*count) * kept) as f32;
+            report.listens_excluded += u64::from(scaled == 0.0);
+            report.listens_weakened += u64::from(scaled != 0.0 && kept < 1.0);
+            *count = scaled;
+        }
+        self.drop_zero_counts();
+        report
+    }
+
+    fn event(&self, row: usize) -> Event {
+        let Listen {
+            item,
+            time_us,
+            context,
+            session,
+            ..
+        } = self.listen(row);
+        let name = |ordinal: Option<u32>, names: &crate::Dictionary| {
+            ordinal
+                .and_then(|ordinal| names.get(ordinal))
+                .map(str::to_owned)
+        };
+        Event {
+            // A listen without a time is in no bounded window.
+            time_us: time_us.unwrap_or(i64::MIN),
+            event_id: row.to_string(),
+            item: name(Some(item), &self.items).unwrap_or_default(),
+            kind: EventKind::Play,
+            played_ms: None,
+            context: name(context, &self.contexts),
+            session: name(session, &self.sessions),
+            count: 1,
+        }
+    }
+
+    fn drop_zero_counts(&mut self) {
+        let keep: Vec<bool> = self.count.iter().map(|&count| count > 0.0).collect();
+        fn retain<T>(column: &mut Vec<T>, keep: &[bool]) {
+            let mut rows = keep.iter();
+            column.retain(|_| rows.next().copied().unwrap_or_default());
+        }
+        retain(&mut self.user, &keep);
+        retain(&mut self.item, &keep);
+        retain(&mut self.count, &keep);
+        if let Some(times) = &mut self.time_us {
+            retain(times, &keep);
+        }
+        for column in [&mut self.context, &mut self.session].into_iter().flatten() {
+            retain(column, &keep);
+        }
+    }
+}
+
+/// What a log and its item attributes tell the algebra.
+struct LogCatalogue<'a> {
+    log: &'a Log,
+    items: &'a Items,
+    of_artist: FxHashMap<&'a str, Vec<u32>>,
+    with_tag: FxHashMap<&'a str, Vec<u32>>,
+}
+
+impl<'a> LogCatalogue<'a> {
+    fn new(log: &'a Log, items: &'a Items) -> Self {
+        let mut catalogue = Self {
+            log,
+            items,
+            of_artist: FxHashMap::default(),
+            with_tag: FxHashMap::default(),
+        };
+        for (ordinal, id) in (0u32..).zip(log.items.iter()) {
+            let Some(item) = items.get(id) else { continue };
+            if !item.artist.is_empty() {
+                catalogue
+                    .of_artist
+                    .entry(&item.artist)
+                    .or_default()
+                    .push(ordinal);
+            }
+            for tag in &item.tags {
+                catalogue.with_tag.entry(tag).or_default().push(ordinal);
+            }
+        }
+        catalogue
+    }
+}
+
+impl Catalogue for LogCatalogue<'_> {
+    fn items(&self) -> u32 {
+        u32::try_from(self.log.items.len()).unwrap_or(u32::MAX)
+    }
+
+    fn ordinal(&self, item: &str) -> Option<u32> {
+        self.log.items.ordinal(item)
+    }
+
+    fn artist_of(&self, ordinal: u32) -> Option<&str> {
+        let item = self.items.get(self.log.items.get(ordinal)?)?;
+        Some(item.artist.as_str()).filter(|artist| !artist.is_empty())
+    }
+
+    fn for_each_tag(&self, ordinal: u32, f: &mut dyn FnMut(&str)) {
+        let item = self
+            .log
+            .items
+            .get(ordinal)
+            .and_then(|id| self.items.get(id));
+        item.into_iter()
+            .flat_map(|item| &item.tags)
+            .for_each(|tag| f(tag));
+    }
+
+    fn for_each_of_artist(&self, artist: &str, f: &mut dyn FnMut(u32)) {
+        self.of_artist
+            .get(artist)
+            .into_iter()
+            .flatten()
+            .for_each(|&ordinal| f(ordinal));
+    }
+
+    fn for_each_with_tag(&self, tag: &str, f: &mut dyn FnMut(u32)) {
+        self.with_tag
+            .get(tag)
+            .into_iter()
+            .flatten()
+            .for_each(|&ordinal| f(ordinal));
+    }
+}
+
+#[derive(Default)]
+struct RuleRows {
+    exclusions: Exclusions,
+    /// Rules read so far: their age, as the newer of two like rules wins.
+    read: i64,
+}
+
+impl Sink for RuleRows {
+    fn begin(&mut self, _: &Path, _: &[bool]) -> Result<(), IngestError> {
+        Ok(())
+    }
+
+    fn row(&mut self, values: &[Value<'_>]) -> Result<(), Refused> {
+        // In the order of `fields::EXCLUSIONS`.
+        let &[user, scope, covered, strength] = values else {
+            let expected = fields::EXCLUSIONS.len();
+            return Err(Problem::Width {
+                found: values.len(),
+                expected,
+            }
+            .into());
+        };
+        let user = id(Field::User, user)?;
+        let kind = id(Field::Scope, scope)?;
+        let covered = id(Field::Value, covered)?;
+        let scope = match kind.to_ascii_lowercase().as_str() {
+            "item" => Scope::Item(covered.to_owned()),
+            "context" => Scope::Context(covered.to_owned()),
+            "session" => Scope::Session(covered.to_owned()),
+            "artist" => Scope::Artist(covered.to_owned()),
+            "tag" => Scope::Tag(covered.to_owned()),
+            "window" => window(covered)?,
+            _ => {
+                return Err(Refused::Bad(Problem::NotOneOf {
+                    field: Field::Scope,
+                    value: value::excerpt(kind.as_bytes()),
+                    allowed: "item, context, session, artist, tag, window",
+                }));
+            }
+        };
+        let strength = match strength {
+            Value::Missing => 1.0,
+            Value::Text(bytes) if bytes.trim_ascii().is_empty() => 1.0,
+            given => value::number(Field::Strength, given, 1.0)?,
+        };
+        #[expect(clippy::cast_possible_truncation, reason = "0 to 1, rounded to f32")]
+        let strength = strength as f32;
+        self.exclusions
+            .rules
+            .entry(user.to_owned())
+            .or_default()
+            .push(Rule {
+                rule_id: self.read.to_string(),
+                scope,
+                strength,
+                effect: Effect::Learn,
+                action: Action::Exclude,
+                create_time_us: self.read,
+                expire_time_us: None,
+                note: String::new(),
+            });
+        self.read += 1;
+        Ok(())
+    }
+}
+
+fn id(field: Field, value: Value<'_>) -> Result<&str, Problem> {
+    match value {
+        Value::Text(bytes) => value::text(field, bytes, MAX_ID_BYTES),
+        _ => Err(Problem::Empty(field)),
+    }
+}
+
+fn window(text: &str) -> Result<Scope, Problem> {
+    let wrong = || Problem::NotOneOf {
+        field: Field::Value,
+        value: value::excerpt(text.as_bytes()),
+        allowed: "START/END with START before END, for instance 2026-01-05/2026-02-01",
+    };
+    let (start, end) = text.split_once('/').ok_or_else(wrong)?;
+    let bound = |text: &str| match text.trim() {
+        "" => Ok(None),
+        time => value::time_us(Field::Value, Value::Text(time.as_bytes())).map(Some),
+    };
+    let (start_us, end_us) = (bound(start)?, bound(end)?);
+    if let (Some(start_us), Some(end_us)) = (start_us, end_us)
+        && start_us >= end_us
+    {
+        return Err(wrong());
+    }
+    Ok(Scope::Window { start_us, end_us })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ingest::{read_items, read_listens};
+
+    const LISTENS: &str = "user,track,ts,playlist,session\n\
+        a,x,100,sleep,s1\na,y,200,sleep,s1\na,x,300,day,s2\nb,x,100,sleep,s3\n";
+
+    fn read(listens: &str, rules: &str) -> Result<(Log, ExclusionReport), IngestError> {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            fs_err::write(&path, text).unwrap();
+            [path]
+        };
+        let options = ReadOptions::default();
+        let mut log = read_listens(&write("listens", listens), &options, &|_, _| {})?;
+        let items = "id,artist,tags\nx,Ann,calm|rain\ny,Bob,calm\n";
+        let (items, _) = read_items(&write("items", items), &options, &|_, _| {})?;
+        let (exclusions, _) = read_exclusions(&write("rules", rules), &options, &|_, _| {})?;
+        let report = log.exclude(&exclusions, &items);
+        Ok((log, report))
+    }
+
+    /// `user item count` of what is left.
+    #[track_caller]
+    fn check(rule: &str, expected: &[&str]) {
+        let (log, _) = read(LISTENS, &format!("user,scope,value,strength\n{rule}\n")).unwrap();
+        let left: Vec<String> = log
+            .listens()
+            .map(|listen| {
+                let (user, item) = (log.users.get(listen.user), log.items.get(listen.item));
+                format!("{} {} {}", user.unwrap(), item.unwrap(), listen.count)
+            })
+            .collect();
+        assert_eq!(left, expected, "{rule}");
+    }
+
+    #[test]
+    fn every_scope_takes_out_what_it_covers_of_one_user() {
+        check("a,context,sleep,", &["a x 1", "b x 1"]);
+        check("a,item,x,1", &["a y 1", "b x 1"]);
+        check("a,session,s2,1", &["a x 1", "a y 1", "b x 1"]);
+        check("a,artist,Ann,1", &["a y 1", "b x 1"]);
+        check("a,tag,rain,1", &["a y 1", "b x 1"]);
+        check("a,window,150/250,1", &["a x 1", "a x 1", "b x 1"]);
+        check("a,window,/250,1", &["a x 1", "b x 1"]);
+        check(
+            "a,context,sleep,0.25",
+            &["a x 0.75", "a y 0.75", "a x 1", "b x 1"],
+        );
+        check("c,context,sleep,1", &["a x 1", "a y 1", "a x 1", "b x 1"]);
+    }
+
+    #[test]
+    fn an_excluded_log_trains_as_one_that_never_had_the_listens() {
+        let rules = "user,scope,value\na,context,sleep\nc,item,x\n";
+        let (log, report) = read(LISTENS, rules).unwrap();
+        assert_eq!((report.rules, report.unknown_users), (2, 1));
+        assert_eq!((report.listens_excluded, report.listens_weakened), (2, 0));
+        let never = "user,track,ts,playlist,session\na,x,300,day,s2\nb,x,100,sleep,s3\n";
+        let (never, _) = read(never, rules).unwrap();
+        assert_eq!(
+            (log.user, log.count, log.time_us),
+            (never.user, never.count, never.time_us)
+        );
+    }
+
+    #[test]
+    fn bad_rules_name_their_line() {
+        let message = |rule: &str| {
+            let rules = format!("user,scope,value,strength\na,item,x,1\n{rule}\n");
+            read(LISTENS, &rules).unwrap_err().to_string()
+        };
+        for (rule, part) in [
+            ("a,mood,x,1", "the scope 'mood' is not one of item, context"),
+            ("a,item,x,1.5", "the strength 1.5 is larger than 1"),
+            ("a,window,9/3,1", "START before END"),
+            ("a,window,soon,1", "START/END"),
+            ("a,item,,1", "the value is empty"),
+        ] {
+            let message = message(rule);
+            assert!(
+                message.contains(part) && message.contains(":3:"),
+                "{message}"
+            );
+        }
+    }
+}
