@@ -1,6 +1,7 @@
 //! Digests of whole files.
 
 use std::fmt;
+use std::io::{self, Read};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -42,6 +43,18 @@ impl FileDigest {
         Self {
             bytes: bytes.len() as u64,
             digest: Digest::of(bytes),
+        }
+    }
+
+    /// The length and digest of what is left in `source`, read in pieces.
+    pub(crate) fn read(source: &mut impl Read) -> io::Result<Self> {
+        let mut hasher = Hasher::default();
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            match source.read(&mut buffer)? {
+                0 => return Ok(hasher.finish()),
+                n => hasher.update(&buffer[..n]),
+            }
         }
     }
 }

@@ -22,7 +22,7 @@ pub use self::model::{Model, NewModel, write_model};
 pub use self::write::{BundleWriter, Draft, SealError};
 
 use crate::corruption::{Corruption, Mismatch};
-use crate::digest::Digest;
+use crate::digest::FileDigest;
 use crate::items::Items;
 use crate::manifest::{Manifest, ManifestError};
 use crate::section::{self, OpenMode, SectionFile};
@@ -211,7 +211,7 @@ impl Bundle {
             let file = self.dir.join(name);
             let got = match maps.clone().find(|map| map.path() == file) {
                 Some(map) => map.digest(),
-                None => Digest::of(&fs_err::read(&file)?),
+                None => FileDigest::read(&mut fs_err::File::open(&file)?)?.digest,
             };
             if got != stated.digest {
                 let (expected, got) = (stated.digest.to_string(), got.to_string());

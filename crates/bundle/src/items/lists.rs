@@ -46,6 +46,11 @@ impl Lists {
         Ordinals::new(self.range(at).unwrap_or_default(), self.bound)
     }
 
+    /// Values of all lists together.
+    pub(super) fn total(&self) -> usize {
+        self.values.len()
+    }
+
     /// Checks that lists follow one another to the end, ascend and stay below the bound.
     pub(super) fn check(&self, file: &SectionFile) -> Result<(), Corruption> {
         let offsets_name = format!("{}.offsets", self.name);

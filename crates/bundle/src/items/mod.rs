@@ -257,19 +257,52 @@ impl Items {
                     ordinal,
                 );
             }
-            let artist = self.artist.get(ordinal as usize).unwrap_or(NONE);
-            if artist != NONE && !self.items_of_artist(artist).contains(ordinal) {
-                return broken("artist", "an item is among its artist's", 4, artist);
-            }
-            for tag in self.tags(ordinal) {
-                if !self.items_with_tag(tag).contains(ordinal) {
-                    return broken("item_tags.offsets", "an item is among its tag's", 8, tag);
-                }
-            }
         }
         self.artist_items.check(&self.file)?;
         self.item_tags.check(&self.file)?;
-        self.tag_items.check(&self.file)
+        self.tag_items.check(&self.file)?;
+        self.check_postings()
+    }
+
+    /// Lists and their inverses: all of one are in the other, and both have as many. Walks along the
+    /// long lists and looks into the short ones, so it is linear.
+    fn check_postings(&self) -> Result<(), Corruption> {
+        for artist in 0..self.artists() {
+            if self
+                .items_of_artist(artist)
+                .any(|item| self.artist(item) != Some(artist))
+            {
+                let rule = "the items of an artist are by that artist";
+                return Err(self
+                    .file
+                    .broken("artist_items.values", 0, rule, artist.into()));
+            }
+        }
+        let by_someone = self
+            .artist
+            .as_slice()
+            .iter()
+            .filter(|&&artist| artist != NONE)
+            .count();
+        if by_someone != self.artist_items.total() {
+            let rule = "every item is among its artist's";
+            return Err(self.file.broken("artist", 0, rule, by_someone as u64));
+        }
+        for tag in 0..self.tag_count() {
+            if self
+                .items_with_tag(tag)
+                .any(|item| !self.tags(item).contains(tag))
+            {
+                let rule = "the items with a tag have that tag";
+                return Err(self.file.broken("tag_items.values", 0, rule, tag.into()));
+            }
+        }
+        let tagged = self.item_tags.total();
+        if tagged != self.tag_items.total() {
+            let rule = "every item is among its tags'";
+            return Err(self.file.broken("item_tags.values", 0, rule, tagged as u64));
+        }
+        Ok(())
     }
 }
 

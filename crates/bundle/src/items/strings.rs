@@ -144,9 +144,10 @@ fn fingerprint(hash: u64) -> u32 {
 
 /// The slots to visit for a hash, in order.
 fn probes(hash: u64, slots: usize) -> impl Iterator<Item = usize> {
-    let mask = slots.wrapping_sub(1);
-    let first = usize::try_from(hash & 0xffff_ffff).unwrap_or_default();
-    (0..slots.min(MAX_PROBES)).map(move |step| first.wrapping_add(step) & mask)
+    let mask = (slots as u64).wrapping_sub(1);
+    let steps = 0..slots.min(MAX_PROBES) as u64;
+    // Below `slots`, so it always fits.
+    steps.map(move |step| usize::try_from(hash.wrapping_add(step) & mask).unwrap_or_default())
 }
 
 fn slots_of(strings: &[&str]) -> Result<Vec<Slot>, WriteError> {

@@ -247,11 +247,22 @@ fn bad_items_are_named() {
 fn check_finds_what_a_writer_got_wrong() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("items.rfs");
-    let items = ["a", "b", "c"].map(|id| Item {
-        id,
+    let by_x = Item {
         artist: Some("x"),
         ..Item::default()
-    });
+    };
+    let items = [
+        Item {
+            id: "a",
+            tags: &["t"],
+            ..by_x
+        },
+        Item { id: "b", ..by_x },
+        Item {
+            id: "c",
+            ..Item::default()
+        },
+    ];
     write_items(&path, &items).unwrap();
     let file = SectionFile::open(&path, OpenMode::Map).unwrap();
     let damage = |name: &str, edit: &dyn Fn(&mut Vec<u8>)| {
@@ -293,9 +304,12 @@ fn check_finds_what_a_writer_got_wrong() {
         damage("popularity", &|b| b[3] = 0xff),
         Err("popularity".into())
     );
-    assert_eq!(damage("artist", &|b| b[0] = 9), Err("artist".into()));
-    assert_eq!(
-        damage("artist_items.values", &|b| b[0] = 1),
-        Err("artist".into())
-    );
+    let says = |name, edit: &dyn Fn(&mut Vec<u8>), section: &str| {
+        assert_eq!(damage(name, edit), Err(section.into()), "{name}");
+    };
+    says("artist", &|b| b[0] = 9, "artist_items.values");
+    says("artist", &|b| b[8..].fill(0), "artist");
+    says("artist_items.values", &|b| b[0] = 1, "artist_items.offsets");
+    says("artist_items.values", &|b| b[4] = 2, "artist_items.values");
+    says("tag_items.values", &|b| b[0] = 1, "tag_items.values");
 }

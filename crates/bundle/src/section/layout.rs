@@ -203,7 +203,7 @@ impl Take<'_> {
 }
 
 const _: () = {
-    assert!(PREFIX_LEN.is_multiple_of(ALIGN as usize));
+    assert!((PREFIX_LEN as u64).is_multiple_of(ALIGN));
     assert!(NAME_LEN + 4 + 4 + 8 + 8 + 8 == ENTRY_LEN);
 };
 

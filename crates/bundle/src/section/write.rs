@@ -11,7 +11,7 @@ use super::layout::{
     self, BLOCK_LEN, CHECKSUMS, ENDIAN_TAG, ENTRY_LEN, Entry, FLAG_HOT, FLAG_OPTIONAL,
     FORMAT_MAJOR, FORMAT_MINOR, Header, MAX_SECTIONS, PREFIX_LEN, TABLE_LEN,
 };
-use crate::digest::{FileDigest, Hasher};
+use crate::digest::FileDigest;
 use crate::{durable, record};
 
 /// A section to be written.
@@ -169,7 +169,9 @@ impl SectionWriter<'_> {
             let mut writer = SectionWriter::new(file)?;
             fill(&mut writer)?;
             writer.finish()?;
-            Ok(digest(file)?)
+            // Read back: the digest is of what the system holds, not of what we meant to write.
+            file.seek(SeekFrom::Start(0))?;
+            Ok(FileDigest::read(file)?)
         })
     }
 
@@ -320,19 +322,6 @@ impl std::fmt::Debug for SectionWriter<'_> {
             .field("position", &self.position)
             .field("sections", &names)
             .finish()
-    }
-}
-
-/// Reads the file back: the digest is of what the system holds, not of what we meant to write.
-fn digest(file: &mut fs_err::File) -> io::Result<FileDigest> {
-    file.seek(SeekFrom::Start(0))?;
-    let mut hasher = Hasher::default();
-    let mut buffer = vec![0; BLOCK_BYTES];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hasher.finish()),
-            n => hasher.update(&buffer[..n]),
-        }
     }
 }
 

@@ -196,11 +196,17 @@ impl Store {
     /// The lock of this store, until dropped. The system drops it, too, when the process dies.
     pub(super) fn lock(&self) -> Result<fs_err::File, StoreError> {
         self.require()?;
+        let path = self.root.join(LOCK);
         let file = fs_err::File::options()
             .create(true)
             .append(true)
-            .open(self.root.join(LOCK))?;
-        file.file().lock()?;
+            .open(&path)?;
+        file.file().lock().map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("cannot lock {}: {error}", path.display()),
+            )
+        })?;
         Ok(file)
     }
 }
