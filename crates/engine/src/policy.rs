@@ -51,24 +51,24 @@ impl Policy {
         unit: &str,
         named: Option<&str>,
     ) -> Result<Choice<'a>, UnknownVariant> {
-        let unknown = |name: &str| UnknownVariant {
-            name: name.to_owned(),
-        };
         let Some(name) = named else {
-            let assignment = self.experiments.assign(surface, unit);
-            let variant = self.variants.get(assignment.variant);
-            let variant = variant.ok_or_else(|| unknown(assignment.variant))?;
-            return Ok(Choice {
-                assignment,
-                variant,
-            });
+            return self.follow(self.experiments.assign(surface, unit));
         };
-        let variant = self.variants.get(name).ok_or_else(|| unknown(name))?;
+        let variant = self.named(name)?;
         let assignment = self.experiments.force(surface, unit, &variant.name);
         Ok(Choice {
             assignment,
             variant,
         })
+    }
+
+    /// What a request gets that is not for a listener (seeds, a vector, events that the caller keeps):
+    /// the default variant of the surface, in no experiment, since there is no unit to assign.
+    ///
+    /// # Errors
+    /// None: surfaces refer to declared variants, which [`new`](Self::new) checks.
+    pub fn unassigned(&self, surface: &str) -> Result<Choice<'_>, UnknownVariant> {
+        self.follow(self.experiments.unassigned(surface))
     }
 
     /// The declared variants.
@@ -87,6 +87,19 @@ impl Policy {
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.digest
+    }
+
+    fn follow<'a>(&'a self, assignment: Assignment<'a>) -> Result<Choice<'a>, UnknownVariant> {
+        Ok(Choice {
+            assignment,
+            variant: self.named(assignment.variant)?,
+        })
+    }
+
+    fn named(&self, name: &str) -> Result<&Variant, UnknownVariant> {
+        self.variants.get(name).ok_or_else(|| UnknownVariant {
+            name: name.to_owned(),
+        })
     }
 }
 
@@ -145,6 +158,11 @@ mod tests {
             );
             assert_eq!(choice.assignment.reason, Reason::Forced);
         }
+        let choice = policy.unassigned("home").expect("declared");
+        assert_eq!(
+            (choice.variant.name.as_str(), choice.assignment.experiment),
+            ("plain", None)
+        );
         let error = policy
             .choose("home", "u1", Some("bold"))
             .expect_err("not declared");

@@ -111,39 +111,47 @@ impl Experiments {
     /// that is not declared is answered as [`DEFAULT_SURFACE`]. Allocates nothing.
     #[must_use]
     pub fn assign<'a>(&'a self, surface: &str, unit: &str) -> Assignment<'a> {
-        let surface = self.surfaces.get(surface).unwrap_or(&self.fallback);
-        let mut assignment = self.unassigned(surface, unit);
-        let owner = self.layers.get(surface.layer).and_then(|layer| {
-            layer
-                .ledger
-                .owner(assignment.bucket / (GRID / BASIS_POINTS))
-        });
+        let surface = self.surface(surface);
+        let default = self.default_of(surface, Some(unit));
+        let owner = self
+            .layers
+            .get(surface.layer)
+            .and_then(|layer| layer.ledger.owner(default.bucket / (GRID / BASIS_POINTS)));
         let Some(experiment) = owner.and_then(|owner| self.experiments.get(usize::from(owner)))
         else {
-            return assignment;
+            return default;
         };
         let grid = bucket(experiment.key.hash64(unit.as_bytes()), GRID);
-        if let Some(arm) = experiment.arms.iter().find(|arm| grid < arm.end) {
-            assignment.experiment = Some(&experiment.name);
-            assignment.experiment_epoch = experiment.epoch;
-            assignment.arm = Some(&arm.name);
-            assignment.grid = grid;
-            assignment.variant = &arm.variant;
-            assignment.reason = Reason::Split;
-            assignment.probability = arm.probability;
+        let Some(arm) = experiment.arms.iter().find(|arm| grid < arm.end) else {
+            return default;
+        };
+        Assignment {
+            experiment: Some(&experiment.name),
+            experiment_epoch: experiment.epoch,
+            arm: Some(&arm.name),
+            grid,
+            variant: &arm.variant,
+            reason: Reason::Split,
+            probability: arm.probability,
+            ..default
         }
-        assignment
     }
 
     /// What `unit` gets when the request itself names the variant: no experiment counts it.
     #[must_use]
     pub fn force<'a>(&'a self, surface: &str, unit: &str, variant: &'a str) -> Assignment<'a> {
-        let surface = self.surfaces.get(surface).unwrap_or(&self.fallback);
+        let default = self.default_of(self.surface(surface), Some(unit));
         Assignment {
             variant,
             reason: Reason::Forced,
-            ..self.unassigned(surface, unit)
+            ..default
         }
+    }
+
+    /// What a request gets that has no unit: the default variant of the surface, in no experiment.
+    #[must_use]
+    pub fn unassigned<'a>(&'a self, surface: &str) -> Assignment<'a> {
+        self.default_of(self.surface(surface), None)
     }
 
     /// Digest of all that decides an assignment, 32 hexadecimal digits. Comments, order of fields
@@ -153,12 +161,19 @@ impl Experiments {
         &self.digest
     }
 
-    fn unassigned<'a>(&'a self, surface: &'a Surface, unit: &str) -> Assignment<'a> {
+    fn surface(&self, name: &str) -> &Surface {
+        self.surfaces.get(name).unwrap_or(&self.fallback)
+    }
+
+    fn default_of<'a>(&'a self, surface: &'a Surface, unit: Option<&str>) -> Assignment<'a> {
         let layer = self.layers.get(surface.layer);
+        let hash = layer
+            .zip(unit)
+            .map(|(layer, unit)| layer.key.hash64(unit.as_bytes()));
         Assignment {
             layer: layer.map_or("", |layer| &layer.name),
             layer_epoch: layer.map_or(0, |layer| layer.epoch),
-            bucket: layer.map_or(0, |layer| bucket(layer.key.hash64(unit.as_bytes()), GRID)),
+            bucket: hash.map_or(0, |hash| bucket(hash, GRID)),
             experiment: None,
             experiment_epoch: 0,
             arm: None,
@@ -178,7 +193,8 @@ pub struct Assignment<'a> {
     pub layer: &'a str,
     /// Its epoch.
     pub layer_epoch: u32,
-    /// Bucket of the unit in the layer, `0..1_000_000`; divided by 100 it is the basis point.
+    /// Bucket of the unit in the layer, `0..1_000_000`; divided by 100 it is the basis point. 0
+    /// without unit.
     pub bucket: u32,
     /// The experiment that owns the bucket.
     pub experiment: Option<&'a str>,
@@ -511,6 +527,13 @@ mod tests {
             ("balanced", Reason::Forced)
         );
         assert_eq!(forced.bucket, 729_445);
+        let everybody = compile(&one_experiment("e", 10_000, &[1.0, 1.0]));
+        let unassigned = everybody.unassigned("anywhere");
+        assert_eq!(
+            (unassigned.variant, unassigned.reason),
+            ("plain", Reason::Default)
+        );
+        assert_eq!((unassigned.experiment, unassigned.bucket), (None, 0));
     }
 
     #[test]

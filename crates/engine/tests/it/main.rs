@@ -1,0 +1,12 @@
+//! The engine on small synthetic versions, which the tests build themselves.
+
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "expected values are rounded to f32"
+)]
+
+mod fixture;
+mod guarantees;
+mod requests;
+mod tastes;
+mod versions;
