@@ -22,6 +22,9 @@ use serde::{Deserialize, Serialize};
 pub struct TrainOptions {
     /// Hyper-parameters of the factorisation.
     pub hyper: Hyper,
+    /// Take `hyper.alpha` as the mean confidence ([`Hyper::scaled_to`]), so that the defaults suit
+    /// play counts and single events alike.
+    pub scale_confidence: bool,
     /// Whether and how to judge it on held-out listens.
     pub evaluation: EvaluationPlan,
     /// Judge a seeded sample of this many users if more have held-out listens.
@@ -54,6 +57,7 @@ impl Default for TrainOptions {
     fn default() -> Self {
         Self {
             hyper: Hyper::default(),
+            scale_confidence: true,
             evaluation: EvaluationPlan::Auto,
             max_evaluated_users: EvaluateOptions::default().max_users,
             refit_on_all: true,
@@ -191,12 +195,18 @@ pub fn train(
     let judged = judge(&core.listens, options, progress)?;
     let refit_on_all = options.refit_on_all || judged.is_none();
     let report = report(log, &core, judged.as_ref(), refit_on_all);
-    let (factors, held_out) = match judged {
-        Some(judged) if !refit_on_all => (judged.factors, judged.held_out),
+    let (fitted, held_out) = match judged {
+        Some(judged) if !refit_on_all => (judged.fitted, judged.held_out),
         _ => (fit(&all, options, Stage::FitAll, progress)?, Vec::new()),
     };
-    let model = assemble(log, items, options, &core, &all, factors, held_out, &report)?;
+    let model = assemble(log, items, options, &core, &all, fitted, held_out, &report)?;
     Ok((model, report))
+}
+
+/// Factors, and the hyper-parameters that a fold-in needs to agree with them.
+struct Fitted {
+    hyper: Hyper,
+    factors: Factors,
 }
 
 /// Factors learned from a part of the log, and how they did on the rest.
@@ -204,7 +214,7 @@ struct Judged {
     hold_out: HoldOut,
     split: SplitCounts,
     evaluation: Evaluation,
-    factors: Factors,
+    fitted: Fitted,
     held_out: Vec<(u32, u32)>,
 }
 
@@ -223,21 +233,26 @@ fn judge(
     if parts.held_out.is_empty() {
         return Ok(None);
     }
-    let factors = fit(&parts.train, options, Stage::FitTrainingPart, progress)?;
+    let fitted = fit(&parts.train, options, Stage::FitTrainingPart, progress)?;
     progress(Stage::Evaluate, 0, 1);
     let evaluate_options = EvaluateOptions {
         max_users: options.max_evaluated_users,
         seed: options.hyper.seed,
         threads: options.threads,
     };
-    let evaluation = evaluate(&parts.train, &parts.held_out, &factors, &evaluate_options)?;
+    let evaluation = evaluate(
+        &parts.train,
+        &parts.held_out,
+        &fitted.factors,
+        &evaluate_options,
+    )?;
     progress(Stage::Evaluate, 1, 1);
     let (split, held_out) = (parts.counts, parts.held_out);
     Ok(Some(Judged {
         hold_out,
         split,
         evaluation,
-        factors,
+        fitted,
         held_out,
     }))
 }
@@ -247,19 +262,21 @@ fn fit(
     options: &TrainOptions,
     stage: Stage,
     progress: StageProgress<'_>,
-) -> Result<Factors, refrain_als::TrainError> {
+) -> Result<Fitted, refrain_als::TrainError> {
     struct AtStage<'a>(Stage, StageProgress<'a>);
     impl refrain_als::Progress for AtStage<'_> {
         fn advance(&self, done: u64, total: u64) {
             self.1(self.0, done, total);
         }
     }
-    refrain_als::train(
-        data,
-        &options.hyper,
-        options.threads,
-        &AtStage(stage, progress),
-    )
+    let hyper = if options.scale_confidence {
+        options.hyper.scaled_to(data)
+    } else {
+        options.hyper
+    };
+    let progress = AtStage(stage, progress);
+    let factors = refrain_als::train(data, &hyper, options.threads, &progress)?;
+    Ok(Fitted { hyper, factors })
 }
 
 fn report(log: &Log, core: &Core, judged: Option<&Judged>, refit_on_all: bool) -> TrainReport {
@@ -320,7 +337,7 @@ fn assemble(
     options: &TrainOptions,
     core: &Core,
     all: &Interactions,
-    factors: Factors,
+    fitted: Fitted,
     held_out: Vec<(u32, u32)>,
     report: &TrainReport,
 ) -> Result<Model, serde_json::Error> {
@@ -343,8 +360,8 @@ fn assemble(
         .map(|id| described.get(id).cloned().unwrap_or_default())
         .collect();
     let info = ModelInfo {
-        rank: factors.rank,
-        hyper: serde_json::to_value(options.hyper)?,
+        rank: fitted.factors.rank,
+        hyper: serde_json::to_value(fitted.hyper)?,
         command: options.command.clone(),
         seed: options.hyper.seed,
         watermark_us: listens
@@ -363,8 +380,8 @@ fn assemble(
         info,
         items: item_ids,
         users: ids(&core.users, &log.users),
-        item_factors: factors.items,
-        user_factors: factors.users,
+        item_factors: fitted.factors.items,
+        user_factors: fitted.factors.users,
         item_listeners: crate::evaluation::listeners(all),
         item_plays,
         attributes,
@@ -397,5 +414,190 @@ fn name_plays(error: InteractionsError, log: &Log, core: &Core) -> TrainJobError
         user: id(&log.users, &core.users, user),
         item: id(&log.items, &core.items, item),
         plays,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use refrain_als::{FoldIn, FoldInScratch, gram};
+
+    /// Users of four groups that listen within their group; times ascend unless left out.
+    fn log(users: u32, with_times: bool) -> Log {
+        let rows: Vec<(u32, u32)> = (0..users)
+            .flat_map(|u| (0..12).map(move |n| (u, (u * 7 + n) % 20 * 4 + u % 4)))
+            .collect();
+        let names = |prefix: &str, n: u32| (0..n).map(|i| format!("{prefix}{i}")).collect();
+        Log {
+            users: names("u", users),
+            items: names("i", 81),
+            user: rows.iter().map(|row| row.0).collect(),
+            item: rows.iter().map(|row| row.1).collect(),
+            count: rows
+                .iter()
+                .map(|row| f32::from(u8::try_from(row.1 % 7 + 1).unwrap()))
+                .collect(),
+            time_us: with_times.then(|| (0..).take(rows.len()).collect()),
+            ..Log::default()
+        }
+    }
+
+    fn options() -> TrainOptions {
+        let hyper = Hyper {
+            rank: 8,
+            iterations: 4,
+            ..Hyper::default()
+        };
+        TrainOptions {
+            hyper,
+            ..TrainOptions::default()
+        }
+    }
+
+    fn run(log: &Log, options: &TrainOptions) -> Result<(Model, TrainReport), TrainJobError> {
+        train(log, &Items::default(), options, &|_, _, _| ())
+    }
+
+    #[test]
+    fn the_model_knows_all_listens_and_reproduces_its_users() {
+        let log = log(60, true);
+        let (model, report) = run(&log, &options()).unwrap();
+        assert!(report.refit_on_all && model.held_out.is_empty());
+        assert_eq!(report.hold_out, Some(HoldOut::Last { share: 0.2 }));
+        assert_eq!(report.counts.listens, log.len());
+        // The item that nobody heard is not in the model.
+        assert_eq!((model.users.len(), model.items.len()), (60, 80));
+        assert_eq!(model.info.watermark_us, log.watermark_us());
+        assert_eq!(model.info.counts.plays, log.plays());
+        // The stored hyper-parameters fold every user in to their stored vector.
+        let hyper: Hyper = serde_json::from_value(model.info.hyper.clone()).unwrap();
+        let fold_in = FoldIn::new(8, 80, gram(&model.item_factors, 8, 1), &hyper).unwrap();
+        let mut vector = Vec::new();
+        for user in 0..60 {
+            let mut evidence = std::collections::BTreeMap::new();
+            for listen in log.listens().filter(|listen| listen.user == user) {
+                let id = log.items.get(listen.item).unwrap();
+                *evidence
+                    .entry(model.items.ordinal(id).unwrap())
+                    .or_insert(0.0) += listen.count;
+            }
+            let evidence: Vec<(u32, f32)> = evidence.into_iter().collect();
+            fold_in
+                .solve(
+                    &model.item_factors,
+                    &evidence,
+                    &mut FoldInScratch::default(),
+                    &mut vector,
+                )
+                .unwrap();
+            let place = model.users.ordinal(log.users.get(user).unwrap()).unwrap() as usize;
+            assert_eq!(vector, model.user_factors[place * 8..][..8]);
+        }
+    }
+
+    #[test]
+    fn without_refit_the_model_is_the_one_that_was_judged() {
+        let log = log(60, false);
+        let judged = TrainOptions {
+            refit_on_all: false,
+            ..options()
+        };
+        let (model, report) = run(&log, &judged).unwrap();
+        assert!(!report.refit_on_all && !model.held_out.is_empty());
+        assert_eq!(
+            report.hold_out,
+            Some(HoldOut::Random {
+                share: 0.2,
+                seed: 42
+            })
+        );
+        let (refit, same_report) = run(&log, &options()).unwrap();
+        assert_eq!(same_report.model, report.model);
+        assert_ne!(refit.item_factors, model.item_factors);
+        let stored: TrainReport = serde_json::from_value(model.info.report).unwrap();
+        assert_eq!(stored, report);
+    }
+
+    #[test]
+    fn the_same_model_at_any_thread_count() {
+        let log = log(60, true);
+        let one = run(
+            &log,
+            &TrainOptions {
+                threads: 1,
+                ..options()
+            },
+        )
+        .unwrap();
+        assert_eq!(
+            one,
+            run(
+                &log,
+                &TrainOptions {
+                    threads: 3,
+                    ..options()
+                }
+            )
+            .unwrap()
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_judged_is_trained_all_the_same() {
+        let mut tiny = log(1, false);
+        for column in [&mut tiny.user, &mut tiny.item] {
+            column.truncate(2);
+        }
+        tiny.count.truncate(2);
+        let judged = TrainOptions {
+            refit_on_all: false,
+            ..options()
+        };
+        let (model, report) = run(&tiny, &judged).unwrap();
+        assert_eq!(
+            (report.model, report.refit_on_all, model.items.len()),
+            (None, true, 2)
+        );
+        let skip = TrainOptions {
+            evaluation: EvaluationPlan::Skip,
+            ..options()
+        };
+        assert_eq!(run(&log(60, true), &skip).unwrap().1.popularity, None);
+    }
+
+    #[test]
+    fn errors_name_their_cause() {
+        assert!(matches!(
+            run(&Log::default(), &options()),
+            Err(TrainJobError::NoListens)
+        ));
+        let core = TrainOptions {
+            min_user_items: 100,
+            ..options()
+        };
+        assert!(matches!(
+            run(&log(20, true), &core),
+            Err(TrainJobError::EmptyCore {
+                min_user_items: 100,
+                listens: 240,
+                ..
+            })
+        ));
+        let by_time = EvaluationPlan::By(HoldOut::Since { share: 0.1 });
+        let by_time = TrainOptions {
+            evaluation: by_time,
+            ..options()
+        };
+        assert!(matches!(
+            run(&log(20, false), &by_time),
+            Err(TrainJobError::Split(SplitError::NoTimes))
+        ));
+        let mut many = log(20, true);
+        many.count[13] = 2e9;
+        let message = run(&many, &options()).unwrap_err().to_string();
+        assert!(
+            message.starts_with("user \"u1\" played item \"i"),
+            "{message}"
+        );
     }
 }

@@ -32,7 +32,8 @@ fn factors_beat_popularity_on_lastfm() {
     let Some(split) = PublishedSplit::read("hetrec2011-lastfm-2k/lightgcnpp_split") else {
         return;
     };
-    let factors = refrain_als::train(&split.history, &Hyper::default(), 2, &()).unwrap();
+    let hyper = Hyper::default().scaled_to(&split.history);
+    let factors = refrain_als::train(&split.history, &hyper, 2, &()).unwrap();
     let judge = |threads| {
         let options = super::EvaluateOptions {
             threads,
