@@ -1,1 +1,25 @@
-//! HNSW graph: deterministic parallel build, search, filters, exact search.
+//! Hierarchical navigable small world graphs (Malkov & Yashunin, 2018): deterministic parallel
+//! build, search, filters, exact search.
+//!
+//! [`build`] makes the sections of an index from vectors; [`Index::open`] views them, wherever
+//! their bytes lie, without copying or reading through; [`Index::search`] answers. Nothing here
+//! opens a file, and nothing knows what an item is.
+
+mod build;
+mod check;
+mod exact;
+mod filter;
+mod index;
+mod layout;
+mod pool;
+mod scratch;
+mod search;
+mod walk;
+
+pub use build::{BuildError, BuildParams, BuildStats, BuiltIndex, Progress, Section, build};
+pub use check::{Problem, StructureError};
+pub use filter::{Filter, OrdinalSet};
+pub use index::{Index, IndexParams, OpenError};
+pub use layout::{MAX_DIM, MAX_ITEMS, MAX_M, MIN_M};
+pub use scratch::Scratch;
+pub use search::{Hit, SearchError, SearchParams, SearchStats};

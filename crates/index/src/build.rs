@@ -1,0 +1,399 @@
+//! Building an index: batches of items are linked in parallel against what is already there, so
+//! that the outcome does not depend on the number of threads.
+
+mod insert;
+mod levels;
+mod prune;
+mod repair;
+
+use bytes::Bytes;
+use refrain_kernels::{Kernels, Metric};
+
+use crate::{
+    layout::{
+        EMPTY, Graph, HEADER, Header, LINKS, MAGIC, MAX_DIM, MAX_ITEMS, MAX_LAYERS, MAX_M, MIN_M,
+        NAV_ITEMS, NAV_LINKS, VECTORS, VERSION,
+    },
+    search::normalise,
+};
+
+/// How an index is to be built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildParams {
+    /// What will be searched by.
+    pub metric: Metric,
+    /// Links a node has at most on upper layers, 2 to 256; the base layer has twice as many.
+    pub m: usize,
+    /// Width of the beam that looks for a new node's neighbours. Wider builds a better graph,
+    /// slower; less than `m` is taken as `m`.
+    pub ef_construction: usize,
+    /// Seed of the layers drawn. The same vectors, parameters and seed give the same bytes.
+    pub seed: u64,
+    /// Threads to build with, at least 1. Does not change the outcome.
+    pub threads: usize,
+}
+
+impl Default for BuildParams {
+    fn default() -> Self {
+        Self {
+            metric: Metric::InnerProduct,
+            m: 16,
+            ef_construction: 200,
+            seed: 0,
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+}
+
+/// Told how far a build has come.
+pub trait Progress: Sync {
+    /// `done` of `total` items are linked. Called from one thread at a time, `done` never falling.
+    fn advance(&self, done: u64, total: u64);
+}
+
+/// Nobody is told.
+impl Progress for () {
+    fn advance(&self, _done: u64, _total: u64) {}
+}
+
+/// Why an index cannot be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The dimension is zero or too large.
+    #[error("dimension {dim} is not between 1 and {MAX_DIM}")]
+    Dimension {
+        /// What was asked for.
+        dim: usize,
+    },
+    /// The values do not fill whole rows.
+    #[error("{values} values do not make whole rows of {dim}")]
+    Ragged {
+        /// Values given.
+        values: usize,
+        /// Length of a row.
+        dim: usize,
+    },
+    /// There are more items than ordinals.
+    #[error("{items} items are more than the {MAX_ITEMS} an index can hold")]
+    TooMany {
+        /// Rows given.
+        items: usize,
+    },
+    /// A value is NaN or infinite.
+    #[error("item {ordinal} is not finite at dimension {dimension}")]
+    NotFinite {
+        /// Its row.
+        ordinal: usize,
+        /// First position that is not a finite number.
+        dimension: usize,
+    },
+    /// A parameter is out of its range.
+    #[error("{parameter} is {value}, expected {expected}")]
+    Parameter {
+        /// Which.
+        parameter: &'static str,
+        /// Its value.
+        value: usize,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// The threads could not be started.
+    #[error("cannot start {threads} threads to build with")]
+    Threads {
+        /// How many were asked for.
+        threads: usize,
+        /// Why.
+        source: rayon::ThreadPoolBuildError,
+    },
+}
+
+/// Links `vectors` (`n × dim`, row-major) into an index.
+///
+/// Every item can be reached from the entry of the graph. Takes about
+/// O(n · ef_construction · m · dim) time; holds a copy of the vectors and the links.
+///
+/// # Errors
+/// [`BuildError`]; nothing is built then.
+pub fn build(
+    vectors: &[f32],
+    dim: usize,
+    params: &BuildParams,
+    progress: &dyn Progress,
+) -> Result<BuiltIndex, BuildError> {
+    let n = validate(vectors, dim, params)?;
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(params.threads)
+        .thread_name(|thread| format!("index-build-{thread}"))
+        .build()
+        .map_err(|source| BuildError::Threads {
+            threads: params.threads,
+            source,
+        })?;
+    let mut vectors = vectors.to_vec();
+    if params.metric == Metric::Cosine {
+        vectors.chunks_exact_mut(dim).for_each(normalise);
+    }
+    let space = Space::new(params.metric, dim, &vectors);
+    let mut draft = Draft::new(n, params, &space);
+    pool.install(|| {
+        insert::insert_all(&mut draft, &space, params, progress);
+        draft.repaired = repair::connect(&mut draft, &space);
+    });
+    let stats = draft.stats();
+    Ok(BuiltIndex {
+        header: draft.header(dim, params),
+        draft,
+        vectors,
+        stats,
+    })
+}
+
+/// A built index, in memory.
+#[derive(Debug)]
+pub struct BuiltIndex {
+    header: Header,
+    draft: Draft,
+    vectors: Vec<f32>,
+    stats: BuildStats,
+}
+
+/// One part of an index, to be stored under its name and given back to `Index::open`.
+#[derive(Clone, Debug)]
+pub struct Section {
+    /// Its name.
+    pub name: &'static str,
+    /// Its content.
+    pub bytes: Bytes,
+    /// Read by every search: worth aligning to large pages.
+    pub hot: bool,
+}
+
+/// What came of a build.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BuildStats {
+    /// Items.
+    pub items: usize,
+    /// Layers above the base.
+    pub layers: usize,
+    /// Links an item has on the base layer, on average.
+    pub mean_degree: f64,
+    /// Items that no path led to after linking, and that were attached.
+    pub repaired: usize,
+}
+
+impl BuiltIndex {
+    /// The sections, ready to be stored or opened; nothing is copied.
+    pub fn into_sections(self) -> Vec<Section> {
+        let Self {
+            header,
+            draft,
+            vectors,
+            ..
+        } = self;
+        let section = |name, bytes, hot| Section { name, bytes, hot };
+        vec![
+            section(
+                HEADER,
+                Bytes::copy_from_slice(bytemuck::bytes_of(&header)),
+                false,
+            ),
+            section(LINKS, Bytes::from_owner(Plain(draft.links)), true),
+            section(VECTORS, Bytes::from_owner(Plain(vectors)), true),
+            section(NAV_ITEMS, Bytes::from_owner(Plain(draft.nav_items)), false),
+            section(NAV_LINKS, Bytes::from_owner(Plain(draft.nav_links)), false),
+        ]
+    }
+
+    /// What came of the build.
+    pub fn stats(&self) -> BuildStats {
+        self.stats
+    }
+}
+
+/// Numbers seen as bytes.
+struct Plain<T>(Vec<T>);
+
+impl<T: bytemuck::Pod> AsRef<[u8]> for Plain<T> {
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
+    }
+}
+
+/// The vectors to be linked, and how near two of them are.
+struct Space<'a> {
+    kernels: Kernels,
+    metric: Metric,
+    dim: usize,
+    vectors: &'a [f32],
+    /// One over the length of each vector; only for inner product.
+    inverse_norms: Vec<f32>,
+}
+
+impl<'a> Space<'a> {
+    fn new(metric: Metric, dim: usize, vectors: &'a [f32]) -> Self {
+        let kernels = Kernels::active();
+        let inverse_norm =
+            |row: &[f32]| kernels.dot(row, row).sqrt().max(f32::MIN_POSITIVE).recip();
+        let inverse_norms = match metric {
+            Metric::InnerProduct => vectors.chunks_exact(dim).map(inverse_norm).collect(),
+            Metric::Cosine | Metric::L2 => Vec::new(),
+        };
+        Self {
+            kernels,
+            metric,
+            dim,
+            vectors,
+            inverse_norms,
+        }
+    }
+
+    fn vector(&self, ordinal: u32) -> &'a [f32] {
+        &self.vectors[ordinal as usize * self.dim..][..self.dim]
+    }
+}
+
+/// The graph while it grows. Rows are filled from the front, [`EMPTY`] after.
+#[derive(Debug)]
+struct Draft {
+    n: usize,
+    m: usize,
+    links: Vec<u32>,
+    nav_items: Vec<u32>,
+    nav_links: Vec<u32>,
+    counts: [u32; MAX_LAYERS],
+    layers: usize,
+    /// Of each item: its position in `nav_items`, or [`EMPTY`].
+    nav_position: Vec<u32>,
+    entry: u32,
+    repaired: usize,
+}
+
+impl Draft {
+    fn new(n: usize, params: &BuildParams, space: &Space<'_>) -> Self {
+        let nav = levels::draw(n, params);
+        let rows: usize = nav.counts.iter().map(|count| *count as usize).sum();
+        let mut nav_position = vec![EMPTY; n];
+        for (position, item) in (0..).zip(&nav.items) {
+            nav_position[*item as usize] = position;
+        }
+        Self {
+            n,
+            m: params.m,
+            links: vec![EMPTY; n * params.m * 2],
+            nav_links: vec![EMPTY; rows * params.m],
+            layers: nav.counts.iter().filter(|count| **count > 0).count(),
+            counts: nav.counts,
+            entry: levels::entry(&nav.items, space),
+            nav_items: nav.items,
+            nav_position,
+            repaired: 0,
+        }
+    }
+
+    fn graph(&self) -> Graph<'_> {
+        Graph {
+            n: self.n,
+            m: self.m,
+            links: &self.links,
+            nav_items: &self.nav_items,
+            nav_links: &self.nav_links,
+            counts: &self.counts,
+            layers: self.layers,
+            entry: self.entry,
+        }
+    }
+
+    /// The row of a position of a layer, 0 being the base.
+    fn row_mut(&mut self, layer: usize, position: u32) -> &mut [u32] {
+        if layer == 0 {
+            let degree = 2 * self.m;
+            return &mut self.links[position as usize * degree..][..degree];
+        }
+        let before: usize = self.counts[..layer - 1]
+            .iter()
+            .map(|count| *count as usize)
+            .sum();
+        &mut self.nav_links[(before + position as usize) * self.m..][..self.m]
+    }
+
+    fn stats(&self) -> BuildStats {
+        let links = self.links.iter().filter(|link| **link != EMPTY).count();
+        #[expect(clippy::cast_precision_loss, reason = "an average for people")]
+        let mean_degree = links as f64 / self.n.max(1) as f64;
+        BuildStats {
+            items: self.n,
+            layers: self.layers,
+            mean_degree,
+            repaired: self.repaired,
+        }
+    }
+
+    fn header(&self, dim: usize, params: &BuildParams) -> Header {
+        let position = Metric::ALL
+            .iter()
+            .position(|metric| *metric == params.metric);
+        // Validated: all of these are far below 2^32.
+        let small = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+        Header {
+            magic: MAGIC,
+            version: VERSION,
+            metric: small(position.unwrap_or(0)),
+            n: self.n as u64,
+            seed: params.seed,
+            dim: small(dim),
+            m: small(params.m),
+            ef_construction: small(params.ef_construction),
+            entry: self.entry,
+            codes: 0,
+            layers: small(self.layers),
+            counts: self.counts,
+            reserved: [0; 10],
+        }
+    }
+}
+
+fn validate(vectors: &[f32], dim: usize, params: &BuildParams) -> Result<usize, BuildError> {
+    if dim == 0 || dim > MAX_DIM {
+        return Err(BuildError::Dimension { dim });
+    }
+    if !vectors.len().is_multiple_of(dim) {
+        return Err(BuildError::Ragged {
+            values: vectors.len(),
+            dim,
+        });
+    }
+    let items = vectors.len() / dim;
+    if items > MAX_ITEMS {
+        return Err(BuildError::TooMany { items });
+    }
+    let check = |parameter, value, valid, expected| match valid {
+        true => Ok(()),
+        false => Err(BuildError::Parameter {
+            parameter,
+            value,
+            expected,
+        }),
+    };
+    let (m, ef, threads) = (params.m, params.ef_construction, params.threads);
+    check("m", m, (MIN_M..=MAX_M).contains(&m), "2 to 256")?;
+    check(
+        "ef_construction",
+        ef,
+        (1..=65_536).contains(&ef),
+        "1 to 65536",
+    )?;
+    check(
+        "threads",
+        threads,
+        (1..=1024).contains(&threads),
+        "1 to 1024",
+    )?;
+    match vectors.iter().position(|value| !value.is_finite()) {
+        Some(at) => Err(BuildError::NotFinite {
+            ordinal: at / dim,
+            dimension: at % dim,
+        }),
+        None => Ok(items),
+    }
+}

@@ -1,0 +1,377 @@
+//! Linking items batch by batch.
+//!
+//! A batch is linked in two phases, each parallel and free of locks. First every item of it looks
+//! for its neighbours: by a walk of the graph as it was *before* the batch, and exactly among the
+//! items that come before it in the batch. Then links are entered, those back grouped by target,
+//! so that each row has one writer. What comes out is a function of the order alone, whatever the
+//! threads.
+
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
+use refrain_kernels::Metric;
+
+use super::{BuildParams, Draft, Progress, Space, levels, prune::PruneScratch};
+use crate::{
+    layout::{EMPTY, Layer},
+    pool::Ranked,
+    scratch::Scratch,
+    walk::{self, Scorer, Spent, count},
+};
+
+/// Items linked at a time: enough to keep many threads busy, few enough for the scores within a
+/// batch to be a small part of the work.
+const BATCH: usize = 512;
+
+/// How much larger than it is a norm may count, at most, in the order of linking.
+const BLUR: f32 = 1.0;
+
+/// Links every item.
+pub(super) fn insert_all(
+    draft: &mut Draft,
+    space: &Space<'_>,
+    params: &BuildParams,
+    progress: &dyn Progress,
+) {
+    let order = order(draft.n, params.seed, space);
+    let workers = Workers::new(params.threads);
+    let ef = params.ef_construction.max(params.m);
+    let mut inserted = 0;
+    let mut top = None;
+    for batch in order.chunks(BATCH) {
+        let base = (inserted > 0).then(|| order[0]);
+        let chosen = choose(draft, space, ef, batch, Start { top, base }, &workers);
+        let back = enter(draft, &chosen);
+        link_back(draft, space, &back, &workers);
+        let positions = batch.iter().map(|item| draft.nav_position[*item as usize]);
+        top = top
+            .into_iter()
+            .chain(positions.filter(|position| *position != EMPTY))
+            .min();
+        inserted += batch.len();
+        progress.advance(inserted as u64, order.len() as u64);
+    }
+}
+
+/// The order items are linked in.
+///
+/// Under inner product by rising norm, blurred: each norm counts as up to [`BLUR`] larger than it
+/// is. Items of large norm are in most answers and in most items' lists of candidates. Linked
+/// late, they choose among all that is there, and their rows are not yet flooded by links back
+/// from smaller ones; linked early, they fill every later row and crowd out all else. Blurring
+/// lets an item begin with a few neighbours larger than itself, without which the graph of a
+/// catalogue of like norms leads only downwards. The blur is relative to the norm, not to its
+/// rank: ranks bring the few giants of a heavy tail in among the small.
+fn order(n: usize, seed: u64, space: &Space<'_>) -> Vec<u32> {
+    if space.metric != Metric::InnerProduct {
+        return (0..count(n)).collect();
+    }
+    let blurred = |item: u32| {
+        let draw = u16::try_from(levels::hash(!seed, item) >> 48).unwrap_or(0);
+        let factor = 1.0 + BLUR * f32::from(draw) / 65_536.0;
+        Ranked::new(space.inverse_norms[item as usize] / factor, item)
+    };
+    let mut order: Vec<Ranked> = (0..count(n)).map(blurred).collect();
+    order.sort_unstable();
+    order.into_iter().map(Ranked::position).collect()
+}
+
+/// Where walks of a graph under construction begin.
+#[derive(Clone, Copy)]
+struct Start {
+    /// Position of the highest item in it, if any is above the base.
+    top: Option<u32>,
+    /// An item in it, if any.
+    base: Option<u32>,
+}
+
+/// The links chosen for one item on one layer, as positions of that layer.
+struct Chosen {
+    layer: usize,
+    position: u32,
+    links: Vec<u32>,
+}
+
+/// A link from a new node to be returned by its target.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Back {
+    layer: usize,
+    target: u32,
+    source: u32,
+}
+
+/// First phase: the neighbours of every item of the batch, on each of its layers.
+fn choose(
+    draft: &Draft,
+    space: &Space<'_>,
+    ef: usize,
+    batch: &[u32],
+    start: Start,
+    workers: &Workers,
+) -> Vec<Chosen> {
+    let each = (0..batch.len()).into_par_iter().with_max_len(8).map(|at| {
+        workers.with(|worker| neighbours(draft, space, ef, batch[at], &batch[..at], start, worker))
+    });
+    each.collect::<Vec<_>>().into_iter().flatten().collect()
+}
+
+/// Enters the links of the batch; returns what their targets are to link back, by target.
+fn enter(draft: &mut Draft, chosen: &[Chosen]) -> Vec<Back> {
+    let mut back = Vec::new();
+    for Chosen {
+        layer,
+        position,
+        links,
+    } in chosen
+    {
+        let (layer, source) = (*layer, *position);
+        draft.row_mut(layer, source)[..links.len()].copy_from_slice(links);
+        back.extend(links.iter().map(|&target| Back {
+            layer,
+            target,
+            source,
+        }));
+    }
+    back.sort_unstable();
+    back
+}
+
+/// Second phase: every target takes up its links back, or the best of them and its own.
+fn link_back(draft: &mut Draft, space: &Space<'_>, back: &[Back], workers: &Workers) {
+    let groups: Vec<&[Back]> = back
+        .chunk_by(|a, b| (a.layer, a.target) == (b.layer, b.target))
+        .collect();
+    let frozen: &Draft = draft;
+    let rows: Vec<Vec<u32>> = groups
+        .par_iter()
+        .map(|group| workers.with(|worker| merged(frozen, space, group, worker)))
+        .collect();
+    for (group, links) in groups.iter().zip(rows) {
+        let row = draft.row_mut(group[0].layer, group[0].target);
+        row.fill(EMPTY);
+        row[..links.len()].copy_from_slice(&links);
+    }
+}
+
+/// Looks for the neighbours of a new item on each of its layers, from the top.
+fn neighbours(
+    draft: &Draft,
+    space: &Space<'_>,
+    ef: usize,
+    item: u32,
+    before: &[u32],
+    start: Start,
+    worker: &mut Worker,
+) -> Vec<Chosen> {
+    let Worker {
+        search,
+        prune,
+        candidates,
+        kept,
+        ..
+    } = worker;
+    let scorer = space.scorer(item);
+    let own = draft.nav_position[item as usize];
+    let own_layers = draft.layers_of(own);
+    let top_layers = start.top.map_or(0, |top| draft.layers_of(top));
+    let mut spent = Spent::default();
+    let mut position = start.top;
+    for number in (own_layers + 1..=top_layers).rev() {
+        let layer = draft.layer(number);
+        let from = position.unwrap_or(0);
+        position = Some(walk::greedy(
+            &layer,
+            &scorer,
+            from,
+            &mut search.block,
+            &mut spent,
+        ));
+    }
+    let mut chosen = Vec::with_capacity(own_layers + 1);
+    for number in (0..=own_layers).rev() {
+        let layer = draft.layer(number);
+        let at = draft.position(number, item);
+        let Scratch {
+            pool,
+            visited,
+            block,
+            ..
+        } = &mut *search;
+        pool.reset(ef);
+        visited.reset(layer.len);
+        visited.insert(at);
+        let mates = before.iter().map(|mate| draft.position(number, *mate));
+        block.positions.clear();
+        block
+            .positions
+            .extend(mates.filter(|mate| visited.insert(*mate)));
+        scorer.score(&layer, block, &mut spent);
+        for (mate, score) in block.positions.iter().zip(&block.scores) {
+            pool.insert(Ranked::new(*score, *mate));
+        }
+        let seed = match number {
+            0 => position.map_or(start.base, |position| {
+                Some(draft.nav_items[position as usize])
+            }),
+            _ if number <= top_layers => position,
+            _ => None,
+        };
+        walk::beam(
+            &layer,
+            &scorer,
+            seed.as_slice(),
+            None,
+            (pool, visited, block),
+            &mut spent,
+        );
+        candidates.clear();
+        candidates.extend(
+            pool.items()
+                .iter()
+                .map(|found| found.at(layer.item(found.position()))),
+        );
+        if number > 0 && number <= top_layers {
+            // The best of the batch has no links yet: go down from the best that has.
+            let linked = pool.items().iter().map(|found| found.position());
+            let mut linked = linked.filter(|at| layer.row(*at)[0] != EMPTY);
+            position = linked.next().or(position);
+        }
+        space.select(item, candidates, draft.m, prune, kept);
+        let links = kept
+            .iter()
+            .map(|end| draft.position(number, *end))
+            .collect();
+        chosen.push(Chosen {
+            layer: number,
+            position: at,
+            links,
+        });
+    }
+    chosen
+}
+
+/// The row of a target with the sources of its group, pruned when they do not fit.
+fn merged(draft: &Draft, space: &Space<'_>, group: &[Back], worker: &mut Worker) -> Vec<u32> {
+    let Back {
+        layer: number,
+        target,
+        ..
+    } = group[0];
+    let layer = draft.layer(number);
+    let mut row: Vec<u32> = layer
+        .row(target)
+        .iter()
+        .copied()
+        .filter(|l| *l != EMPTY)
+        .collect();
+    let known = row.len();
+    let sources = group.iter().map(|back| back.source);
+    row.extend(sources.filter(|source| !layer.row(target)[..known].contains(source)));
+    if row.len() <= layer.degree {
+        return row;
+    }
+    let Worker {
+        prune,
+        candidates,
+        kept,
+        ends,
+        scores,
+        ..
+    } = worker;
+    ends.clear();
+    ends.extend(row.iter().map(|position| layer.item(*position)));
+    scores.clear();
+    scores.resize(ends.len(), 0.0);
+    let item = layer.item(target);
+    let Space {
+        kernels,
+        metric,
+        dim,
+        vectors,
+        ..
+    } = space;
+    kernels.score_ids(*metric, space.vector(item), vectors, *dim, ends, scores);
+    candidates.clear();
+    candidates.extend(
+        ends.iter()
+            .zip(&*scores)
+            .map(|(end, score)| Ranked::new(*score, *end)),
+    );
+    candidates.sort_unstable();
+    space.select(item, candidates, layer.degree, prune, kept);
+    row.clear();
+    row.extend(kept.iter().map(|end| draft.position(number, *end)));
+    row
+}
+
+/// The memory of one thread.
+#[derive(Debug, Default)]
+struct Worker {
+    search: Scratch,
+    prune: PruneScratch,
+    candidates: Vec<Ranked>,
+    kept: Vec<u32>,
+    ends: Vec<u32>,
+    scores: Vec<f32>,
+}
+
+/// One worker a thread of the pool, so that its memory is used again.
+struct Workers(Vec<Mutex<Worker>>);
+
+impl Workers {
+    fn new(threads: usize) -> Self {
+        Self((0..threads).map(|_| Mutex::default()).collect())
+    }
+
+    /// Never waits: each thread of the pool has its own.
+    fn with<T>(&self, work: impl FnOnce(&mut Worker) -> T) -> T {
+        let own = rayon::current_thread_index().unwrap_or(0) % self.0.len();
+        // Everything in a worker is reset before use: what a panic left does no harm.
+        work(&mut self.0[own].lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Draft {
+    /// Layer `number`, 0 being the base.
+    fn layer(&self, number: usize) -> Layer<'_> {
+        if number == 0 {
+            self.graph().base()
+        } else {
+            self.graph().above(number)
+        }
+    }
+
+    /// Where an item is on a layer; [`EMPTY`] or past the layer's end if it is not there.
+    fn position(&self, number: usize, item: u32) -> u32 {
+        if number == 0 {
+            item
+        } else {
+            self.nav_position[item as usize]
+        }
+    }
+
+    /// Layers above the base that an upper-layer position is on.
+    fn layers_of(&self, position: u32) -> usize {
+        self.counts
+            .iter()
+            .take_while(|count| position < **count)
+            .count()
+    }
+}
+
+impl<'a> Space<'a> {
+    pub(super) fn scorer(&self, item: u32) -> Scorer<'a> {
+        let Self {
+            kernels,
+            metric,
+            vectors,
+            ..
+        } = *self;
+        Scorer {
+            kernels,
+            metric,
+            query: self.vector(item),
+            vectors,
+        }
+    }
+}

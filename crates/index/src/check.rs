@@ -1,0 +1,200 @@
+//! The thorough look at an index: O(n).
+
+use refrain_kernels::Metric;
+
+use crate::{
+    index::Index,
+    layout::{EMPTY, LINKS, Layer, NAV_ITEMS, NAV_LINKS, VECTORS},
+    scratch::Visited,
+    walk::count,
+};
+
+/// What is wrong with the content of a section.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("section {section}, offset {offset}: {problem}")]
+pub struct StructureError {
+    /// Name of the section.
+    pub section: &'static str,
+    /// Where it is, in bytes from the start of the section.
+    pub offset: u64,
+    /// What is wrong there.
+    pub problem: Problem,
+}
+
+/// Kinds of damage.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// A value of a vector is NaN or infinite.
+    #[error("a vector holds {value}, which is not finite")]
+    NotFinite {
+        /// The value.
+        value: f32,
+    },
+    /// A vector of a cosine index is neither of unit length nor zero.
+    #[error("a vector has length {length}, expected 1")]
+    NotUnit {
+        /// Its length.
+        length: f32,
+    },
+    /// A link or ordinal is past the end.
+    #[error("link to {link}, of {nodes} nodes")]
+    OutOfRange {
+        /// Where it points.
+        link: u32,
+        /// How many there are.
+        nodes: usize,
+    },
+    /// A node links to itself.
+    #[error("node {node} links to itself")]
+    Loop {
+        /// The node.
+        node: u32,
+    },
+    /// A node links to another twice, or an item is on a layer twice.
+    #[error("{link} occurs twice")]
+    Duplicate {
+        /// What occurs twice.
+        link: u32,
+    },
+    /// A link follows an unused slot.
+    #[error("link to {link} after an unused slot")]
+    AfterEnd {
+        /// Where it points.
+        link: u32,
+    },
+    /// No path leads to an item.
+    #[error("item {item} cannot be reached")]
+    Unreachable {
+        /// The item.
+        item: u32,
+    },
+}
+
+impl Index {
+    /// Looks at every value of every section: vectors finite (and of unit length for cosine),
+    /// links in range, without loops or duplicates, every item reachable. O(n).
+    ///
+    /// # Errors
+    /// The first [`StructureError`], with its place.
+    pub fn check(&self) -> Result<(), StructureError> {
+        self.check_vectors()?;
+        let graph = self.graph();
+        let mut visited = Visited::default();
+        check_rows(LINKS, 0, &graph.base(), &mut visited)?;
+        visited.reset(graph.n);
+        for (at, &item) in graph.nav_items.iter().enumerate() {
+            let problem = match (item as usize) < graph.n {
+                false => Problem::OutOfRange {
+                    link: item,
+                    nodes: graph.n,
+                },
+                true if !visited.insert(item) => Problem::Duplicate { link: item },
+                true => continue,
+            };
+            return Err(StructureError {
+                section: NAV_ITEMS,
+                offset: at as u64 * 4,
+                problem,
+            });
+        }
+        let mut first = 0;
+        for number in 1..=graph.layers {
+            let layer = graph.above(number);
+            check_rows(NAV_LINKS, first, &layer, &mut visited)?;
+            first += layer.links.len();
+        }
+        self.check_reachable(&mut visited)
+    }
+
+    fn check_vectors(&self) -> Result<(), StructureError> {
+        let dim = self.dim();
+        let at = |value: usize| (value as u64) * 4;
+        for (ordinal, row) in self.vectors().chunks_exact(dim).enumerate() {
+            if let Some(d) = row.iter().position(|value| !value.is_finite()) {
+                let problem = Problem::NotFinite { value: row[d] };
+                let offset = at(ordinal * dim + d);
+                return Err(StructureError {
+                    section: VECTORS,
+                    offset,
+                    problem,
+                });
+            }
+            if self.metric() == Metric::Cosine {
+                let length = row.iter().map(|value| value * value).sum::<f32>().sqrt();
+                if length != 0.0 && (length - 1.0).abs() > 1e-3 {
+                    let problem = Problem::NotUnit { length };
+                    return Err(StructureError {
+                        section: VECTORS,
+                        offset: at(ordinal * dim),
+                        problem,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_reachable(&self, visited: &mut Visited) -> Result<(), StructureError> {
+        let graph = self.graph();
+        if graph.n == 0 {
+            return Ok(());
+        }
+        let base = graph.base();
+        visited.reset(graph.n);
+        visited.insert(graph.entry);
+        let mut queue = vec![graph.entry];
+        let mut next = 0;
+        while let Some(&node) = queue.get(next) {
+            next += 1;
+            queue.extend(base.row(node).iter().filter(|link| visited.insert(**link)));
+        }
+        match (0..count(graph.n)).find(|item| visited.insert(*item)) {
+            None => Ok(()),
+            Some(item) => Err(StructureError {
+                section: LINKS,
+                offset: u64::from(item) * base.degree as u64 * 4,
+                problem: Problem::Unreachable { item },
+            }),
+        }
+    }
+}
+
+/// Looks at the rows of one layer, which begins at word `first` of its section.
+fn check_rows(
+    section: &'static str,
+    first: usize,
+    layer: &Layer<'_>,
+    visited: &mut Visited,
+) -> Result<(), StructureError> {
+    for (node, row) in (0..count(layer.len)).zip(layer.links.chunks_exact(layer.degree)) {
+        visited.reset(layer.len);
+        let mut ended = false;
+        for (slot, &link) in row.iter().enumerate() {
+            let problem = if link == EMPTY {
+                ended = true;
+                continue;
+            } else if ended {
+                Problem::AfterEnd { link }
+            } else if link as usize >= layer.len {
+                Problem::OutOfRange {
+                    link,
+                    nodes: layer.len,
+                }
+            } else if link == node {
+                Problem::Loop { node }
+            } else if !visited.insert(link) {
+                Problem::Duplicate { link }
+            } else {
+                continue;
+            };
+            let word = first + node as usize * layer.degree + slot;
+            return Err(StructureError {
+                section,
+                offset: word as u64 * 4,
+                problem,
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! The order of results, and the sorted pool a walk keeps.
+
+/// A scored position as one integer: smaller is better, ties by position. The lowest bit marks
+/// what the walk has expanded.
+///
+/// Holding score and position together makes every comparison one instruction, and the order
+/// total: equal answers at any thread count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ranked(u64);
+
+impl Ranked {
+    /// `position` is below 2^31. NaN (an overflow met its opposite) ranks with the worst.
+    #[inline]
+    pub(crate) fn new(score: f32, position: u32) -> Self {
+        // Adding zero turns -0 into 0, which it must tie with.
+        let score = if score.is_nan() {
+            f32::NEG_INFINITY
+        } else {
+            score + 0.0
+        };
+        let bits = score.to_bits();
+        let ascending = if bits >> 31 == 1 {
+            !bits
+        } else {
+            bits | 1 << 31
+        };
+        Self(u64::from(!ascending) << 32 | u64::from(position) << 1)
+    }
+
+    /// Worse than anything.
+    pub(crate) const WORST: Self = Self(u64::MAX);
+
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the low half, on purpose")]
+    pub(crate) fn position(self) -> u32 {
+        self.0 as u32 >> 1
+    }
+
+    #[inline]
+    pub(crate) fn score(self) -> f32 {
+        let ascending = !((self.0 >> 32) as u32);
+        let bits = if ascending >> 31 == 1 {
+            ascending & !(1 << 31)
+        } else {
+            !ascending
+        };
+        f32::from_bits(bits)
+    }
+
+    /// The same score at another position, not expanded.
+    pub(crate) fn at(self, position: u32) -> Self {
+        Self::new(self.score(), position)
+    }
+
+    #[inline]
+    fn expanded(self) -> bool {
+        self.0 & 1 == 1
+    }
+}
+
+/// The best `capacity` seen so far, sorted, best first.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    items: Vec<Ranked>,
+    capacity: usize,
+    /// Everything before it is expanded.
+    cursor: usize,
+}
+
+impl Pool {
+    /// Empties the pool; keeps its memory.
+    pub(crate) fn reset(&mut self, capacity: usize) {
+        self.items.clear();
+        self.items.reserve(capacity);
+        self.capacity = capacity;
+        self.cursor = 0;
+    }
+
+    /// What a newcomer must be better than.
+    #[inline]
+    pub(crate) fn bar(&self) -> Ranked {
+        if self.items.len() < self.capacity {
+            Ranked::WORST
+        } else {
+            self.items.last().copied().unwrap_or(Ranked(0))
+        }
+    }
+
+    /// Takes the newcomer in if it is better than the bar; the worst gives way when full.
+    /// O(log capacity) comparisons and one move of memory.
+    #[inline]
+    pub(crate) fn insert(&mut self, item: Ranked) {
+        if item >= self.bar() {
+            return;
+        }
+        let at = self.items.partition_point(|other| *other < item);
+        if self.items.len() == self.capacity {
+            self.items.pop();
+        }
+        self.items.insert(at, item);
+        self.cursor = self.cursor.min(at);
+    }
+
+    /// The best that has not been expanded, now marked as such.
+    #[inline]
+    pub(crate) fn expand(&mut self) -> Option<u32> {
+        let at = self.next_unexpanded(self.cursor)?;
+        self.items[at].0 |= 1;
+        self.cursor = at + 1;
+        Some(self.items[at].position())
+    }
+
+    /// What [`Pool::expand`] would return now.
+    #[inline]
+    pub(crate) fn peek(&self) -> Option<u32> {
+        self.next_unexpanded(self.cursor)
+            .map(|at| self.items[at].position())
+    }
+
+    pub(crate) fn items(&self) -> &[Ranked] {
+        &self.items
+    }
+
+    fn next_unexpanded(&self, from: usize) -> Option<usize> {
+        self.items[from..]
+            .iter()
+            .position(|item| !item.expanded())
+            .map(|offset| from + offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn order_is_score_then_position(
+            a in any::<f32>(), b in any::<f32>(), i in 0_u32..1 << 31, j in 0_u32..1 << 31,
+        ) {
+            let plain = |x: f32| if x.is_nan() { f32::NEG_INFINITY } else { x + 0.0 };
+            let expected = plain(b).total_cmp(&plain(a)).then(i.cmp(&j));
+            let (left, right) = (Ranked::new(a, i), Ranked::new(b, j));
+            prop_assert_eq!(left.cmp(&right), expected);
+            prop_assert_eq!(left.position(), i);
+            prop_assert_eq!(left.score().to_bits(), plain(a).to_bits());
+            prop_assert!(left < Ranked::WORST);
+        }
+
+        #[test]
+        fn a_pool_keeps_the_best(
+            scores in prop::collection::vec(-5_i8..5, 0..100), capacity in 0_usize..20,
+        ) {
+            let all: Vec<Ranked> =
+                scores.iter().zip(0..).map(|(s, i)| Ranked::new(f32::from(*s), i)).collect();
+            let mut pool = Pool::default();
+            pool.reset(capacity);
+            let mut expanded = Vec::new();
+            for chunk in all.chunks(7) {
+                chunk.iter().for_each(|item| pool.insert(*item));
+                prop_assert_eq!(pool.peek().is_some(), pool.items().iter().any(|i| !i.expanded()));
+                expanded.extend(pool.expand());
+            }
+            let mut sorted = all;
+            sorted.sort_unstable();
+            let kept: Vec<u32> = pool.items().iter().map(|item| item.position()).collect();
+            let best: Vec<u32> = sorted.iter().take(capacity).map(|i| i.position()).collect();
+            prop_assert_eq!(kept, best);
+            let mut once = expanded.clone();
+            once.sort_unstable();
+            once.dedup();
+            prop_assert_eq!(once.len(), expanded.len());
+        }
+    }
+}
