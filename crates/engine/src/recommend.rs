@@ -128,12 +128,12 @@ pub fn recommend(
     Ok(answer)
 }
 
-/// Rounds of asking for more candidates before all allowed items are scored. Each leaves out the
+/// Rounds of asking for more candidates before all that are left are scored. Each leaves out the
 /// artists that the rounds before filled, so more than a few are needed only where each of many
 /// artists has more items than there are candidates.
 const ROUNDS: usize = 6;
 
-/// Items scored at a time when all are.
+/// Items scored at a time when all are, between two looks at the clock.
 const BLOCK: usize = 256;
 
 /// A request with everything decided but the items.
@@ -153,8 +153,9 @@ impl Recommendation<'_> {
         answer: &mut Answer,
     ) -> Result<(), RequestError> {
         let k = self.request.k;
-        // Similarity alone ranks as retrieval does: more candidates could not change anything.
-        let wanted = if self.ranks_by_similarity() {
+        // Similarity alone ranks as retrieval does: without a cap, more could not change anything.
+        let as_retrieved = self.cap.is_none() && self.variant.score.is_feature(Feature::Similarity);
+        let wanted = if as_retrieved {
             k
         } else {
             self.variant.candidates.max(k)
@@ -169,7 +170,7 @@ impl Recommendation<'_> {
                 stats = joined(stats, round);
                 scratch.hits.len() >= wanted
             } else {
-                stats = joined(stats, self.score_all(query, scratch)?);
+                stats = joined(stats, self.retrieve_all(query, &full, scratch)?);
                 false
             };
             missing = self.rank(scratch);
@@ -229,10 +230,7 @@ impl Recommendation<'_> {
         // What a round before brought must not come again.
         let known: OrdinalSet;
         if !candidates.is_empty() {
-            known = candidates
-                .iter()
-                .map(|candidate| candidate.ordinal)
-                .collect();
+            known = ordinals(candidates);
             exclude.push(&known);
         }
         let filter = Filter {
@@ -259,20 +257,28 @@ impl Recommendation<'_> {
         Ok(stats)
     }
 
-    /// Makes every allowed item a candidate: the last resort, O(n · dim). Block by block, so that
-    /// the index scores and the deadline is kept.
-    fn score_all(&self, query: &[f32], scratch: &mut Scratch) -> Result<SearchStats, RequestError> {
+    /// Makes all other allowed items that are not in `full` candidates: the last resort, O(n · dim).
+    /// Block by block, so that the deadline is kept.
+    fn retrieve_all(
+        &self,
+        query: &[f32],
+        full: &OrdinalSet,
+        scratch: &mut Scratch,
+    ) -> Result<SearchStats, RequestError> {
         let Scratch {
             search,
             hits,
             candidates,
             ..
         } = scratch;
-        candidates.clear();
+        let known = ordinals(candidates);
+        let new = |&ordinal: &u32| {
+            self.allowed.contains(ordinal) && !known.contains(ordinal) && !full.contains(ordinal)
+        };
+        let mut left = (0..self.version.items().len()).filter(new);
         let mut stats = exact();
-        let mut ordinals = (0..self.version.items().len()).filter(|&o| self.allowed.contains(o));
         loop {
-            let block: OrdinalSet = ordinals.by_ref().take(BLOCK).collect();
+            let block: OrdinalSet = left.by_ref().take(BLOCK).collect();
             if block.is_empty() {
                 return Ok(stats);
             }
@@ -364,10 +370,13 @@ impl Recommendation<'_> {
             }
         }
     }
+}
 
-    fn ranks_by_similarity(&self) -> bool {
-        self.variant.score.is_feature(Feature::Similarity)
-    }
+fn ordinals(candidates: &[Candidate]) -> OrdinalSet {
+    candidates
+        .iter()
+        .map(|candidate| candidate.ordinal)
+        .collect()
 }
 
 /// Features that no candidate has had so far.

@@ -342,7 +342,8 @@ fn a_cap_is_filled_when_artists_crowd_out_each_other() {
         let mut request = Request::new(Subject::Vector(&query), artists as usize, NOW_US);
         request.max_per_artist = Some(1);
         request.exact = exact;
-        let found = answer(&version, &request, &plain());
+        let narrow = variant("score = 'similarity'\ncandidates = 12");
+        let found = answer(&version, &request, &narrow);
         let by: Vec<_> = found
             .items
             .iter()
