@@ -1,0 +1,587 @@
+//! The configuration: built-in defaults, then a file, then what the command line sets.
+//!
+//! Everything is read and checked before a port is bound or a file is opened. [`DEFAULT_TOML`] is the
+//! file with every setting at its default and a word on each.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use refrain_engine::{Policy, PolicyError};
+use refrain_experiments::{
+    Config as ExperimentsConfig, DEFAULT_SURFACE, ExperimentConfig, LayerConfig, Ordered,
+    SurfaceConfig,
+};
+use refrain_ranking::{DEFAULT_TOML as DEFAULT_VARIANTS, Variants};
+use refrain_taste::{StoreOptions, Weights};
+use serde::{Deserialize, Deserializer};
+
+use crate::limits::Limits;
+
+/// The configuration file with every setting at its default.
+pub const DEFAULT_TOML: &str = include_str!("default.toml");
+
+/// Most labels that one server watches.
+const MAX_LABELS: usize = 16;
+
+/// All settings of a server.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Config {
+    /// `[server]`.
+    pub server: ServerConfig,
+    /// `[store]`.
+    pub store: StoreConfig,
+    /// `[profiles]`.
+    pub profiles: ProfilesConfig,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// `[log]`.
+    pub log: LogConfig,
+    /// `[variant.*]`.
+    pub variants: Variants,
+    /// `[layer.*]`, `[surface.*]` and `[experiment.*]`.
+    pub experiments: ExperimentsConfig,
+}
+
+/// `[server]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct ServerConfig {
+    /// Where the gRPC services listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where `/metrics`, `/healthz` and `/readyz` listen; `None` (`"off"` in a file): nowhere.
+    #[serde(deserialize_with = "address_or_off")]
+    pub admin_listen: Option<SocketAddr>,
+    /// Labels to serve, 1 to 16; the first answers requests that name none.
+    pub labels: Vec<String>,
+    /// How often the store is asked where the labels point, in milliseconds: 10 to 600,000.
+    pub poll_interval_ms: u64,
+    /// How long requests in flight may take to finish after the signal, in milliseconds: 0 to 600,000.
+    pub drain_timeout_ms: u64,
+    /// Threads that answer requests, at most 1,024; 0: one a processor.
+    pub threads: usize,
+    /// Most bytes of index files mapped at once; 0: what memory there is.
+    pub max_mapped_bytes: u64,
+}
+
+/// `[store]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct StoreConfig {
+    /// `file:///absolute/path` or a plain path. Must be set before a server starts.
+    pub url: Option<String>,
+}
+
+/// `[profiles]`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct ProfilesConfig {
+    /// The file of the embedded store.
+    pub path: PathBuf,
+    /// Memory for cached profiles, in bytes.
+    pub cache_bytes: u64,
+    /// Memory for solved tastes, in bytes.
+    pub taste_cache_bytes: u64,
+    /// Events that a listener may have, 1 to 1,000,000.
+    pub max_events_per_user: u32,
+    /// What one event of a kind says.
+    pub weights: Weights,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct LogConfig {
+    /// A level, or a filter by target: `info,refrain_server=debug`.
+    pub filter: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// How lines of the log look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Config {
+    /// Reads a configuration; what it leaves out keeps its default. `origin` names the text in errors.
+    ///
+    /// # Errors
+    /// [`ConfigError`], with file, line and setting.
+    pub fn from_toml(text: &str, origin: &Path) -> Result<Self, ConfigError> {
+        let parse = |source| ConfigError::Parse {
+            origin: origin.to_owned(),
+            source: Box::new(source),
+        };
+        let file: File = toml::from_str(text).map_err(parse)?;
+        let config = match file.into_config() {
+            Ok(config) => config,
+            // The built-in variants are a constant that a test parses.
+            Err(source) => return Err(parse(source)),
+        };
+        config.check().map_err(|problem| ConfigError::Value {
+            origin: origin.to_owned(),
+            problem,
+        })?;
+        Ok(config)
+    }
+
+    /// Reads the configuration in a file.
+    ///
+    /// # Errors
+    /// As [`from_toml`](Self::from_toml), or the file cannot be read.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs_err::read_to_string(path).map_err(|source| ConfigError::Read { source })?;
+        Self::from_toml(&text, path)
+    }
+
+    /// Checks what the reader of TOML cannot: everything once more, in case it was set by hand, and
+    /// that experiments refer to what is declared.
+    pub(crate) fn check(&self) -> Result<Policy, Problem> {
+        if let Some((key, allowed)) = self.server.out_of_range() {
+            return Err(Problem::Range {
+                key: format!("server.{key}"),
+                allowed,
+            });
+        }
+        if let Some((key, allowed)) = self.limits.out_of_range() {
+            return Err(Problem::Range {
+                key: format!("limits.{key}"),
+                allowed,
+            });
+        }
+        if !(1..=1_000_000).contains(&self.profiles.max_events_per_user) {
+            let key = "profiles.max_events_per_user".to_owned();
+            return Err(Problem::Range {
+                key,
+                allowed: "1 to 1000000",
+            });
+        }
+        self.check_labels()?;
+        Policy::new(self.variants.clone(), &self.experiments).map_err(Problem::Policy)
+    }
+
+    fn check_labels(&self) -> Result<(), Problem> {
+        let labels = &self.server.labels;
+        for (index, label) in labels.iter().enumerate() {
+            if !is_label(label) {
+                return Err(Problem::Label {
+                    label: label.clone(),
+                });
+            }
+            if labels.iter().take(index).any(|before| before == label) {
+                return Err(Problem::LabelTwice {
+                    label: label.clone(),
+                });
+            }
+        }
+        // A variant that retrieves from a label which nobody watches could never answer.
+        for variant in self.variants.iter() {
+            if let Some(label) = &variant.label
+                && !labels.contains(label)
+            {
+                let (variant, label) = (variant.name.clone(), label.clone());
+                return Err(Problem::VariantLabel { variant, label });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        // An empty file has all the defaults; that it parses is held by a test.
+        match toml::from_str::<File>("").and_then(File::into_config) {
+            Ok(config) => config,
+            Err(error) => unreachable!("the built-in configuration does not parse: {error}"),
+        }
+    }
+}
+
+impl ServerConfig {
+    fn out_of_range(&self) -> Option<(&'static str, &'static str)> {
+        [
+            (
+                (1..=MAX_LABELS).contains(&self.labels.len()),
+                ("labels", "1 to 16 labels"),
+            ),
+            (
+                (10..=600_000).contains(&self.poll_interval_ms),
+                ("poll_interval_ms", "10 to 600000"),
+            ),
+            (
+                self.drain_timeout_ms <= 600_000,
+                ("drain_timeout_ms", "0 to 600000"),
+            ),
+            (self.threads <= 1_024, ("threads", "0 to 1024")),
+        ]
+        .into_iter()
+        .find_map(|(ok, complaint)| (!ok).then_some(complaint))
+    }
+
+    pub(crate) fn poll_interval(&self) -> Duration {
+        Duration::from_millis(self.poll_interval_ms)
+    }
+
+    pub(crate) fn drain_timeout(&self) -> Duration {
+        Duration::from_millis(self.drain_timeout_ms)
+    }
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7700)),
+            admin_listen: Some(SocketAddr::from(([127, 0, 0, 1], 7701))),
+            labels: vec!["stable".to_owned()],
+            poll_interval_ms: 500,
+            drain_timeout_ms: 10_000,
+            threads: 0,
+            max_mapped_bytes: 0,
+        }
+    }
+}
+
+impl ProfilesConfig {
+    pub(crate) fn store_options(&self) -> StoreOptions {
+        StoreOptions {
+            cache_bytes: self.cache_bytes,
+            max_events_per_user: self.max_events_per_user,
+            ..StoreOptions::default()
+        }
+    }
+}
+
+impl Default for ProfilesConfig {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::from("profiles.redb"),
+            cache_bytes: 256 << 20,
+            taste_cache_bytes: 256 << 20,
+            max_events_per_user: 10_000,
+            weights: Weights::default(),
+        }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            filter: "info".to_owned(),
+            format: LogFormat::Text,
+        }
+    }
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read; the source names it.
+    #[error("cannot read the configuration: {source}")]
+    Read {
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Not TOML, an unknown setting, or a value of the wrong kind; the source has the line.
+    #[error("{}: {source}", origin.display())]
+    Parse {
+        /// The file.
+        origin: PathBuf,
+        /// What is wrong, and where.
+        source: Box<toml::de::Error>,
+    },
+    /// A value that is not allowed.
+    #[error("{}: {problem}", origin.display())]
+    Value {
+        /// The file.
+        origin: PathBuf,
+        /// What is wrong.
+        problem: Problem,
+    },
+}
+
+/// A value that is not allowed, whichever way it was set.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// A number, or the length of a list, out of its range.
+    #[error("{key} is out of range: {allowed}")]
+    Range {
+        /// The setting.
+        key: String,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+    /// A label that no store could have.
+    #[error(
+        "server.labels: {label:?} is not 1 to 64 of a-z, 0-9, '_', '-', starting with a letter"
+    )]
+    Label {
+        /// The label.
+        label: String,
+    },
+    /// The same label again.
+    #[error("server.labels: {label:?} is there twice")]
+    LabelTwice {
+        /// The label.
+        label: String,
+    },
+    /// A variant of a label that is not served.
+    #[error("variant.{variant}.label: {label:?} is not among server.labels")]
+    VariantLabel {
+        /// The variant.
+        variant: String,
+        /// Its label.
+        label: String,
+    },
+    /// Variants and experiments that do not fit together.
+    #[error(transparent)]
+    Policy(PolicyError),
+    /// There is no store to serve from.
+    #[error("store.url is not set: where are versions published?")]
+    NoStore,
+}
+
+/// The file as written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default, deserialize_with = "server_in_range")]
+    server: ServerConfig,
+    #[serde(default)]
+    store: StoreConfig,
+    #[serde(default)]
+    profiles: ProfilesConfig,
+    #[serde(default, deserialize_with = "limits_in_range")]
+    limits: Limits,
+    #[serde(default)]
+    log: LogConfig,
+    variant: Option<Variants>,
+    #[serde(default)]
+    layer: BTreeMap<String, LayerConfig>,
+    #[serde(default)]
+    surface: BTreeMap<String, SurfaceConfig>,
+    #[serde(default)]
+    experiment: Ordered<ExperimentConfig>,
+}
+
+impl File {
+    fn into_config(self) -> Result<Config, toml::de::Error> {
+        #[derive(Deserialize)]
+        struct BuiltIn {
+            variant: Variants,
+        }
+
+        let own_variants = self.variant.is_some();
+        let variants = match self.variant {
+            Some(variants) => variants,
+            None => toml::from_str::<BuiltIn>(DEFAULT_VARIANTS)?.variant,
+        };
+        let declared =
+            !(self.layer.is_empty() && self.surface.is_empty() && self.experiment.0.is_empty());
+        let experiments = if declared {
+            ExperimentsConfig::new(self.layer, self.surface, self.experiment)
+        } else if own_variants {
+            everyone_gets_the_default(&variants)
+        } else {
+            toml::from_str(refrain_experiments::DEFAULT_TOML)?
+        };
+        Ok(Config {
+            server: self.server,
+            store: self.store,
+            profiles: self.profiles,
+            limits: self.limits,
+            log: self.log,
+            variants,
+            experiments,
+        })
+    }
+}
+
+/// What a file with variants of its own and no experiments means.
+fn everyone_gets_the_default(variants: &Variants) -> ExperimentsConfig {
+    let layer = "ranking".to_owned();
+    let variant = variants
+        .default_variant()
+        .map_or_else(String::new, |variant| variant.name.clone());
+    ExperimentsConfig::new(
+        BTreeMap::from([(
+            layer.clone(),
+            LayerConfig {
+                epoch: 1,
+                buckets: 10_000,
+            },
+        )]),
+        BTreeMap::from([(DEFAULT_SURFACE.to_owned(), SurfaceConfig { layer, variant })]),
+        Ordered::default(),
+    )
+}
+
+/// As the store has it: a letter, then letters, digits, `_` and `-`; 64 at most.
+fn is_label(label: &str) -> bool {
+    (1..=64).contains(&label.len())
+        && label.starts_with(|first: char| first.is_ascii_lowercase())
+        && label
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
+}
+
+fn address_or_off<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text == "off" {
+        return Ok(None);
+    }
+    let expected = || format!("{text:?} is neither an address such as 127.0.0.1:7701 nor \"off\"");
+    text.parse()
+        .map(Some)
+        .map_err(|_| serde::de::Error::custom(expected()))
+}
+
+/// Checked while it is read, so that the reader adds the line of the table.
+fn server_in_range<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ServerConfig, D::Error> {
+    let server = ServerConfig::deserialize(deserializer)?;
+    refuse_out_of_range(server.out_of_range()).map(|()| server)
+}
+
+fn limits_in_range<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Limits, D::Error> {
+    let limits = Limits::deserialize(deserializer)?;
+    refuse_out_of_range(limits.out_of_range()).map(|()| limits)
+}
+
+fn refuse_out_of_range<E: serde::de::Error>(found: Option<(&str, &str)>) -> Result<(), E> {
+    match found {
+        Some((key, allowed)) => Err(E::custom(format_args!("{key} is out of range: {allowed}"))),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, String> {
+        Config::from_toml(text, Path::new("refrain.toml")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_default_file_says_what_the_defaults_are() {
+        let config = read(DEFAULT_TOML).expect("valid");
+        assert_eq!(config, Config::default());
+        assert_eq!(config, read("").expect("valid"));
+        assert!(config.check().is_ok());
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_line() {
+        for (text, complaints) in [
+            ("[server]\nlissten = '127.0.0.1:1'\n", ["line 2", "lissten"]),
+            (
+                "[server]\nlisten = 'localhost'\n",
+                ["line 2", "socket address"],
+            ),
+            (
+                "\n[server]\nadmin_listen = 'no'\n",
+                ["line 3", "neither an address"],
+            ),
+            (
+                "[limits]\nmax_in_flight = 0\n",
+                ["line 1", "max_in_flight is out of range: 1 to 65536"],
+            ),
+            (
+                "[limits]\nmax_in_flight = -1\n",
+                ["line 2", "max_in_flight"],
+            ),
+            (
+                "[limits]\ndefault_deadline_ms = 40000\n",
+                ["line 1", "1 to max_deadline_ms"],
+            ),
+            (
+                "[server]\npoll_interval_ms = 1\n",
+                ["line 1", "10 to 600000"],
+            ),
+            ("[server]\nlabels = []\n", ["line 1", "1 to 16 labels"]),
+            ("[profiles.weights]\nhide = 3\n", ["line 1", "hide"]),
+            ("[log]\nformat = 'xml'\n", ["line 2", "xml"]),
+            ("[store]\nurl = 3\n", ["line 2", "string"]),
+            ("listen = '127.0.0.1:1'\n", ["line 1", "listen"]),
+            ("[server\n", ["line 1", "refrain.toml"]),
+        ] {
+            let error = read(text).expect_err(text);
+            for complaint in complaints {
+                assert!(error.contains(complaint), "{text}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_belongs_together_is_checked_together() {
+        for (text, complaint) in [
+            (
+                "[server]\nlabels = ['stable', 'stable']\n",
+                "\"stable\" is there twice",
+            ),
+            ("[server]\nlabels = ['../up']\n", "\"../up\" is not"),
+            (
+                "[variant.x]\nscore = 'similarity'\nlabel = 'canary'\n",
+                "\"canary\" is not among server.labels",
+            ),
+            (
+                "[layer.l]\nepoch = 1\n[surface.default]\nlayer = 'l'\nvariant = 'no'\n",
+                "variant `no` is not declared",
+            ),
+            (
+                "[profiles]\nmax_events_per_user = 0\n",
+                "profiles.max_events_per_user is out of range",
+            ),
+        ] {
+            let error = read(text).expect_err(text);
+            assert!(error.contains(complaint), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn own_variants_without_experiments_serve_their_default() {
+        let config = read("[variant.mine]\nscore = '2 * similarity'\n").expect("valid");
+        let policy = config.check().expect("valid");
+        let choice = policy.choose("home", "u1", None).expect("declared");
+        assert_eq!(
+            (choice.variant.name.as_str(), choice.assignment.experiment),
+            ("mine", None)
+        );
+    }
+
+    #[test]
+    fn the_admin_listener_can_be_off() {
+        assert_eq!(
+            read("[server]\nadmin_listen = 'off'\n")
+                .expect("valid")
+                .server
+                .admin_listen,
+            None
+        );
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = Config::load(Path::new("/no/such/refrain.toml"))
+            .expect_err("missing")
+            .to_string();
+        assert!(error.contains("/no/such/refrain.toml"), "{error}");
+    }
+}

@@ -1,0 +1,529 @@
+//! `RecommendationService`, and the answering that `CompareVariants` shares with it.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use refrain::v1;
+use refrain::v1::index_selector::Target;
+use refrain::v1::recommend_request::Subject as WireSubject;
+use refrain::v1::recommendation_service_server::RecommendationService;
+use refrain_engine::{
+    Answer, Choice, ItemFilter, Request as EngineRequest, Scratch, Similar, SimilarTo, Subject,
+    Version, recommend, similar,
+};
+use refrain_experiments::{Reason, hash128};
+use refrain_ranking::Variant;
+use refrain_taste::Profile;
+use tonic::{Request, Response, Status};
+
+use super::{Handler, State, call_of, offload};
+use crate::limits::{DEFAULT_PAGE_SIZE, SEARCH_SHARE};
+use crate::refusal::{Precondition, Refusal, Resource};
+use crate::stack::Call;
+use crate::validate::Check;
+use crate::versions::Wanted;
+use crate::wire;
+
+/// Events above which folding a profile in takes longer than a request should hold its thread.
+const MANY_EVENTS: usize = 1_000;
+
+#[tonic::async_trait]
+impl RecommendationService for Handler {
+    async fn recommend(
+        &self,
+        request: Request<v1::RecommendRequest>,
+    ) -> Result<Response<v1::RecommendResponse>, Status> {
+        let call = call_of(&request)?;
+        Ok(Response::new(
+            self.recommend(request.into_inner(), call).await?,
+        ))
+    }
+
+    async fn similar(
+        &self,
+        request: Request<v1::SimilarRequest>,
+    ) -> Result<Response<v1::SimilarResponse>, Status> {
+        let call = call_of(&request)?;
+        let request = request.into_inner();
+        if request.search.as_ref().is_some_and(|search| search.exact) {
+            let state = Arc::clone(&self.0);
+            return Ok(Response::new(
+                offload(move || state.similar(&request, call)).await?,
+            ));
+        }
+        Ok(Response::new(self.0.similar(&request, call)?))
+    }
+}
+
+impl Handler {
+    async fn recommend(
+        &self,
+        request: v1::RecommendRequest,
+        call: Call,
+    ) -> Result<v1::RecommendResponse, Refusal> {
+        let question = self.question(request, call).await?;
+        let state = Arc::clone(&self.0);
+        if question.is_heavy() {
+            return offload(move || state.recommend(&question)).await;
+        }
+        state.recommend(&question)
+    }
+
+    /// Checks a request and reads what it needs of the profile store.
+    pub(super) async fn question(
+        &self,
+        mut request: v1::RecommendRequest,
+        call: Call,
+    ) -> Result<Question, Refusal> {
+        let now_us = crate::clock::now_us();
+        let mut check = Check::default();
+        wire::check_recommend(&mut check, &request);
+        let inline = match &mut request.subject {
+            Some(WireSubject::Profile(profile)) => {
+                let events = std::mem::take(&mut profile.events);
+                let most = refrain_taste::MAX_EVENTS_PER_APPEND;
+                if check.at_most("profile.events", events.len(), most) {
+                    Some(wire::events(&mut check, "profile.events", events, now_us))
+                } else {
+                    None
+                }
+            }
+            _ => None,
+        };
+        if let Some(events) = &inline {
+            for (at, event) in events.iter().enumerate() {
+                if let Err(invalid) = event.validate(at) {
+                    check.complain(format_args!("profile.{}", invalid.field), invalid.problem);
+                }
+            }
+        }
+        check.finish()?;
+        let listener = match (inline, &request.subject) {
+            (Some(events), _) => Listener::Inline(Profile::new(0, events, Vec::new())),
+            (None, Some(WireSubject::UserId(user))) => self.listener(user, &request, call).await?,
+            (None, _) => Listener::None,
+        };
+        Ok(Question {
+            request,
+            listener,
+            now_us,
+            call,
+        })
+    }
+
+    async fn listener(
+        &self,
+        user: &str,
+        request: &v1::RecommendRequest,
+        call: Call,
+    ) -> Result<Listener, Refusal> {
+        let revision = request
+            .consistency
+            .as_ref()
+            .map_or(0, |wants| wants.min_profile_revision);
+        let read = match revision {
+            0 => self.0.profiles.read(user).await,
+            _ => {
+                self.0
+                    .profiles
+                    .read_at_least(user, revision, call.deadline)
+                    .await
+            }
+        };
+        match read {
+            Ok(profile) => Ok(Listener::Stored(profile)),
+            // Without the listener's SERVE rules nothing of theirs may be shown, and what a demanded
+            // revision says cannot be kept: only who demands none gets an answer, and a general one.
+            Err(Refusal::Unavailable { .. } | Refusal::DataLoss { .. }) if revision == 0 => {
+                Ok(Listener::Unreadable)
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+}
+
+/// A checked request with all that it takes to answer it.
+pub(super) struct Question {
+    pub(super) request: v1::RecommendRequest,
+    listener: Listener,
+    now_us: i64,
+    call: Call,
+}
+
+enum Listener {
+    /// The request is not for one.
+    None,
+    /// As the profile store has them.
+    Stored(Arc<Profile>),
+    /// As the caller has them.
+    Inline(Profile),
+    /// The profile store could not say.
+    Unreadable,
+}
+
+impl Question {
+    /// Whether answering takes longer than a request should hold its thread.
+    fn is_heavy(&self) -> bool {
+        let events = match &self.listener {
+            Listener::Stored(profile) => profile.events.len(),
+            Listener::Inline(profile) => profile.events.len(),
+            Listener::None | Listener::Unreadable => 0,
+        };
+        events > MANY_EVENTS
+            || self
+                .request
+                .search
+                .as_ref()
+                .is_some_and(|search| search.exact)
+    }
+
+    /// The version that the request names.
+    pub(super) fn wanted(&self) -> Wanted<'_> {
+        wanted(self.request.index.as_ref())
+    }
+
+    /// Revision of the profile that was read from the store; 0 for none.
+    pub(super) fn revision(&self) -> u64 {
+        match &self.listener {
+            Listener::Stored(profile) => profile.revision,
+            Listener::None | Listener::Inline(_) | Listener::Unreadable => 0,
+        }
+    }
+
+    fn surface(&self) -> &str {
+        self.request
+            .ranking
+            .as_ref()
+            .map_or("", |ranking| &ranking.surface)
+    }
+}
+
+impl State {
+    fn recommend(&self, question: &Question) -> Result<v1::RecommendResponse, Refusal> {
+        let request = &question.request;
+        let choice = self.choose(question)?;
+        let wanted = match (question.wanted(), &choice.variant.label) {
+            (Wanted::Default, Some(label)) => Wanted::Label(label),
+            (wanted, _) => wanted,
+        };
+        let version = self.versions.select(wanted)?;
+        let (answer, degraded) = self.answer(question, &version, choice.variant)?;
+        Ok(v1::RecommendResponse {
+            results: wire::results(&version, &answer),
+            exposure_id: self.exposure_id(&request.request_id, &choice),
+            served_by: Some(v1::ServedBy {
+                variant: choice.variant.name.clone(),
+                experiment: choice.assignment.experiment.unwrap_or_default().to_owned(),
+                arm: choice.assignment.arm.unwrap_or_default().to_owned(),
+                ..self.served_by(&version, question.revision())
+            }),
+            profile: answer.profile.as_ref().map(wire::profile_use),
+            degraded,
+            search: Some(wire::search_stats(&answer.search)),
+            unresolved_seeds: answer.unresolved,
+            forced: choice.assignment.reason == Reason::Forced,
+        })
+    }
+
+    /// The variant that ranks: the one that the request names, else the listener's. A subject that is
+    /// no listener is not randomised, it gets what the surface gives to those in no experiment.
+    fn choose(&self, question: &Question) -> Result<Choice<'_>, Refusal> {
+        let ranking = question.request.ranking.as_ref();
+        let named = ranking
+            .map(|ranking| ranking.variant_override.as_str())
+            .filter(|name| !name.is_empty());
+        let surface = question.surface();
+        let choice = match (&question.request.subject, named) {
+            (Some(WireSubject::UserId(user)), _) => self.policy.choose(surface, user, named),
+            (_, Some(_)) => self.policy.choose(surface, "", named),
+            (_, None) => self.policy.unassigned(surface),
+        };
+        choice.map_err(|unknown| Refusal::NotFound {
+            kind: Resource::Variant,
+            name: unknown.name,
+        })
+    }
+
+    /// What a variant answers from a version, and why it is less than it could be.
+    pub(super) fn answer(
+        &self,
+        question: &Question,
+        version: &Version,
+        variant: &Variant,
+    ) -> Result<(Answer, Vec<i32>), Refusal> {
+        let request = &question.request;
+        for vector in vectors(&request.subject) {
+            check_model(vector, version)?;
+        }
+        let names = FilterNames::new(request.filter.as_ref());
+        let search = request.search.unwrap_or_default();
+        let nobody = Profile::default();
+        let ask = EngineRequest {
+            filter: names.filter(),
+            seen: wire::seen(request.seen_policy),
+            max_per_artist: request
+                .diversity
+                .and_then(|diversity| diversity.max_per_artist),
+            ef_search: search.ef_search.map(|ef_search| ef_search as usize),
+            exact: search.exact,
+            deadline: Some(search_deadline(question.call, &search)),
+            fallback: wire::fallback(request.fallback),
+            // Stands for who cannot be read: nothing is known, so what is popular answers.
+            ..EngineRequest::new(
+                Subject::Profile { profile: &nobody },
+                page_size(request.page_size),
+                question.now_us,
+            )
+        };
+        let weights = self.tastes.weights();
+        let mut answer = with_scratch(|scratch| match (&question.listener, &request.subject) {
+            (Listener::Stored(profile), Some(WireSubject::UserId(user))) => {
+                let now_us = question.now_us;
+                let solved = self
+                    .tastes
+                    .get_or_solve(version, user, profile, now_us, scratch)?;
+                let ask = EngineRequest {
+                    subject: Subject::Solved(&solved),
+                    ..ask
+                };
+                recommend(version, &ask, variant, weights, scratch)
+            }
+            (Listener::Inline(profile), _) => {
+                let ask = EngineRequest {
+                    subject: Subject::Profile { profile },
+                    ..ask
+                };
+                recommend(version, &ask, variant, weights, scratch)
+            }
+            (_, Some(WireSubject::Seeds(seeds))) => {
+                let (positive, negative) =
+                    (wire::seeds(&seeds.positive), wire::seeds(&seeds.negative));
+                let ask = EngineRequest {
+                    subject: Subject::Seeds {
+                        positive: &positive,
+                        negative: &negative,
+                    },
+                    missing_seeds: wire::missing_seeds(seeds.missing_seed_policy),
+                    ..ask
+                };
+                recommend(version, &ask, variant, weights, scratch)
+            }
+            (_, Some(WireSubject::Vector(vector))) => {
+                let ask = EngineRequest {
+                    subject: Subject::Vector(&vector.values),
+                    ..ask
+                };
+                recommend(version, &ask, variant, weights, scratch)
+            }
+            (Listener::Unreadable | Listener::None | Listener::Stored(_), _) => {
+                recommend(version, &ask, variant, weights, scratch)
+            }
+        })?;
+        let mut degraded = self.degraded(&answer);
+        if matches!(question.listener, Listener::Unreadable) {
+            answer.profile = None;
+            let reason = v1::DegradedReason::ProfileUnavailable;
+            self.metrics.degraded(reason);
+            degraded.push(reason.into());
+        }
+        self.produced(&answer)?;
+        Ok((answer, degraded))
+    }
+
+    fn similar(
+        &self,
+        request: &v1::SimilarRequest,
+        call: Call,
+    ) -> Result<v1::SimilarResponse, Refusal> {
+        use v1::similar_request::Query;
+        let mut check = Check::default();
+        check.optional_id("request_id", &request.request_id);
+        match &request.query {
+            None => check.complain("query", "is not set"),
+            Some(Query::ItemId(id)) => check.id("item_id", id),
+            Some(Query::Vector(_)) => {}
+        }
+        wire::check_filter(&mut check, request.filter.as_ref());
+        wire::check_search(&mut check, request.search.as_ref());
+        check.finish()?;
+
+        let version = self.versions.select(wanted(request.index.as_ref()))?;
+        let to = match &request.query {
+            Some(Query::Vector(vector)) => {
+                check_model(vector, &version)?;
+                SimilarTo::Vector(&vector.values)
+            }
+            Some(Query::ItemId(id)) => SimilarTo::Item(id),
+            None => SimilarTo::Item(""),
+        };
+        let names = FilterNames::new(request.filter.as_ref());
+        let search = request.search.unwrap_or_default();
+        let ask = Similar {
+            filter: names.filter(),
+            ef_search: search.ef_search.map(|ef_search| ef_search as usize),
+            exact: search.exact,
+            deadline: Some(search_deadline(call, &search)),
+            ..Similar::new(to, page_size(request.page_size))
+        };
+        let answer = with_scratch(|scratch| similar(&version, &ask, scratch))?;
+        self.produced(&answer)?;
+        Ok(v1::SimilarResponse {
+            results: wire::results(&version, &answer),
+            served_by: Some(self.served_by(&version, 0)),
+            degraded: self.degraded(&answer),
+            search: Some(wire::search_stats(&answer.search)),
+        })
+    }
+
+    /// Who answers, but for the variant.
+    pub(super) fn served_by(&self, version: &Version, profile_revision: u64) -> v1::ServedBy {
+        v1::ServedBy {
+            version: version.id().to_owned(),
+            model_version: version.id().to_owned(),
+            profile_revision,
+            config_digest: self.policy.digest().to_owned(),
+            ..v1::ServedBy::default()
+        }
+    }
+
+    /// The same request id and variant have the same exposure, so that a retry is not counted twice.
+    fn exposure_id(&self, request_id: &str, choice: &Choice<'_>) -> String {
+        let made;
+        let request_id = match request_id {
+            "" => {
+                made = self.names.next();
+                &made
+            }
+            given => given,
+        };
+        let experiment = choice.assignment.experiment.unwrap_or_default();
+        // Neither names of experiments nor of variants may hold a '|', so no two keys read alike.
+        let key = format!("X:{experiment}|{}|{request_id}", choice.variant.name);
+        format!("{:032x}", hash128(key.as_bytes()))
+    }
+
+    /// Counts what an answer spent, and why it is less than it could be.
+    fn degraded(&self, answer: &Answer) -> Vec<i32> {
+        self.metrics
+            .search_hops
+            .observe(f64::from(answer.search.hops));
+        self.metrics
+            .search_distances
+            .observe(f64::from(answer.search.distance_comps));
+        let reasons = answer.degraded.iter().map(|&reason| wire::degraded(reason));
+        reasons
+            .inspect(|&reason| self.metrics.degraded(reason))
+            .map(Into::into)
+            .collect()
+    }
+
+    /// An answer that time ended before there was anything in it is none.
+    fn produced(&self, answer: &Answer) -> Result<(), Refusal> {
+        if answer.search.truncated && answer.items.is_empty() {
+            return Err(Refusal::DeadlineExceeded);
+        }
+        Ok(())
+    }
+}
+
+/// Runs with the scratch memory of this thread.
+fn with_scratch<T>(run: impl FnOnce(&mut Scratch) -> T) -> T {
+    thread_local! {
+        static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
+    }
+    SCRATCH.with_borrow_mut(run)
+}
+
+/// The version that a selector names.
+pub(super) fn wanted(selector: Option<&v1::IndexSelector>) -> Wanted<'_> {
+    match selector.and_then(|selector| selector.target.as_ref()) {
+        None => Wanted::Default,
+        Some(Target::Label(label)) => Wanted::Label(label),
+        Some(Target::Version(version)) => Wanted::Version(version),
+    }
+}
+
+/// The vectors that a subject brings.
+fn vectors(subject: &Option<WireSubject>) -> impl Iterator<Item = &v1::Vector> {
+    let (own, seeds) = match subject {
+        Some(WireSubject::Vector(vector)) => (Some(vector), None),
+        Some(WireSubject::Seeds(seeds)) => (None, Some(seeds)),
+        Some(WireSubject::UserId(_) | WireSubject::Profile(_)) | None => (None, None),
+    };
+    let of_seeds = seeds
+        .into_iter()
+        .flat_map(|seeds| seeds.positive.iter().chain(&seeds.negative));
+    own.into_iter()
+        .chain(of_seeds.filter_map(|seed| match &seed.seed {
+            Some(v1::seed::Seed::Vector(vector)) => Some(vector),
+            Some(v1::seed::Seed::ItemId(_)) | None => None,
+        }))
+}
+
+/// A vector means something only in the embedding space that it came from.
+fn check_model(vector: &v1::Vector, version: &Version) -> Result<(), Refusal> {
+    if vector.model_version.is_empty() || vector.model_version == version.id() {
+        return Ok(());
+    }
+    Err(Refusal::Precondition {
+        reason: Precondition::ModelVersionMismatch,
+        subject: vector.model_version.clone(),
+        message: format!(
+            "the vector belongs to version {:?}, version {:?} answers",
+            vector.model_version,
+            version.id()
+        ),
+    })
+}
+
+/// When a search has to end: a share of the time that is left, or what the request allows.
+fn search_deadline(call: Call, search: &v1::SearchParams) -> Instant {
+    let now = Instant::now();
+    let share = call
+        .deadline
+        .saturating_duration_since(now)
+        .mul_f64(SEARCH_SHARE);
+    let budget = search.time_budget.as_ref().map(|budget| {
+        let seconds = u64::try_from(budget.seconds).unwrap_or(0);
+        Duration::from_secs(seconds)
+            + Duration::from_nanos(u64::try_from(budget.nanos).unwrap_or(0))
+    });
+    now + budget.map_or(share, |budget| budget.min(share))
+}
+
+fn page_size(asked: Option<u32>) -> usize {
+    asked.unwrap_or(DEFAULT_PAGE_SIZE) as usize
+}
+
+/// The lists of a filter, borrowed.
+#[derive(Default)]
+struct FilterNames<'a> {
+    exclude_items: Vec<&'a str>,
+    exclude_artists: Vec<&'a str>,
+    allow_items: Vec<&'a str>,
+    any_tags: Vec<&'a str>,
+    not_tags: Vec<&'a str>,
+}
+
+impl<'a> FilterNames<'a> {
+    fn new(filter: Option<&'a v1::Filter>) -> Self {
+        filter.map_or_else(Self::default, |filter| Self {
+            exclude_items: wire::names(&filter.exclude_item_ids),
+            exclude_artists: wire::names(&filter.exclude_artists),
+            allow_items: wire::names(&filter.allow_item_ids),
+            any_tags: wire::names(&filter.any_tags),
+            not_tags: wire::names(&filter.not_tags),
+        })
+    }
+
+    fn filter(&self) -> ItemFilter<'_> {
+        ItemFilter {
+            exclude_items: &self.exclude_items,
+            exclude_artists: &self.exclude_artists,
+            allow_items: &self.allow_items,
+            any_tags: &self.any_tags,
+            not_tags: &self.not_tags,
+        }
+    }
+}
