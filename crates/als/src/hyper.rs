@@ -43,8 +43,9 @@ pub struct Hyper {
     pub seed: u64,
 }
 
-/// Chosen on the validation parts of two Last.fm play-count logs and one log of check-ins, confidences
-/// [scaled](Hyper::scaled_to) to a mean of 1.
+/// A compromise, by a coarse search over some twenty settings: Recall@20 and NDCG@20 on random hold-outs
+/// of two Last.fm play-count logs and on the validation part of a log of check-ins, confidences
+/// [scaled](Hyper::scaled_to) to a mean of 1. Each log alone has a better setting.
 impl Default for Hyper {
     fn default() -> Self {
         Self {
