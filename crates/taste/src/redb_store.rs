@@ -9,6 +9,8 @@
 //! acknowledgement, removes the user, claimed or filled. A profile read before the commit thus finds
 //! its claim gone and stays out of the cache, and one claimed later is read after the commit.
 
+#[cfg(test)]
+mod faults;
 mod import;
 mod open;
 mod tables;

@@ -11,13 +11,11 @@
 mod forbid;
 mod ruling;
 
-use std::collections::HashMap;
-
 use crate::event::{Event, EventKind};
 use crate::profile::Profile;
 use crate::weights::Weights;
 use refrain_als::MAX_STRENGTH;
-use ruling::Rulings;
+use ruling::{ByText, Rulings};
 
 /// What a version knows about items. Ordinals are dense, below [`items`](Self::items).
 pub trait Catalogue {
@@ -180,7 +178,7 @@ fn decide_in(
 /// An unlike that rules keep to a share `k` leaves `1 - k` of the likes before it: none of them when
 /// no rule touches it, all of them when it is excluded, as if it had never been.
 fn cancel_likes(order: &[usize], events: &[Event], decisions: &mut [EventDecision]) {
-    let mut left: HashMap<&str, f64> = HashMap::new();
+    let mut left: ByText<'_, f64> = ByText::default();
     for moment in order
         .chunk_by(|&a, &b| events[a].time_us == events[b].time_us)
         .rev()

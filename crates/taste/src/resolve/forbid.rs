@@ -1,8 +1,6 @@
 //! SERVE: the set of items that rules forbid to show.
 
-use std::collections::{HashMap, HashSet};
-
-use super::ruling::{Age, Rulings, newest};
+use super::ruling::{Age, ByText, Rulings, newest};
 use super::{Catalogue, EventDecision};
 use crate::event::Event;
 use crate::profile::Profile;
@@ -29,8 +27,8 @@ pub(super) fn forbidden(
         // leaves anything at all is taken at its word: excluded.
         let rule = &rules[rulings.rule(age)];
         match rule.action {
-            Action::Exclude if rule.keeps() < 1.0 => set.insert(ordinal),
-            Action::Exclude | Action::Include => set.remove(ordinal),
+            Action::Exclude => set.write(ordinal, rule.keeps() < 1.0),
+            Action::Include => set.write(ordinal, false),
         }
     };
     let of_events = |age_of: &dyn Fn(&Event) -> Option<Age>| {
@@ -76,78 +74,76 @@ pub(super) fn forbidden(
     set.into_sorted()
 }
 
-fn oldest_first<'a>(ages: &HashMap<&'a str, Age>) -> Vec<(&'a str, Age)> {
+fn oldest_first<'a>(ages: &ByText<'a, Age>) -> Vec<(&'a str, Age)> {
     let mut values: Vec<_> = ages.iter().map(|(&value, &age)| (value, age)).collect();
     values.sort_unstable_by_key(|&(_, age)| age);
     values
 }
 
-/// A set of ordinals: hashed while small, a bitmap once that is smaller and faster.
+/// A set of ordinals that is written often and read once, at the end.
 enum OrdinalSet {
-    Sparse {
-        set: HashSet<u32>,
+    /// Few writes: kept in order, the last one for an ordinal counts.
+    Log {
+        writes: Vec<(u32, bool)>,
         most: usize,
         items: u32,
     },
-    Dense {
-        words: Vec<u64>,
-    },
+    /// Many: a bit an item.
+    Bitmap { words: Vec<u64> },
 }
 
 impl OrdinalSet {
     fn new(items: u32) -> Self {
-        // A hashed ordinal takes some 8 bytes: past a 64th of the items the bitmap is smaller.
-        let most = (items / 64).max(64) as usize;
-        Self::Sparse {
-            set: HashSet::new(),
+        // Sorting n writes and clearing and reading the bits of 1,024 n items take about as long.
+        let most = (items / 1_024).max(64) as usize;
+        Self::Log {
+            writes: Vec::new(),
             most,
             items,
         }
     }
 
-    fn insert(&mut self, ordinal: u32) {
+    fn write(&mut self, ordinal: u32, member: bool) {
         match self {
-            Self::Sparse { set, most, items } => {
-                set.insert(ordinal);
-                if set.len() > *most {
-                    let mut words = vec![0; (*items as usize).div_ceil(64)];
-                    for &ordinal in &*set {
-                        write_bit(&mut words, ordinal, true);
-                    }
-                    *self = Self::Dense { words };
+            Self::Bitmap { words } => write_bit(words, ordinal, member),
+            Self::Log { writes, most, .. } if writes.len() < *most => {
+                writes.push((ordinal, member));
+            }
+            Self::Log { writes, items, .. } => {
+                let mut words = vec![0; (*items as usize).div_ceil(64)];
+                for &(ordinal, member) in &*writes {
+                    write_bit(&mut words, ordinal, member);
                 }
+                write_bit(&mut words, ordinal, member);
+                *self = Self::Bitmap { words };
             }
-            Self::Dense { words } => write_bit(words, ordinal, true),
-        }
-    }
-
-    fn remove(&mut self, ordinal: u32) {
-        match self {
-            Self::Sparse { set, .. } => {
-                set.remove(&ordinal);
-            }
-            Self::Dense { words } => write_bit(words, ordinal, false),
         }
     }
 
     fn into_sorted(self) -> Vec<u32> {
+        let mut ordinals = Vec::new();
         match self {
-            Self::Sparse { set, .. } => {
-                let mut ordinals: Vec<u32> = set.into_iter().collect();
-                ordinals.sort_unstable();
-                ordinals
+            Self::Log { mut writes, .. } => {
+                // Stable: the writes of one ordinal stay in order.
+                writes.sort_by_key(|&(ordinal, _)| ordinal);
+                let last = writes
+                    .chunk_by(|a, b| a.0 == b.0)
+                    .filter_map(|same| same.last());
+                ordinals.extend(
+                    last.filter(|&&(_, member)| member)
+                        .map(|&(ordinal, _)| ordinal),
+                );
             }
-            Self::Dense { words } => {
-                let mut ordinals = Vec::new();
+            Self::Bitmap { words } => {
                 for (base, mut word) in (0u32..).step_by(64).zip(words) {
                     while word != 0 {
                         ordinals.push(base + word.trailing_zeros());
                         word &= word - 1;
                     }
                 }
-                ordinals
             }
         }
+        ordinals
     }
 }
 

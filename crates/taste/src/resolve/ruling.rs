@@ -3,6 +3,8 @@
 
 use std::collections::{BinaryHeap, HashMap};
 
+use foldhash::fast::RandomState;
+
 use super::Catalogue;
 use crate::event::Event;
 use crate::rule::{Rule, Scope};
@@ -10,15 +12,19 @@ use crate::rule::{Rule, Scope};
 /// Seniority of a rule: larger is newer.
 pub(super) type Age = usize;
 
+/// Hashed with a seed of this process: texts come from callers, who must not be able to make them
+/// collide, and short ones cost a fraction of what they do with the hasher of the standard library.
+pub(super) type ByText<'a, V> = HashMap<&'a str, V, RandomState>;
+
 /// The winning rule for every scope value that some rule names.
 pub(super) struct Rulings<'a> {
     /// Positions in the profile, oldest rule first: what an [`Age`] points into.
     by_age: Vec<usize>,
-    pub(super) items: HashMap<&'a str, Age>,
-    pub(super) contexts: HashMap<&'a str, Age>,
-    pub(super) sessions: HashMap<&'a str, Age>,
-    pub(super) artists: HashMap<&'a str, Age>,
-    pub(super) tags: HashMap<&'a str, Age>,
+    pub(super) items: ByText<'a, Age>,
+    pub(super) contexts: ByText<'a, Age>,
+    pub(super) sessions: ByText<'a, Age>,
+    pub(super) artists: ByText<'a, Age>,
+    pub(super) tags: ByText<'a, Age>,
     pub(super) windows: Windows,
 }
 
@@ -29,16 +35,23 @@ impl<'a> Rulings<'a> {
         let mut by_age: Vec<usize> = (0..rules.len()).filter(|&at| counts(&rules[at])).collect();
         by_age.sort_by(|&a, &b| rules[a].age_key().cmp(&rules[b].age_key()));
 
+        // Room for all of a kind at once: growing a table hashes everything in it again.
+        let mut counts = [0; 6];
+        for &at in &by_age {
+            counts[usize::from(rules[at].scope.specificity())] += 1;
+        }
+        let [windows, tags, artists, sessions, contexts, items] = counts;
+        let room = |count| ByText::with_capacity_and_hasher(count, RandomState::default());
         let mut rulings = Self {
             by_age: Vec::new(),
-            items: HashMap::new(),
-            contexts: HashMap::new(),
-            sessions: HashMap::new(),
-            artists: HashMap::new(),
-            tags: HashMap::new(),
+            items: room(items),
+            contexts: room(contexts),
+            sessions: room(sessions),
+            artists: room(artists),
+            tags: room(tags),
             windows: Windows::default(),
         };
-        let mut spans = Vec::new();
+        let mut spans = Vec::with_capacity(windows);
         // Oldest first, so that among rules of one value the newest stays.
         for (age, &at) in by_age.iter().enumerate() {
             let (values, value) = match &rules[at].scope {
@@ -109,7 +122,7 @@ impl<'a> Rulings<'a> {
 }
 
 /// Age of the newest rule for a value.
-pub(super) fn newest(ages: &HashMap<&str, Age>, value: Option<&str>) -> Option<Age> {
+pub(super) fn newest(ages: &ByText<'_, Age>, value: Option<&str>) -> Option<Age> {
     if ages.is_empty() {
         return None;
     }

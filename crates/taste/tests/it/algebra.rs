@@ -203,11 +203,12 @@ impl Oracle<'_> {
                 }
             }
         }
-        taste.evidence = sums
-            .into_iter()
-            .map(|(item, sum)| (item, sum as f32))
-            .filter(|e| e.1 != 0.0)
-            .collect();
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "rounding to f32 is the definition"
+        )]
+        let rounded = sums.into_iter().map(|(item, sum)| (item, sum as f32));
+        taste.evidence = rounded.filter(|&(_, strength)| strength != 0.0).collect();
         let known = events
             .iter()
             .filter_map(|event| self.catalogue.ordinal(&event.item));

@@ -118,7 +118,8 @@ fn an_unlike_takes_back_the_likes_before_it_unless_it_is_excluded() {
         event("e3", 3, EventKind::Like, "i1", ""),
         event("e4", 3, EventKind::Like, "i2", ""),
     ];
-    let like = Weights::default().of(EventKind::Like) as f32;
+    let like = 5.0;
+    assert_eq!(Weights::default().of(EventKind::Like), 5.0);
     assert_eq!(taste(&events, &[]).evidence, [(1, like), (2, like)]);
     let rules = [rule("r", context("party"), Action::Exclude, Effect::Learn)];
     assert_eq!(
