@@ -22,7 +22,8 @@ pub struct Experiments {
 
 impl Experiments {
     /// Checks and compiles a configuration. `known_variants` are the names of the ranking variants
-    /// that arms and surfaces may refer to. O(layers + experiments), 10,000 hashes each.
+    /// that arms and surfaces may refer to. O(layers + experiments), at most 10,000 hashes
+    /// each.
     ///
     /// # Errors
     /// The first thing that is wrong, with its place in the file.
