@@ -23,7 +23,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 /// `ErrorInfo.domain` of every error.
-const DOMAIN: &str = "refrain";
+pub(crate) const DOMAIN: &str = "refrain";
 
 /// A request that is not answered.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! What surrounds every handler, outermost first:
 //!
 //! 1. *observe* tells the method from the path and counts the request, its code and its time;
-//! 2. *rescue* turns a panic into INTERNAL for that request alone;
+//! 2. *rescue* turns a panic into INTERNAL for that request alone, and gives details to a status that
+//!    tonic made without;
 //! 3. *deadline* reads `grpc-timeout`, refuses what is too long, and answers DEADLINE_EXCEEDED when
 //!    time is up;
 //! 4. *shed* refuses with UNAVAILABLE and RetryInfo what is more than the server can have in flight
@@ -9,6 +10,7 @@
 //!
 //! Health and reflection pass the last two: see [`Method::is_bounded`].
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -21,12 +23,13 @@ use std::time::{Duration, Instant};
 use http::HeaderMap;
 use tonic::body::Body;
 use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
 use tower::{Layer, Service, ServiceBuilder};
 
 use crate::limits::Limits;
 use crate::method::Method;
-use crate::metrics::Metrics;
-use crate::refusal::{Refusal, Unavailable};
+use crate::metrics::{Metrics, code_name};
+use crate::refusal::{DOMAIN, Refusal, Unavailable};
 
 /// A request on its way to a handler.
 pub(crate) type Request = http::Request<Body>;
@@ -235,6 +238,7 @@ impl<F: Future<Output = Result<Response, Infallible>> + Unpin> Future for Rescue
             Some(inner) => catch(|| Pin::new(inner).poll(cx)),
             None => Err(Panicked),
         };
+        let outcome = outcome.map(|poll| poll.map_ok(|answer| detailed(answer, self.method)));
         outcome.unwrap_or_else(|Panicked| {
             self.shared.metrics.panics.inc();
             tracing::error!(
@@ -248,6 +252,29 @@ impl<F: Future<Output = Result<Response, Infallible>> + Unpin> Future for Rescue
             Poll::Ready(Ok(refuse(Refusal::Internal { message })))
         })
     }
+}
+
+/// Adds what the error table promises to a status that came from below the handlers: a message that is
+/// too long or does not decode is the caller's mistake, whatever code the transport has for it.
+fn detailed(response: Response, method: Method) -> Response {
+    let headers = response.headers();
+    if !headers.contains_key(Status::GRPC_STATUS) || headers.contains_key("grpc-status-details-bin")
+    {
+        return response;
+    }
+    let Some(status) = Status::from_header_map(headers) else {
+        return response;
+    };
+    let status = match status.code() {
+        Code::OutOfRange | Code::Internal if method.is_bounded() => {
+            Refusal::field("request", status.message()).into()
+        }
+        code => {
+            let details = ErrorDetails::with_error_info(code_name(code), DOMAIN, HashMap::new());
+            Status::with_error_details(code, status.message(), details)
+        }
+    };
+    status.into_http()
 }
 
 /// A panic, already told by the panic hook.

@@ -104,19 +104,20 @@ impl Check {
     }
 }
 
-/// A wire enum: its value, or a complaint that names the number.
-pub(crate) fn known<E: TryFrom<i32> + Default>(
+/// The value of a wire enum; `None`, after a complaint that names the number, for an unknown one.
+pub(crate) fn known<E: TryFrom<i32>>(
     check: &mut Check,
     field: impl Display,
     value: i32,
-) -> E {
-    E::try_from(value).unwrap_or_else(|_| {
+) -> Option<E> {
+    let known = E::try_from(value).ok();
+    if known.is_none() {
         check.complain(
             field,
             format_args!("is {value}, which this server does not know"),
         );
-        E::default()
-    })
+    }
+    known
 }
 
 /// Microseconds since 1970 as a wire timestamp.

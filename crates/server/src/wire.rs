@@ -33,17 +33,18 @@ pub(crate) fn events(
 
 fn event(check: &mut Check, path: &str, at: usize, event: v1::Event, now_us: i64) -> Event {
     let kind = match known(check, format_args!("{path}[{at}].kind"), event.kind) {
-        v1::EventKind::Unspecified => {
+        Some(v1::EventKind::Unspecified) => {
             check.complain(format_args!("{path}[{at}].kind"), "is not set");
             EventKind::Play
         }
-        v1::EventKind::Play => EventKind::Play,
-        v1::EventKind::Complete => EventKind::Complete,
-        v1::EventKind::Skip => EventKind::Skip,
-        v1::EventKind::Like => EventKind::Like,
-        v1::EventKind::Unlike => EventKind::Unlike,
-        v1::EventKind::Save => EventKind::Save,
-        v1::EventKind::Hide => EventKind::Hide,
+        // Of an unknown kind nothing is taken: the check refuses the request.
+        Some(v1::EventKind::Play) | None => EventKind::Play,
+        Some(v1::EventKind::Complete) => EventKind::Complete,
+        Some(v1::EventKind::Skip) => EventKind::Skip,
+        Some(v1::EventKind::Like) => EventKind::Like,
+        Some(v1::EventKind::Unlike) => EventKind::Unlike,
+        Some(v1::EventKind::Save) => EventKind::Save,
+        Some(v1::EventKind::Hide) => EventKind::Hide,
     };
     let time_us = event.event_time.map_or(now_us, |time| {
         check.time(format_args!("{path}[{at}].event_time"), &time)
@@ -117,13 +118,15 @@ pub(crate) fn rule(
         return None;
     };
     let effect = match known(check, "exclusion.effect", exclusion.effect) {
-        v1::ExclusionEffect::Unspecified | v1::ExclusionEffect::Learn => Effect::Learn,
-        v1::ExclusionEffect::Serve => Effect::Serve,
-        v1::ExclusionEffect::Both => Effect::Both,
+        Some(v1::ExclusionEffect::Unspecified | v1::ExclusionEffect::Learn) | None => Effect::Learn,
+        Some(v1::ExclusionEffect::Serve) => Effect::Serve,
+        Some(v1::ExclusionEffect::Both) => Effect::Both,
     };
     let action = match known(check, "exclusion.action", exclusion.action) {
-        v1::ExclusionAction::Unspecified | v1::ExclusionAction::Exclude => Action::Exclude,
-        v1::ExclusionAction::Include => Action::Include,
+        Some(v1::ExclusionAction::Unspecified | v1::ExclusionAction::Exclude) | None => {
+            Action::Exclude
+        }
+        Some(v1::ExclusionAction::Include) => Action::Include,
     };
     let expire_time_us = exclusion
         .expire_time
