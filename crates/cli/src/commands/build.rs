@@ -1,0 +1,173 @@
+//! `refrain build`: from a model, or vectors from elsewhere, to a sealed bundle.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use refrain_builder::build::{self, BuildOptions, Source, VectorSet};
+use refrain_builder::model::Model;
+use refrain_bundle::Manifest;
+use refrain_kernels::Metric;
+use serde_json::json;
+
+use super::train;
+use crate::failure::{Exit, Failure};
+use crate::output::{self, Column, Output, Progress};
+
+/// Build an index and seal it as a bundle
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  refrain build --model model/ --out bundle/
+  refrain build --vectors embeddings.npy --ids ids.txt --metric cosine --out bundle/
+  refrain build --model model/ --m 24 --ef-construction 400 --out bundle/
+
+The same input, options and SOURCE_DATE_EPOCH give the same bytes, whatever the number of threads.")]
+pub(crate) struct Args {
+    /// Model that `refrain train` made
+    #[arg(long, value_name = "MODEL", required_unless_present = "vectors",
+          conflicts_with_all = ["vectors", "ids"])]
+    model: Option<PathBuf>,
+    /// Vectors: .npy or .fvecs
+    #[arg(long, value_name = "FILE")]
+    vectors: Option<PathBuf>,
+    /// Ids of the vectors, one a line [default: 0, 1, 2, …]
+    #[arg(long, value_name = "FILE")]
+    ids: Option<PathBuf>,
+    /// Directory for the bundle; must not exist
+    #[arg(long, value_name = "BUNDLE")]
+    out: PathBuf,
+    /// What makes two vectors close: ip, cosine or l2
+    #[arg(long, value_name = "METRIC", default_value = "ip")]
+    metric: Metric,
+    /// Links of a node
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    m: usize,
+    /// Pool size while building
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    ef_construction: usize,
+    /// Threads; the result is the same with any number [default: one a core]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Seed of the graph and of the sample of queries
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    seed: u64,
+    /// Version that this one succeeds
+    #[arg(long, value_name = "VERSION")]
+    parent: Option<String>,
+}
+
+/// Runs `refrain build`.
+pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
+    let started = Instant::now();
+    train::refuse_existing(&args.out)?;
+    let options = BuildOptions {
+        metric: args.metric,
+        m: args.m,
+        ef_construction: args.ef_construction,
+        threads: train::threads(args.threads),
+        seed: args.seed,
+        parent: args.parent.clone(),
+        command: train::command_line(),
+        ..BuildOptions::new(build::create_time()?)
+    };
+    let manifest = match (&args.model, &args.vectors) {
+        (Some(model), _) => {
+            let model = Model::load(model).map_err(|error| {
+                let what = Failure::new(format!("cannot load the model {}", model.display()))
+                    .next("give a directory that `refrain train` made");
+                anyhow::Error::new(error).context(what)
+            })?;
+            seal(Source::Model(&model), &args.out, &options, output)?
+        }
+        (None, Some(vectors)) => {
+            let set = VectorSet::read(vectors, args.ids.as_deref()).map_err(|error| {
+                anyhow::Error::new(error).context(Failure::new("cannot read the vectors"))
+            })?;
+            seal(Source::Vectors(&set), &args.out, &options, output)?
+        }
+        (None, None) => {
+            return Err(Failure::usage("built from what?").next("--model or --vectors").error());
+        }
+    };
+    let took = started.elapsed();
+    let document = json!({
+        "bundle": args.out,
+        "version": manifest.version,
+        "items": manifest.items,
+        "dim": manifest.dim,
+        "metric": manifest.metric,
+        "bytes": size(&manifest),
+        "index": manifest.index,
+        "manifest": manifest,
+        "seconds": took.as_secs_f64(),
+    });
+    output.result(&document, |output| {
+        print_index(&manifest, output);
+        output.line(format_args!(
+            "{} in {}: {}, in {}",
+            manifest.version,
+            args.out.display(),
+            output::bytes(size(&manifest)),
+            output::duration(took)
+        ));
+        output.line(format_args!(
+            "next: refrain publish {} --store URL",
+            args.out.display()
+        ));
+    });
+    Ok(Exit::Done)
+}
+
+/// Builds with a progress bar.
+pub(crate) fn seal(
+    source: Source<'_>,
+    out: &Path,
+    options: &BuildOptions,
+    output: &Output,
+) -> anyhow::Result<Manifest> {
+    struct Bar(Progress);
+    impl refrain_index::Progress for Bar {
+        fn advance(&self, done: u64, total: u64) {
+            self.0.set(done, total);
+        }
+    }
+    let bar = Bar(output.progress("link items"));
+    build::build(source, out, options, &bar)
+        .map_err(|error| anyhow::Error::new(error).context(Failure::new("cannot build")))
+}
+
+/// Prints what was built, and how much of the exact answer it finds.
+pub(crate) fn print_index(manifest: &Manifest, output: &Output) {
+    output.line(format_args!(
+        "{} x {} by {}, m {}, ef_construction {}",
+        output::count(manifest.items),
+        manifest.dim,
+        manifest.metric,
+        manifest.index.m,
+        manifest.index.ef_construction
+    ));
+    if manifest.index.calibration.is_empty() {
+        return;
+    }
+    let mut table =
+        output::table(&[Column::Number("ef_search"), Column::Number("recall@10"), Column::Text("")]);
+    for point in &manifest.index.calibration {
+        let chosen = point.ef_search == manifest.index.ef_search;
+        table.add_row([
+            point.ef_search.to_string(),
+            format!("{:.4}", point.recall),
+            if chosen { "chosen".to_owned() } else { String::new() },
+        ]);
+    }
+    output.table(&table);
+    if let Some(recall) = manifest.index.recall_at_10 {
+        output.line(format_args!(
+            "recall@10 {recall:.4} against exact search, on queries that did not choose ef_search"
+        ));
+    }
+}
+
+/// Bytes of all files.
+pub(crate) fn size(manifest: &Manifest) -> u64 {
+    manifest.files.values().map(|file| file.bytes).sum()
+}

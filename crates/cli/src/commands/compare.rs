@@ -1,0 +1,155 @@
+//! `refrain compare`: one request under several ranking variants, side by side.
+
+use std::time::{Duration, Instant};
+
+use refrain::v1 as pb;
+use refrain::v1::experiment_service_client::ExperimentServiceClient;
+
+use super::recommend::{self, AnswerArgs, SubjectArgs};
+use crate::client::{Client, Connection};
+use crate::failure::Exit;
+use crate::output::{self, Column, Output};
+use crate::wire;
+
+/// The same request under several ranking variants, side by side
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  refrain compare alice
+  refrain compare alice --variants plain,balanced -k 10
+  refrain compare --seed track-17 --json
+
+Environment: REFRAIN_ADDR")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    subject: SubjectArgs,
+    /// The variants, 1 to 16, separated by commas [default: all that the server declares]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    variants: Vec<String>,
+    #[command(flatten)]
+    answer: AnswerArgs,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Runs `refrain compare`.
+pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
+    let request = pb::CompareVariantsRequest {
+        request: Some(recommend::request(&args.subject, &args.answer, None)),
+        variants: args.variants.clone(),
+    };
+    let (answer, took) = args.connection.run(async |client: Client| {
+        let started = Instant::now();
+        let mut service = ExperimentServiceClient::new(client.channel.clone());
+        let answer = service.compare_variants(client.request(request)).await;
+        Ok((client.answer("compare", answer)?, started.elapsed()))
+    })?;
+    output.result(&wire::comparison(&answer), |output| {
+        print(&answer, output);
+        let by = answer.served_by.clone().unwrap_or_default();
+        output.line(format_args!(
+            "{} variants for {} from {} in {}",
+            answer.variants.len(),
+            args.subject.describe(),
+            by.version,
+            output::duration(took)
+        ));
+    });
+    Ok(Exit::Done)
+}
+
+/// Prints the lists side by side, each item with how far it moved from the first variant's list,
+/// and below how much the lists have in common.
+pub(crate) fn print(answer: &pb::CompareVariantsResponse, output: &Output) {
+    let Some(first) = answer.variants.first() else { return };
+    let mut lists = comfy_lists(&answer.variants);
+    let longest = answer.variants.iter().map(|variant| variant.results.len()).max().unwrap_or(0);
+    for at in 0..longest {
+        let mut row = vec![(at + 1).to_string()];
+        for variant in &answer.variants {
+            row.push(variant.results.get(at).map_or_else(String::new, |result| {
+                let name = output::clip(name(result), 36);
+                match moved(&first.results, at, &result.item_id) {
+                    Move::Same => name,
+                    Move::New => format!("+ {name}"),
+                    Move::Up(by) => format!("↑{by} {name}"),
+                    Move::Down(by) => format!("↓{by} {name}"),
+                }
+            }));
+        }
+        lists.add_row(row);
+    }
+    output.table(&lists);
+
+    let mut facts = output::table(&[
+        Column::Text("variant"),
+        Column::Number("items"),
+        Column::Number("shared with first"),
+        Column::Number("rank-biased overlap"),
+        Column::Number("artists"),
+        Column::Number("time"),
+    ]);
+    for variant in &answer.variants {
+        facts.add_row([
+            variant.variant.clone(),
+            variant.results.len().to_string(),
+            format!("{:.0} %", variant.overlap * 100.0),
+            format!("{:.3}", variant.rank_biased_overlap),
+            variant.distinct_artists.to_string(),
+            output::duration(Duration::from_micros(variant.elapsed_us)),
+        ]);
+    }
+    output.table(&facts);
+}
+
+/// A table with a column for each variant.
+fn comfy_lists(variants: &[pb::VariantResult]) -> comfy_table::Table {
+    let mut table = output::table(&[Column::Number("#")]);
+    let names = variants.iter().map(|variant| output::clip(&variant.variant, 36));
+    table.set_header(std::iter::once("#".to_owned()).chain(names));
+    table
+}
+
+/// What people know an item by.
+pub(crate) fn name(result: &pb::Result) -> &str {
+    if result.title.is_empty() { &result.item_id } else { &result.title }
+}
+
+/// Where an item is, compared with another list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Move {
+    /// At the same place.
+    Same,
+    /// Not in the other list.
+    New,
+    /// So many places nearer to the top.
+    Up(usize),
+    /// So many places further down.
+    Down(usize),
+}
+
+/// How far `item`, now at `at`, moved from its place in `before`.
+pub(crate) fn moved(before: &[pb::Result], at: usize, item: &str) -> Move {
+    match before.iter().position(|result| result.item_id == item) {
+        None => Move::New,
+        Some(was) if was == at => Move::Same,
+        Some(was) if was > at => Move::Up(was - at),
+        Some(was) => Move::Down(at - was),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moves_are_read_from_the_place_before() {
+        let before: Vec<pb::Result> = ["a", "b", "c"]
+            .map(|id| pb::Result { item_id: id.to_owned(), ..Default::default() })
+            .into();
+        assert_eq!(moved(&before, 0, "a"), Move::Same);
+        assert_eq!(moved(&before, 0, "c"), Move::Up(2));
+        assert_eq!(moved(&before, 2, "b"), Move::Down(1));
+        assert_eq!(moved(&before, 1, "x"), Move::New);
+    }
+}

@@ -1,0 +1,137 @@
+//! Flags that say how files of listens and items are read, and reading them with a progress bar.
+
+use std::path::PathBuf;
+
+use refrain_builder::ingest::{self, Delimiter, Exclusions, IngestError, Items, Log, ReadOptions, ReadReport};
+
+use crate::failure::Failure;
+use crate::output::{self, Output};
+
+/// How files are read; everything is recognised by itself unless told.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Reading files")]
+pub(crate) struct ReadArgs {
+    /// Read this field from that column: a name, a position from 1, or none; repeat
+    #[arg(long = "map", value_name = "FIELD=COLUMN")]
+    map: Vec<String>,
+    /// The same, delimiter and more from a TOML file
+    #[arg(long, value_name = "FILE")]
+    map_file: Option<PathBuf>,
+    /// What separates columns: tab, comma, semicolon, bar or space [default: recognised]
+    #[arg(long, value_name = "WORD")]
+    delimiter: Option<Delimiter>,
+    /// Whether the first line names the columns [default: recognised]
+    #[arg(long, value_name = "BOOL")]
+    header: Option<bool>,
+    /// How many rows may be unreadable, over all files [default: 0]
+    #[arg(long, value_name = "N")]
+    max_bad_rows: Option<u64>,
+}
+
+impl ReadArgs {
+    /// The options: the file of a mapping first, then the flags.
+    pub(crate) fn options(&self) -> anyhow::Result<ReadOptions> {
+        let mut options = match &self.map_file {
+            Some(path) => ReadOptions::from_toml(path)?,
+            None => ReadOptions::default(),
+        };
+        for argument in &self.map {
+            options.map_column(argument).map_err(|error| {
+                anyhow::Error::new(error).context(Failure::usage(format!("--map {argument}")))
+            })?;
+        }
+        options.delimiter = self.delimiter.or(options.delimiter);
+        options.header = self.header.or(options.header);
+        options.max_bad_rows = self.max_bad_rows.unwrap_or(options.max_bad_rows);
+        Ok(options)
+    }
+}
+
+/// Reads listens.
+pub(crate) fn listens(
+    paths: &[PathBuf],
+    options: &ReadOptions,
+    output: &Output,
+) -> anyhow::Result<Log> {
+    let log = {
+        let progress = output.progress("read listens");
+        ingest::read_listens(paths, options, &|done, total| progress.set(done, total))
+            .map_err(|error| failure("cannot read the listens", error))?
+    };
+    tell(&log.report, output);
+    Ok(log)
+}
+
+/// Reads what is known of items.
+pub(crate) fn items(
+    paths: &[PathBuf],
+    options: &ReadOptions,
+    output: &Output,
+) -> anyhow::Result<Items> {
+    if paths.is_empty() {
+        return Ok(Items::default());
+    }
+    let (items, report) = {
+        let progress = output.progress("read items");
+        ingest::read_items(paths, options, &|done, total| progress.set(done, total))
+            .map_err(|error| failure("cannot read the items", error))?
+    };
+    tell(&report, output);
+    Ok(items)
+}
+
+/// Reads what listeners excluded.
+pub(crate) fn exclusions(
+    paths: &[PathBuf],
+    options: &ReadOptions,
+    output: &Output,
+) -> anyhow::Result<Exclusions> {
+    let (exclusions, report) = {
+        let progress = output.progress("read exclusions");
+        ingest::read_exclusions(paths, options, &|done, total| progress.set(done, total))
+            .map_err(|error| failure("cannot read the exclusions", error))?
+    };
+    tell(&report, output);
+    Ok(exclusions)
+}
+
+/// Tells what the files turned out to be, and which rows were bad.
+fn tell(report: &ReadReport, output: &Output) {
+    for file in &report.files {
+        let columns: Vec<String> = file
+            .columns
+            .iter()
+            .map(|(field, column)| format!("{field} from {}", output::clip(column, 40)))
+            .collect();
+        output.line(format_args!(
+            "read {}: {} rows, {}, {}",
+            file.path.display(),
+            output::count(file.rows),
+            file.format,
+            columns.join(", ")
+        ));
+    }
+    if report.zero_counts > 0 {
+        output.line(format_args!(
+            "{} rows with a count of 0 are no listens",
+            output::count(report.zero_counts)
+        ));
+    }
+    if report.bad_rows > 0 {
+        output.note(format_args!("{} bad rows left out:", output::count(report.bad_rows)));
+        for row in &report.first_bad {
+            output.note(format_args!("  {}", output::clip(&row.to_string(), 200)));
+        }
+    }
+}
+
+fn failure(what: &str, error: IngestError) -> anyhow::Error {
+    let next = match &error {
+        IngestError::Open { .. } => "check the path",
+        IngestError::Truncated { .. } | IngestError::Corrupt { .. } => "fetch the file again",
+        _ => {
+            "--map FIELD=COLUMN names columns, --max-bad-rows N tolerates bad rows, --help says more"
+        }
+    };
+    anyhow::Error::new(error).context(Failure::new(what).next(next))
+}

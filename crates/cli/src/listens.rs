@@ -1,0 +1,118 @@
+//! A listening log by listener, and its rows as events of the wire.
+
+use refrain::v1 as pb;
+use refrain_builder::ingest::{Listen, Log};
+
+use crate::wire;
+
+/// The rows of a log, listener by listener, each in the order of the log.
+#[derive(Debug)]
+pub(crate) struct ByUser {
+    /// Where each user's rows begin in `rows`, and the end.
+    starts: Vec<usize>,
+    rows: Vec<u32>,
+}
+
+impl ByUser {
+    /// Sorts the rows of a log by user. O(rows + users).
+    pub(crate) fn new(log: &Log) -> Self {
+        let mut starts = vec![0_usize; log.users.len() + 1];
+        for &user in &log.user {
+            starts[user as usize + 1] += 1;
+        }
+        for user in 1..starts.len() {
+            starts[user] += starts[user - 1];
+        }
+        let mut next = starts.clone();
+        let mut rows = vec![0_u32; log.len()];
+        for (row, &user) in (0_u32..).zip(&log.user) {
+            let at = &mut next[user as usize];
+            rows[*at] = row;
+            *at += 1;
+        }
+        Self { starts, rows }
+    }
+
+    /// The rows of a user.
+    pub(crate) fn rows(&self, user: u32) -> &[u32] {
+        let user = user as usize;
+        match (self.starts.get(user), self.starts.get(user + 1)) {
+            (Some(&from), Some(&to)) => self.rows.get(from..to).unwrap_or_default(),
+            _ => &[],
+        }
+    }
+}
+
+/// One row of a log.
+pub(crate) fn listen(log: &Log, row: u32) -> Listen {
+    let row = row as usize;
+    let known = |column: &Option<Vec<u32>>| {
+        column.as_ref().map(|column| column[row]).filter(|&ordinal| ordinal != Log::NONE)
+    };
+    Listen {
+        user: log.user[row],
+        item: log.item[row],
+        count: log.count[row],
+        time_us: log.time_us.as_ref().map(|times| times[row]),
+        context: known(&log.context),
+        session: known(&log.session),
+    }
+}
+
+/// How many plays a listen stands for: whole, at least 1 and at most what an event may say.
+pub(crate) fn plays(count: f32) -> u32 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "clamped to what an event may say"
+    )]
+    let plays = count.round().clamp(1.0, 1e9) as u32;
+    plays
+}
+
+/// A row as an event. `unknown_time` is when it happened in a log without times.
+pub(crate) fn event(log: &Log, row: u32, unknown_time: jiff::Timestamp) -> pb::Event {
+    let listen = listen(log, row);
+    let name = |ordinal: Option<u32>, names: &refrain_builder::Dictionary| {
+        ordinal.and_then(|ordinal| names.get(ordinal)).unwrap_or_default().to_owned()
+    };
+    let at = listen.time_us.and_then(|us| jiff::Timestamp::from_microsecond(us).ok());
+    pb::Event {
+        event_id: String::new(),
+        item_id: name(Some(listen.item), &log.items),
+        event_time: Some(wire::wire_instant(at.unwrap_or(unknown_time))),
+        kind: pb::EventKind::Play.into(),
+        played_ms: None,
+        context: name(listen.context, &log.contexts),
+        session_id: name(listen.session, &log.sessions),
+        count: Some(plays(listen.count)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_found_by_user_in_their_order() {
+        let mut log = Log::default();
+        for (user, item) in [("b", "x"), ("a", "y"), ("b", "z"), ("c", "x"), ("b", "x")] {
+            log.user.push(log.users.insert(user).expect("room"));
+            log.item.push(log.items.insert(item).expect("room"));
+            log.count.push(1.0);
+        }
+        let by_user = ByUser::new(&log);
+        assert_eq!(by_user.rows(0), [0, 2, 4]);
+        assert_eq!(by_user.rows(1), [1]);
+        assert_eq!(by_user.rows(2), [3]);
+        assert!(by_user.rows(3).is_empty());
+        assert_eq!(event(&log, 2, jiff::Timestamp::UNIX_EPOCH).item_id, "z");
+    }
+
+    #[test]
+    fn plays_are_whole_and_within_limits() {
+        assert_eq!(plays(0.2), 1);
+        assert_eq!(plays(3.6), 4);
+        assert_eq!(plays(f32::MAX), 1_000_000_000);
+    }
+}
