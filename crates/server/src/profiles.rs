@@ -30,6 +30,10 @@ impl Profiles {
 
     /// A listener's profile; empty with revision 0 for one never written.
     pub(crate) async fn read(&self, user: &str) -> Result<Arc<Profile>, Refusal> {
+        // A hand-over to another thread costs more than most answers: only a miss is worth it.
+        if let Some(profile) = self.store.cached(user) {
+            return Ok(profile);
+        }
         let store = Arc::clone(&self.store);
         let owned = user.to_owned();
         let read = tokio::task::spawn_blocking(move || store.profile(&owned)).await;

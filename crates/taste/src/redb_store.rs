@@ -131,6 +131,10 @@ impl ProfileStore for RedbStore {
         }
     }
 
+    fn cached(&self, user: &str) -> Option<Arc<Profile>> {
+        self.shared.cache.get(user)
+    }
+
     fn submit(&self, write: Write, done: Done) {
         let refusal = match (write.validate(), &self.queue) {
             (Err(invalid), _) => Err(StoreError::Invalid(invalid)),

@@ -39,6 +39,12 @@ pub trait ProfileStore: Send + Sync {
     /// the store or, when it is refused at once, on the caller's. It must not block.
     fn submit(&self, write: Write, done: Done);
 
+    /// A listener's profile if it is at hand in memory: never waits, never reads a file. As fresh
+    /// as [`profile`](Self::profile). `None` says nothing about the listener.
+    fn cached(&self, _user: &str) -> Option<Arc<Profile>> {
+        None
+    }
+
     /// Writes and waits until it is durable.
     ///
     /// # Errors
