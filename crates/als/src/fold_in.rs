@@ -2,7 +2,7 @@
 
 use crate::hyper::{Hyper, HyperError};
 use crate::interactions::MAX_STRENGTH;
-use crate::normal::{Observation, Scratch, Side};
+use crate::normal::{Fixed, Observation, Scratch, Side};
 
 /// Solves user vectors against fixed item factors. Cheap to share between threads; each brings its own
 /// [`FoldInScratch`].
@@ -147,7 +147,6 @@ impl FoldIn {
                 rank,
             });
         }
-        let mut observed = 0;
         for (position, &(item, strength)) in evidence.iter().enumerate() {
             if item as usize >= items {
                 return Err(FoldInError::Item {
@@ -162,46 +161,23 @@ impl FoldIn {
             if !strength.is_finite() || strength.abs() > MAX_STRENGTH {
                 return Err(FoldInError::Strength { position, strength });
             }
-            observed += usize::from(strength != 0.0);
         }
-        let observations = Observations {
-            evidence: evidence.iter(),
-            left: observed,
-            hyper: &self.hyper,
+        let observations = evidence
+            .iter()
+            .filter(|(_, strength)| *strength != 0.0)
+            .map(|&(other, strength)| Observation {
+                other,
+                confidence: self.hyper.confidence(strength.abs()),
+                preferred: strength > 0.0,
+            });
+        let fixed = Fixed {
+            factors,
+            rotated: None,
         };
         out.clear();
         out.resize(rank, 0.0);
         self.side
-            .solve(factors, observations, &mut scratch.0, out)
+            .solve(fixed, observations, &mut scratch.0, out)
             .map_err(|_| FoldInError::Unsolvable)
     }
 }
-
-/// Evidence as observations, zeros skipped.
-#[derive(Clone)]
-struct Observations<'a> {
-    evidence: std::slice::Iter<'a, (u32, f32)>,
-    left: usize,
-    hyper: &'a Hyper,
-}
-
-impl Iterator for Observations<'_> {
-    type Item = Observation;
-
-    fn next(&mut self) -> Option<Observation> {
-        let &(other, strength) = self.evidence.find(|(_, strength)| *strength != 0.0)?;
-        self.left -= 1;
-        let confidence = self.hyper.confidence(strength.abs());
-        Some(Observation {
-            other,
-            confidence,
-            preferred: strength > 0.0,
-        })
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left, Some(self.left))
-    }
-}
-
-impl ExactSizeIterator for Observations<'_> {}

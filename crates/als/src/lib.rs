@@ -26,6 +26,9 @@
 //! number of rows only, and every kernel gives the same bits at every SIMD level. Same data, same
 //! [`Hyper`], same bytes: at any thread count.
 
+mod cholesky;
+mod dual;
+mod eigen;
 mod fold_in;
 mod gram;
 mod hyper;

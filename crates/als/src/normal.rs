@@ -1,15 +1,18 @@
-//! One row's normal equations: assembled by rank-one updates, solved by Cholesky.
+//! One row's normal equations: which way they are solved, and the direct way.
 //!
-//! Cost for `n` observations at rank `d`: `n d²/2` multiply-adds for the updates and `d³/6` for the
-//! factorisation. At `d` = 64 an observation costs 2,080 multiply-adds and the factorisation as much as
-//! 21 observations; both work on 16 KiB that stay in the first-level cache.
+//! Rows of few observations are solved in the space of their observations ([`Dual`]). For the others
+//! the `d * d` matrix is assembled from blocks of observations and factorised: `n d²/2 + d³/6`
+//! multiply-adds. Where single precision loses a pivot to rounding, the same is done in double.
 
+use crate::cholesky::{Workspace, factor, substitute};
+use crate::dual::{Dual, DualScratch};
 use crate::hyper::Hyper;
-use refrain_kernels::Kernels;
+use rayon::prelude::*;
+use refrain_kernels::{Kernels, prefetch};
 
-/// Rows of the factor eliminated together: each pass over the trailing matrix then does four
-/// multiply-adds for every load and store, instead of one.
-const PANEL: usize = 4;
+/// Observations added to the matrix at a time: at rank 64 they and the matrix fit the first-level
+/// cache together.
+const BLOCK: usize = 32;
 
 /// What all rows of one side share: the fixed factors of the other side and `w0` times their Gram matrix.
 #[derive(Debug, Clone)]
@@ -20,6 +23,8 @@ pub(crate) struct Side {
     others: usize,
     /// `w0 YᵀY`, row-major `rank * rank`.
     base: Vec<f32>,
+    /// Absent where only the direct way can be trusted.
+    dual: Option<Dual>,
 }
 
 /// One observation: a row of the other side, the confidence in it, and whether its preference is 1.
@@ -30,6 +35,15 @@ pub(crate) struct Observation {
     pub(crate) preferred: bool,
 }
 
+/// The rows of the other side.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fixed<'a> {
+    /// Row-major, `rank` values a row.
+    pub(crate) factors: &'a [f32],
+    /// The same by [`Side::rotate`], where many rows are to be solved. Answers do not depend on it.
+    pub(crate) rotated: Option<&'a [f32]>,
+}
+
 /// The system could not be solved, not even in double precision.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Unsolvable;
@@ -37,109 +51,143 @@ pub(crate) struct Unsolvable;
 /// Working memory of one thread.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
+    observations: Vec<Observation>,
+    dual: DualScratch,
     matrix: Vec<f32>,
-    diagonal: Vec<f32>,
+    /// A block's factor rows, and the same times their confidences.
+    rows: Vec<f32>,
+    weighted: Vec<f32>,
+    workspace: Workspace,
     wide_matrix: Vec<f64>,
     wide_solution: Vec<f64>,
 }
 
 impl Side {
-    /// `gram` is row-major `rank * rank` over `others` rows.
+    /// `gram` is row-major `rank * rank` over `others` rows. `O(rank³)`.
     pub(crate) fn new(hyper: &Hyper, others: usize, mut gram: Vec<f32>) -> Self {
         for value in &mut gram {
             *value *= hyper.unobserved_weight;
         }
+        let kernels = Kernels::active();
+        let ridge = |observed| hyper.ridge(observed, others);
         Self {
-            kernels: Kernels::active(),
+            kernels,
             hyper: *hyper,
             others,
+            dual: Dual::new(kernels, &gram, hyper.rank, ridge),
             base: gram,
         }
     }
 
-    /// Solves for one row into `out` (`rank` values). `factors` are the other side's rows;
-    /// every observation must lie within them. No observations give the zero vector.
-    ///
-    /// Solved in single precision. Where that loses a pivot to rounding (confidences many orders of
-    /// magnitude above the regularisation), the same system is solved again in double precision.
+    /// What [`Fixed::rotated`] takes, computed in the current pool; `O(others rank²)`.
+    pub(crate) fn rotate(&self, factors: &[f32]) -> Option<Vec<f32>> {
+        let dual = self.dual.as_ref()?;
+        let rank = self.hyper.rank;
+        let mut rotated = vec![0.0; factors.len()];
+        rotated
+            .par_chunks_mut(rank)
+            .zip(factors.par_chunks(rank))
+            .with_min_len(BLOCK)
+            .for_each(|(out, row)| dual.rotate(row, out));
+        Some(rotated)
+    }
+
+    /// Solves for one row into `out` (`rank` values). Every observation must lie within `fixed`.
+    /// No observations give the zero vector.
     pub(crate) fn solve(
         &self,
-        factors: &[f32],
-        observations: impl ExactSizeIterator<Item = Observation> + Clone,
+        fixed: Fixed<'_>,
+        observations: impl Iterator<Item = Observation>,
         scratch: &mut Scratch,
         out: &mut [f32],
     ) -> Result<(), Unsolvable> {
-        if observations.len() == 0 {
+        let mut collected = std::mem::take(&mut scratch.observations);
+        collected.clear();
+        collected.extend(observations);
+        let result = self.solve_collected(fixed, &collected, scratch, out);
+        scratch.observations = collected;
+        result
+    }
+
+    fn solve_collected(
+        &self,
+        Fixed { factors, rotated }: Fixed<'_>,
+        observations: &[Observation],
+        scratch: &mut Scratch,
+        out: &mut [f32],
+    ) -> Result<(), Unsolvable> {
+        if observations.is_empty() {
             out.fill(0.0);
             return Ok(());
         }
+        let dual = self
+            .dual
+            .as_ref()
+            .filter(|dual| dual.covers(observations.len()));
+        if dual
+            .is_some_and(|dual| dual.solve(factors, rotated, observations, &mut scratch.dual, out))
+        {
+            return Ok(());
+        }
         let ridge = self.hyper.ridge(observations.len(), self.others);
-        if self.solve_single(factors, observations.clone(), ridge, scratch, out) {
+        if self.solve_direct(factors, observations, ridge, scratch, out) {
             return Ok(());
         }
         self.solve_double(factors, observations, ridge, scratch, out)
     }
 
-    fn solve_single(
+    fn solve_direct(
         &self,
         factors: &[f32],
-        observations: impl Iterator<Item = Observation>,
+        observations: &[Observation],
         ridge: f32,
         scratch: &mut Scratch,
         out: &mut [f32],
     ) -> bool {
         let rank = self.hyper.rank;
+        let row_of =
+            |observation: &Observation| &factors[observation.other as usize * rank..][..rank];
         let Scratch {
-            matrix, diagonal, ..
+            matrix,
+            rows,
+            weighted,
+            workspace,
+            ..
         } = scratch;
         matrix.clear();
         matrix.extend_from_slice(&self.base);
         out.fill(0.0);
-        for Observation {
-            other,
-            confidence,
-            preferred,
-        } in observations
-        {
-            let row = &factors[other as usize * rank..][..rank];
-            self.kernels.rank_one(confidence, row, matrix);
-            if preferred {
-                self.kernels.axpy(confidence, row, out);
+        for block in observations.chunks(BLOCK) {
+            for observation in block {
+                prefetch(row_of(observation));
             }
+            rows.clear();
+            weighted.clear();
+            for observation in block {
+                let row = row_of(observation);
+                rows.extend_from_slice(row);
+                weighted.extend(row.iter().map(|y| observation.confidence * y));
+                if observation.preferred {
+                    self.kernels.axpy(observation.confidence, row, out);
+                }
+            }
+            self.kernels.rank_update(rank, 0, weighted, rows, matrix);
         }
-        diagonal.clear();
-        for j in 0..rank {
-            matrix[j * rank + j] += ridge;
-            diagonal.push(matrix[j * rank + j]);
+        for value in matrix.iter_mut().step_by(rank + 1) {
+            *value += ridge;
         }
-        if !factor(matrix, diagonal) {
+        if !factor(self.kernels, matrix, rank, workspace) {
             return false;
         }
-        self.substitute(matrix, out);
+        substitute(self.kernels, matrix, out);
         out.iter().all(|x| x.is_finite())
-    }
-
-    /// Solves `Uᵀ U x = b` in place of `b`.
-    fn substitute(&self, upper: &[f32], x: &mut [f32]) {
-        let rank = x.len();
-        for j in 0..rank {
-            let (head, tail) = x.split_at_mut(j + 1);
-            let row = &upper[j * rank + j..(j + 1) * rank];
-            head[j] /= row[0];
-            self.kernels.axpy(-head[j], &row[1..], tail);
-        }
-        for j in (0..rank).rev() {
-            let (head, tail) = x.split_at_mut(j + 1);
-            let row = &upper[j * rank + j..(j + 1) * rank];
-            head[j] = (head[j] - self.kernels.dot(&row[1..], tail)) / row[0];
-        }
     }
 
     /// The plain algorithm in double precision: rare, so kept short rather than fast.
     fn solve_double(
         &self,
         factors: &[f32],
-        observations: impl Iterator<Item = Observation>,
+        observations: &[Observation],
         ridge: f32,
         scratch: &mut Scratch,
         out: &mut [f32],
@@ -154,7 +202,7 @@ impl Side {
         a.extend(self.base.iter().map(|&v| f64::from(v)));
         x.clear();
         x.resize(rank, 0.0);
-        for Observation {
+        for &Observation {
             other,
             confidence,
             preferred,
@@ -211,62 +259,5 @@ impl Side {
         } else {
             Err(Unsolvable)
         }
-    }
-}
-
-/// Overwrites the upper triangle of a symmetric row-major matrix with `U`, where `A = Uᵀ U`; the
-/// strictly lower triangle is scratch. `diagonal` is a copy of the diagonal of `A`.
-///
-/// False if a pivot is not clearly positive: below `rank` units of rounding of its diagonal entry
-/// the rest of the factor would be noise.
-fn factor(matrix: &mut [f32], diagonal: &[f32]) -> bool {
-    let rank = diagonal.len();
-    let tolerance = rank as f32 * f32::EPSILON;
-    for start in (0..rank).step_by(PANEL) {
-        let end = (start + PANEL).min(rank);
-        for j in start..end {
-            let (head, below) = matrix.split_at_mut((j + 1) * rank);
-            let row = &mut head[j * rank..];
-            let pivot = row[j];
-            if !(pivot > tolerance * diagonal[j] && pivot.is_finite()) {
-                return false;
-            }
-            let inverse = pivot.sqrt().recip();
-            for value in &mut row[j..] {
-                *value *= inverse;
-            }
-            for i in j + 1..end {
-                let target = &mut below[(i - j - 1) * rank..][..rank];
-                let head = row[i];
-                for (t, &r) in target[i..].iter_mut().zip(&row[i..]) {
-                    *t -= head * r;
-                }
-            }
-        }
-        // Empty unless the panel is a full one.
-        let (panel, trailing) = matrix.split_at_mut(end * rank);
-        let mut rows = panel[start * rank..].chunks_exact(rank);
-        let (Some(r0), Some(r1), Some(r2), Some(r3)) =
-            (rows.next(), rows.next(), rows.next(), rows.next())
-        else {
-            continue;
-        };
-        for (target, i) in trailing.chunks_exact_mut(rank).zip(end..) {
-            eliminate(target, [r0, r1, r2, r3], i);
-        }
-    }
-    true
-}
-
-/// `target[k] -= Σ_p rows[p][i] rows[p][k]` for `k ≥ i`. Starts at a multiple of eight at or below `i`,
-/// for whole vectors: what it spoils lies left of the diagonal.
-#[inline]
-fn eliminate(target: &mut [f32], rows: [&[f32]; PANEL], i: usize) {
-    let [h0, h1, h2, h3] = rows.map(|row| row[i]);
-    let from = i & !7;
-    let target = &mut target[from..];
-    let [r0, r1, r2, r3] = rows.map(|row| &row[from..][..target.len()]);
-    for (k, t) in target.iter_mut().enumerate() {
-        *t -= (h0 * r0[k] + h1 * r1[k]) + (h2 * r2[k] + h3 * r3[k]);
     }
 }

@@ -3,7 +3,7 @@
 use crate::gram::gram_in_pool;
 use crate::hyper::{Hyper, HyperError};
 use crate::interactions::Interactions;
-use crate::normal::{Observation, Scratch, Side};
+use crate::normal::{Fixed, Observation, Scratch, Side};
 use crate::random::initial_factors;
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -170,6 +170,11 @@ fn half_step(
 ) -> Result<(), usize> {
     let rank = hyper.rank;
     let side = Side::new(hyper, fixed.len() / rank, gram_in_pool(fixed, rank));
+    let rotated = side.rotate(fixed);
+    let fixed = Fixed {
+        factors: fixed,
+        rotated: rotated.as_deref(),
+    };
     let failed = solved
         .par_chunks_mut(BLOCK_ROWS * rank)
         .enumerate()

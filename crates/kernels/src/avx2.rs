@@ -19,7 +19,7 @@ pub(crate) static TABLE: Table = Table {
     dot_rows: score_rows::<false>,
     l2_rows: score_rows::<true>,
     axpy,
-    rank_one,
+    rank_update,
 };
 
 #[target_feature(enable = "avx2,fma")]
@@ -98,9 +98,100 @@ fn axpy(alpha: f32, x: &[f32], y: &mut [f32]) {
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn rank_one(weight: f32, x: &[f32], upper: &mut [f32]) {
-    for (i, row) in upper.chunks_exact_mut(x.len().max(1)).enumerate() {
-        axpy(weight * x[i], &x[i..], &mut row[i..]);
+fn rank_update(dim: usize, first: usize, left: &[f32], right: &[f32], upper: &mut [f32]) {
+    let rows = upper.len() / dim;
+    let mut at = 0;
+    while at < rows {
+        let below = &mut upper[at * dim..];
+        // SAFETY: the table's contract: `left` and `right` are as long and of whole rows, and row
+        // `first + at` of the matrix exists; `below` holds as many rows as each arm takes.
+        at += unsafe {
+            match rows - at {
+                4.. => strip::<4>(dim, first + at, left, right, below),
+                2.. => strip::<2>(dim, first + at, left, right, below),
+                _ => strip::<1>(dim, first + at, left, right, below),
+            }
+        };
+    }
+}
+
+/// Rows `i..i + R` of a rank update, in tiles of two registers a row. Returns `R`.
+///
+/// # Safety
+/// `left` and `right` are as long, in whole rows of `dim`; `rows` starts with row `i` of the matrix
+/// and holds `R` rows of `dim`; `i + R <= dim`.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn strip<const R: usize>(
+    dim: usize,
+    i: usize,
+    left: &[f32],
+    right: &[f32],
+    rows: &mut [f32],
+) -> usize {
+    let mut j = i;
+    while j < dim {
+        // SAFETY: handed on; the second register of a pair starts before `dim`.
+        unsafe {
+            if dim - j > 8 {
+                tile::<R, 2>(dim, i, j, left, right, rows);
+                j += 16;
+            } else {
+                tile::<R, 1>(dim, i, j, left, right, rows);
+                j += 8;
+            }
+        }
+    }
+    R
+}
+
+/// `R` rows by `C` registers of a rank update: loaded once, stored once.
+///
+/// # Safety
+/// As for [`strip`], and column `j + 8 (C - 1)` is before `dim`.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn tile<const R: usize, const C: usize>(
+    dim: usize,
+    i: usize,
+    j: usize,
+    left: &[f32],
+    right: &[f32],
+    rows: &mut [f32],
+) {
+    let rows = rows.as_mut_ptr();
+    let mut masks = [_mm256_setzero_si256(); C];
+    let mut sums = [[_mm256_setzero_ps(); C]; R];
+    for c in 0..C {
+        masks[c] = tail_mask(dim - j - c * 8);
+        for r in 0..R {
+            // SAFETY: the mask lets only columns before `dim` be read.
+            sums[r][c] = unsafe { _mm256_maskload_ps(rows.add(r * dim + j + c * 8), masks[c]) };
+        }
+    }
+    for at in (0..left.len()).step_by(dim) {
+        let mut line = [_mm256_setzero_ps(); C];
+        // SAFETY: `at` starts a row of `left` and `right`; `i + R <= dim`, and the masks let only
+        // columns before `dim` be read.
+        unsafe {
+            for c in 0..C {
+                line[c] = _mm256_maskload_ps(right.as_ptr().add(at + j + c * 8), masks[c]);
+            }
+            for r in 0..R {
+                let factor = _mm256_set1_ps(*left.as_ptr().add(at + i + r));
+                for c in 0..C {
+                    sums[r][c] = _mm256_fmadd_ps(factor, line[c], sums[r][c]);
+                }
+            }
+        }
+    }
+    for r in 0..R {
+        for c in 0..C {
+            // SAFETY: the mask lets only columns before `dim` be written.
+            unsafe {
+                _mm256_maskstore_ps(rows.add(r * dim + j + c * 8), masks[c], sums[r][c]);
+            }
+        }
     }
 }
 

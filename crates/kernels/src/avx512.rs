@@ -1,4 +1,8 @@
 //! AVX-512: sixteen lanes a register, two registers a row, four rows at a time.
+#![expect(
+    clippy::needless_range_loop,
+    reason = "registers are numbered: loops unroll"
+)]
 
 use std::arch::x86_64::*;
 
@@ -16,7 +20,7 @@ pub(crate) static TABLE: Table = Table {
     dot_rows: score_rows::<false>,
     l2_rows: score_rows::<true>,
     axpy,
-    rank_one,
+    rank_update,
 };
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
@@ -95,9 +99,101 @@ fn axpy(alpha: f32, x: &[f32], y: &mut [f32]) {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-fn rank_one(weight: f32, x: &[f32], upper: &mut [f32]) {
-    for (i, row) in upper.chunks_exact_mut(x.len().max(1)).enumerate() {
-        axpy(weight * x[i], &x[i..], &mut row[i..]);
+fn rank_update(dim: usize, first: usize, left: &[f32], right: &[f32], upper: &mut [f32]) {
+    let rows = upper.len() / dim;
+    let mut at = 0;
+    while at < rows {
+        let below = &mut upper[at * dim..];
+        // SAFETY: the table's contract: `left` and `right` are as long and of whole rows, and row
+        // `first + at` of the matrix exists; `below` holds as many rows as each arm takes.
+        at += unsafe {
+            match rows - at {
+                8.. => strip::<8>(dim, first + at, left, right, below),
+                4.. => strip::<4>(dim, first + at, left, right, below),
+                2.. => strip::<2>(dim, first + at, left, right, below),
+                _ => strip::<1>(dim, first + at, left, right, below),
+            }
+        };
+    }
+}
+
+/// Rows `i..i + R` of a rank update, in tiles of two registers a row. Returns `R`.
+///
+/// # Safety
+/// `left` and `right` are as long, in whole rows of `dim`; `rows` starts with row `i` of the matrix
+/// and holds `R` rows of `dim`; `i + R <= dim`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+unsafe fn strip<const R: usize>(
+    dim: usize,
+    i: usize,
+    left: &[f32],
+    right: &[f32],
+    rows: &mut [f32],
+) -> usize {
+    let mut j = i;
+    while j < dim {
+        // SAFETY: handed on; the second register of a pair starts before `dim`.
+        unsafe {
+            if dim - j > 16 {
+                tile::<R, 2>(dim, i, j, left, right, rows);
+                j += 32;
+            } else {
+                tile::<R, 1>(dim, i, j, left, right, rows);
+                j += 16;
+            }
+        }
+    }
+    R
+}
+
+/// `R` rows by `C` registers of a rank update: loaded once, stored once.
+///
+/// # Safety
+/// As for [`strip`], and column `j + 16 (C - 1)` is before `dim`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+unsafe fn tile<const R: usize, const C: usize>(
+    dim: usize,
+    i: usize,
+    j: usize,
+    left: &[f32],
+    right: &[f32],
+    rows: &mut [f32],
+) {
+    let rows = rows.as_mut_ptr();
+    let mut masks = [0; C];
+    let mut sums = [[_mm512_setzero_ps(); C]; R];
+    for c in 0..C {
+        masks[c] = tail_mask(dim - j - c * 16);
+        for r in 0..R {
+            // SAFETY: the mask lets only columns before `dim` be read.
+            sums[r][c] = unsafe { _mm512_maskz_loadu_ps(masks[c], rows.add(r * dim + j + c * 16)) };
+        }
+    }
+    for at in (0..left.len()).step_by(dim) {
+        let mut line = [_mm512_setzero_ps(); C];
+        // SAFETY: `at` starts a row of `left` and `right`; `i + R <= dim`, and the masks let only
+        // columns before `dim` be read.
+        unsafe {
+            for c in 0..C {
+                line[c] = _mm512_maskz_loadu_ps(masks[c], right.as_ptr().add(at + j + c * 16));
+            }
+            for r in 0..R {
+                let factor = _mm512_set1_ps(*left.as_ptr().add(at + i + r));
+                for c in 0..C {
+                    sums[r][c] = _mm512_fmadd_ps(factor, line[c], sums[r][c]);
+                }
+            }
+        }
+    }
+    for r in 0..R {
+        for c in 0..C {
+            // SAFETY: the mask lets only columns before `dim` be written.
+            unsafe {
+                _mm512_mask_storeu_ps(rows.add(r * dim + j + c * 16), masks[c], sums[r][c]);
+            }
+        }
     }
 }
 

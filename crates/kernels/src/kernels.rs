@@ -172,21 +172,39 @@ impl Kernels {
         unsafe { (self.table.axpy)(alpha, x, y) }
     }
 
-    /// Adds `weight · x xᵀ` to the upper triangle (diagonal included) of a full row-major
-    /// `d × d` matrix, `d = x.len()`: `A[i][j] ← (weight xᵢ) xⱼ + A[i][j]` for `j ≥ i`, one fused
-    /// multiply-add each. What lies below the diagonal is left alone.
+    /// Adds `Σ_p left_p right_pᵀ` to the upper triangle (diagonal included) of consecutive rows of a
+    /// row-major `dim × dim` matrix: `A[i][j] ← left_p[i] right_p[j] + A[i][j]` for `j ≥ i`, one fused
+    /// multiply-add each, in the order of `p`. With `left_p = w_p right_p` this is a symmetric update.
+    ///
+    /// `left` and `right` hold rows of `dim`, `upper` the rows of the matrix from row `first` on. What
+    /// lies below the diagonal of these rows is scratch: it may be overwritten, by anything.
+    ///
+    /// Tiles of the matrix stay in registers while `p` runs: many rows a call cost far less than as
+    /// many calls.
     ///
     /// # Panics
-    /// When `upper.len() != x.len()²`.
+    /// When `dim` is 0, `left` and `right` differ in length, any of the three is not in whole rows of
+    /// `dim`, or `upper` has more rows than `dim - first`.
     #[inline]
-    pub fn rank_one(&self, weight: f32, x: &[f32], upper: &mut [f32]) {
-        assert_eq!(
-            Some(upper.len()),
-            x.len().checked_mul(x.len()),
-            "a matrix of another size"
+    pub fn rank_update(
+        &self,
+        dim: usize,
+        first: usize,
+        left: &[f32],
+        right: &[f32],
+        upper: &mut [f32],
+    ) {
+        assert_eq!(left.len(), right.len(), "rank_update of unlike lengths");
+        assert!(
+            left.len().is_multiple_of(dim) && upper.len().is_multiple_of(dim) && dim > 0,
+            "rank_update of broken rows"
         );
-        // SAFETY: the level is available; the matrix is `x.len()` rows of `x.len()`.
-        unsafe { (self.table.rank_one)(weight, x, upper) }
+        assert!(
+            first <= dim && upper.len() / dim <= dim - first,
+            "more rows than the matrix has"
+        );
+        // SAFETY: the level is available; the lengths are as asserted.
+        unsafe { (self.table.rank_update)(dim, first, left, right, upper) }
     }
 }
 
@@ -254,7 +272,7 @@ pub(crate) struct Table {
     pub(crate) dot_rows: unsafe fn(&[f32], &[f32], &mut [f32]),
     pub(crate) l2_rows: unsafe fn(&[f32], &[f32], &mut [f32]),
     pub(crate) axpy: unsafe fn(f32, &[f32], &mut [f32]),
-    pub(crate) rank_one: unsafe fn(f32, &[f32], &mut [f32]),
+    pub(crate) rank_update: unsafe fn(usize, usize, &[f32], &[f32], &mut [f32]),
 }
 
 /// Query, rows, ids, scores.

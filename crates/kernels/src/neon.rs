@@ -19,7 +19,7 @@ pub(crate) static TABLE: Table = Table {
     dot_rows: score_rows::<false>,
     l2_rows: score_rows::<true>,
     axpy,
-    rank_one,
+    rank_update,
 };
 
 /// Registers that hold the canonical lanes.
@@ -98,9 +98,100 @@ fn axpy(alpha: f32, x: &[f32], y: &mut [f32]) {
 }
 
 #[target_feature(enable = "neon")]
-fn rank_one(weight: f32, x: &[f32], upper: &mut [f32]) {
-    for (i, row) in upper.chunks_exact_mut(x.len().max(1)).enumerate() {
-        axpy(weight * x[i], &x[i..], &mut row[i..]);
+fn rank_update(dim: usize, first: usize, left: &[f32], right: &[f32], upper: &mut [f32]) {
+    let rows = upper.len() / dim;
+    let mut at = 0;
+    while at < rows {
+        let below = &mut upper[at * dim..];
+        // SAFETY: the table's contract: `left` and `right` are as long and of whole rows, and row
+        // `first + at` of the matrix exists; `below` holds as many rows as each arm takes.
+        at += unsafe {
+            match rows - at {
+                4.. => strip::<4>(dim, first + at, left, right, below),
+                2.. => strip::<2>(dim, first + at, left, right, below),
+                _ => strip::<1>(dim, first + at, left, right, below),
+            }
+        };
+    }
+}
+
+/// Rows `i..i + R` of a rank update: tiles of four registers a row, then single columns. Returns `R`.
+///
+/// # Safety
+/// `left` and `right` are as long, in whole rows of `dim`; `rows` starts with row `i` of the matrix
+/// and holds `R` rows of `dim`; `i + R <= dim`.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn strip<const R: usize>(
+    dim: usize,
+    i: usize,
+    left: &[f32],
+    right: &[f32],
+    rows: &mut [f32],
+) -> usize {
+    let mut j = i;
+    while j + 16 <= dim {
+        // SAFETY: handed on; sixteen columns are left.
+        unsafe { tile::<R, 4>(dim, i, j, left, right, rows) };
+        j += 16;
+    }
+    while j + 4 <= dim {
+        // SAFETY: handed on; four columns are left.
+        unsafe { tile::<R, 1>(dim, i, j, left, right, rows) };
+        j += 4;
+    }
+    for (left, right) in left.chunks_exact(dim).zip(right.chunks_exact(dim)) {
+        for (r, row) in rows.chunks_exact_mut(dim).take(R).enumerate() {
+            for column in j..dim {
+                row[column] = left[i + r].mul_add(right[column], row[column]);
+            }
+        }
+    }
+    R
+}
+
+/// `R` rows by `C` registers of a rank update: loaded once, stored once.
+///
+/// # Safety
+/// As for [`strip`], and `j + 4 C <= dim`.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn tile<const R: usize, const C: usize>(
+    dim: usize,
+    i: usize,
+    j: usize,
+    left: &[f32],
+    right: &[f32],
+    rows: &mut [f32],
+) {
+    let rows = rows.as_mut_ptr();
+    let mut sums = [[vdupq_n_f32(0.0); C]; R];
+    for r in 0..R {
+        for c in 0..C {
+            // SAFETY: row `r` is there, and so are its columns up to `j + 4 C`.
+            sums[r][c] = unsafe { vld1q_f32(rows.add(r * dim + j + c * 4)) };
+        }
+    }
+    for at in (0..left.len()).step_by(dim) {
+        let mut line = [vdupq_n_f32(0.0); C];
+        // SAFETY: `at` starts a row of `left` and `right`; `i + R <= dim` and `j + 4 C <= dim`.
+        unsafe {
+            for c in 0..C {
+                line[c] = vld1q_f32(right.as_ptr().add(at + j + c * 4));
+            }
+            for r in 0..R {
+                let factor = vdupq_n_f32(*left.as_ptr().add(at + i + r));
+                for c in 0..C {
+                    sums[r][c] = vfmaq_f32(sums[r][c], factor, line[c]);
+                }
+            }
+        }
+    }
+    for r in 0..R {
+        for c in 0..C {
+            // SAFETY: as for the loads.
+            unsafe { vst1q_f32(rows.add(r * dim + j + c * 4), sums[r][c]) };
+        }
     }
 }
 

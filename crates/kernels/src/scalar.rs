@@ -10,7 +10,7 @@ pub(crate) static TABLE: Table = Table {
     dot_rows: score_rows::<false>,
     l2_rows: score_rows::<true>,
     axpy,
-    rank_one,
+    rank_update,
 };
 
 fn sum<const L2: bool>(a: &[f32], b: &[f32]) -> f32 {
@@ -71,8 +71,10 @@ fn axpy(alpha: f32, x: &[f32], y: &mut [f32]) {
     }
 }
 
-fn rank_one(weight: f32, x: &[f32], upper: &mut [f32]) {
-    for (i, row) in upper.chunks_exact_mut(x.len().max(1)).enumerate() {
-        axpy(weight * x[i], &x[i..], &mut row[i..]);
+fn rank_update(dim: usize, first: usize, left: &[f32], right: &[f32], upper: &mut [f32]) {
+    for (left, right) in left.chunks_exact(dim).zip(right.chunks_exact(dim)) {
+        for (row, i) in upper.chunks_exact_mut(dim).zip(first..) {
+            axpy(left[i], &right[i..], &mut row[i..]);
+        }
     }
 }

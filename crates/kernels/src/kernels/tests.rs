@@ -105,7 +105,6 @@ fn batches_agree_with_pairs() {
 fn updates_touch_what_they_should() {
     for dim in 0..=70 {
         let x = values(3, dim);
-        let y = values(4, dim * dim);
         for kernels in levels() {
             let mut line = values(5, dim);
             let before = line.clone();
@@ -116,17 +115,44 @@ fn updates_touch_what_they_should() {
                     0.37_f32.mul_add(x[i], before[i]).to_bits()
                 );
             }
-            let mut matrix = y.clone();
-            kernels.rank_one(-1.25, &x, &mut matrix);
-            for i in 0..dim {
-                for j in 0..dim {
-                    let old = y[i * dim + j];
-                    let new = if j >= i {
-                        (-1.25 * x[i]).mul_add(x[j], old)
-                    } else {
-                        old
+        }
+    }
+}
+
+/// Every tile and remainder of every level, at every first row, against the formula.
+#[test]
+fn rank_updates_are_chains_of_fused_multiply_adds() {
+    for dim in (1..=37).chain([64, 65, 100]) {
+        let before = values(3, dim * dim);
+        for count in [0, 1, 2, 5] {
+            let left = values(4, count * dim);
+            let right = values(5, count * dim);
+            for first in (0..=dim).step_by(1 + dim / 7) {
+                for last in [dim, (first + 3).min(dim)] {
+                    let expected = |i: usize, j: usize| {
+                        (0..count).fold(before[i * dim + j], |sum, p| {
+                            left[p * dim + i].mul_add(right[p * dim + j], sum)
+                        })
                     };
-                    assert_eq!(matrix[i * dim + j].to_bits(), new.to_bits(), "{i} {j}");
+                    for kernels in levels() {
+                        let mut matrix = before.clone();
+                        let upper = &mut matrix[first * dim..last * dim];
+                        kernels.rank_update(dim, first, &left, &right, upper);
+                        for i in 0..dim {
+                            for j in if i < first || i >= last { 0 } else { i }..dim {
+                                let expected = if (first..last).contains(&i) {
+                                    expected(i, j)
+                                } else {
+                                    before[i * dim + j]
+                                };
+                                assert_eq!(
+                                    matrix[i * dim + j].to_bits(),
+                                    expected.to_bits(),
+                                    "{kernels:?} dim {dim} rows {first}..{last} at {i},{j}"
+                                );
+                            }
+                        }
+                    }
                 }
             }
         }
