@@ -3,10 +3,12 @@
 
 mod insert;
 mod levels;
+mod pages;
 mod prune;
 mod repair;
 
 use bytes::Bytes;
+use pages::Pages;
 use refrain_kernels::{Kernels, Metric};
 
 use crate::{
@@ -106,6 +108,14 @@ pub enum BuildError {
         /// Why.
         source: rayon::ThreadPoolBuildError,
     },
+    /// There is not enough memory for a copy of the vectors and the links.
+    #[error("no memory to build an index of {items} items in")]
+    Memory {
+        /// Rows given.
+        items: usize,
+        /// Why.
+        source: std::io::Error,
+    },
 }
 
 /// Links `vectors` (`n × dim`, row-major) into an index.
@@ -130,12 +140,13 @@ pub fn build(
             threads: params.threads,
             source,
         })?;
-    let mut vectors = vectors.to_vec();
+    let memory = |source| BuildError::Memory { items: n, source };
+    let mut vectors = Pages::copied(vectors).map_err(memory)?;
     if params.metric == Metric::Cosine {
         vectors.chunks_exact_mut(dim).for_each(normalise);
     }
     let space = Space::new(params.metric, dim, &vectors);
-    let mut draft = Draft::new(n, params, &space);
+    let mut draft = Draft::new(n, params, &space).map_err(memory)?;
     pool.install(|| {
         insert::insert_all(&mut draft, &space, params, progress);
         draft.repaired = repair::connect(&mut draft, &space);
@@ -154,7 +165,7 @@ pub fn build(
 pub struct BuiltIndex {
     header: Header,
     draft: Draft,
-    vectors: Vec<f32>,
+    vectors: Pages<f32>,
     stats: BuildStats,
 }
 
@@ -198,8 +209,8 @@ impl BuiltIndex {
                 Bytes::copy_from_slice(bytemuck::bytes_of(&header)),
                 false,
             ),
-            section(LINKS, Bytes::from_owner(Plain(draft.links)), true),
-            section(VECTORS, Bytes::from_owner(Plain(vectors)), true),
+            section(LINKS, Bytes::from_owner(draft.links), true),
+            section(VECTORS, Bytes::from_owner(vectors), true),
             section(NAV_ITEMS, Bytes::from_owner(Plain(draft.nav_items)), false),
             section(NAV_LINKS, Bytes::from_owner(Plain(draft.nav_links)), false),
         ]
@@ -258,7 +269,7 @@ impl<'a> Space<'a> {
 struct Draft {
     n: usize,
     m: usize,
-    links: Vec<u32>,
+    links: Pages<u32>,
     nav_items: Vec<u32>,
     nav_links: Vec<u32>,
     counts: [u32; MAX_LAYERS],
@@ -270,17 +281,17 @@ struct Draft {
 }
 
 impl Draft {
-    fn new(n: usize, params: &BuildParams, space: &Space<'_>) -> Self {
+    fn new(n: usize, params: &BuildParams, space: &Space<'_>) -> std::io::Result<Self> {
         let nav = levels::draw(n, params);
         let rows: usize = nav.counts.iter().map(|count| *count as usize).sum();
         let mut nav_position = vec![EMPTY; n];
         for (position, item) in (0..).zip(&nav.items) {
             nav_position[*item as usize] = position;
         }
-        Self {
+        Ok(Self {
             n,
             m: params.m,
-            links: vec![EMPTY; n * params.m * 2],
+            links: Pages::filled(n * params.m * 2, EMPTY)?,
             nav_links: vec![EMPTY; rows * params.m],
             layers: nav.counts.iter().filter(|count| **count > 0).count(),
             counts: nav.counts,
@@ -288,7 +299,7 @@ impl Draft {
             nav_items: nav.items,
             nav_position,
             repaired: 0,
-        }
+        })
     }
 
     fn graph(&self) -> Graph<'_> {

@@ -104,28 +104,15 @@ impl Pool {
     /// The best that has not been expanded, now marked as such.
     #[inline]
     pub(crate) fn expand(&mut self) -> Option<u32> {
-        let at = self.next_unexpanded(self.cursor)?;
+        let rest = &self.items[self.cursor..];
+        let at = self.cursor + rest.iter().position(|item| !item.expanded())?;
         self.items[at].0 |= 1;
         self.cursor = at + 1;
         Some(self.items[at].position())
     }
 
-    /// What [`Pool::expand`] would return now.
-    #[inline]
-    pub(crate) fn peek(&self) -> Option<u32> {
-        self.next_unexpanded(self.cursor)
-            .map(|at| self.items[at].position())
-    }
-
     pub(crate) fn items(&self) -> &[Ranked] {
         &self.items
-    }
-
-    fn next_unexpanded(&self, from: usize) -> Option<usize> {
-        self.items[from..]
-            .iter()
-            .position(|item| !item.expanded())
-            .map(|offset| from + offset)
     }
 }
 
@@ -160,8 +147,10 @@ mod tests {
             let mut expanded = Vec::new();
             for chunk in all.chunks(7) {
                 chunk.iter().for_each(|item| pool.insert(*item));
-                prop_assert_eq!(pool.peek().is_some(), pool.items().iter().any(|i| !i.expanded()));
-                expanded.extend(pool.expand());
+                let open = pool.items().iter().find(|item| !item.expanded());
+                let best = open.map(|item| item.position());
+                prop_assert_eq!(pool.expand(), best);
+                expanded.extend(best);
             }
             let mut sorted = all;
             sorted.sort_unstable();

@@ -58,13 +58,8 @@ impl Visited {
     /// Whether the position is within bounds and new; it is a member from now on.
     #[inline]
     pub(crate) fn insert(&mut self, position: u32) -> bool {
-        match self.stamps.get_mut(position as usize) {
-            Some(stamp) if *stamp != self.current => {
-                *stamp = self.current;
-                true
-            }
-            _ => false,
-        }
+        let stamp = self.stamps.get_mut(position as usize);
+        stamp.is_some_and(|stamp| std::mem::replace(stamp, self.current) != self.current)
     }
 }
 

@@ -136,11 +136,14 @@ pub(crate) fn beam(
         }
         spent.hops += 1;
         visit(layer, layer.row(node), visited, block);
-        if let Some(next) = pool.peek() {
-            prefetch(layer.row(next));
-        }
         scorer.score(layer, block, spent);
-        ranked(block).for_each(|item| pool.insert(item));
+        for item in ranked(block) {
+            if item < pool.bar() {
+                // Most that get in are expanded in the end.
+                prefetch(layer.row(item.position()));
+                pool.insert(item);
+            }
+        }
     }
     End::Converged
 }
@@ -194,18 +197,23 @@ pub(crate) fn beam_filtered(
 }
 
 /// Puts what is new among `links` into the block.
+///
+/// Whether a link is new is as good as random, and a branch on it would be mispredicted half of
+/// the time: every link is written, and the end moves on past the new ones only.
 #[inline]
 fn visit(layer: &Layer<'_>, links: &[u32], visited: &mut Visited, block: &mut Block) {
-    block.positions.clear();
-    block.positions.extend(
-        links
-            .iter()
-            .copied()
-            .filter(|link| (*link as usize) < layer.len && visited.insert(*link)),
-    );
+    let positions = &mut block.positions;
+    positions.resize(links.len(), 0);
+    let mut new = 0;
+    for &link in links {
+        positions[new] = link;
+        new += usize::from((link as usize) < layer.len && visited.insert(link));
+    }
+    positions.truncate(new);
 }
 
-fn ranked(block: &Block) -> impl Iterator<Item = Ranked> + '_ {
+/// The positions of a scored block with their scores.
+pub(crate) fn ranked(block: &Block) -> impl Iterator<Item = Ranked> + '_ {
     block
         .positions
         .iter()

@@ -23,6 +23,11 @@ use crate::{
 /// batch to be a small part of the work.
 const BATCH: usize = 512;
 
+/// Which part of a row that overflows is left free when it is pruned, so that the next links back
+/// are entered as they come. Pruned to the full degree, a row of a popular item would be pruned
+/// again for every batch.
+const HEADROOM: usize = 8;
+
 /// How much larger than it is a norm may count, at most, in the order of linking.
 const BLUR: f32 = 1.0;
 
@@ -206,9 +211,11 @@ fn neighbours(
             .positions
             .extend(mates.filter(|mate| visited.insert(*mate)));
         scorer.score(&layer, block, &mut spent);
-        for (mate, score) in block.positions.iter().zip(&block.scores) {
-            pool.insert(Ranked::new(*score, *mate));
-        }
+        // Best first: each is then appended, and nothing in the pool has to move.
+        candidates.clear();
+        candidates.extend(walk::ranked(block));
+        candidates.sort_unstable();
+        candidates.iter().for_each(|mate| pool.insert(*mate));
         let seed = match number {
             0 => position.map_or(start.base, |position| {
                 Some(draft.nav_items[position as usize])
@@ -298,7 +305,8 @@ fn merged(draft: &Draft, space: &Space<'_>, group: &[Back], worker: &mut Worker)
             .map(|(end, score)| Ranked::new(*score, *end)),
     );
     candidates.sort_unstable();
-    space.select(item, candidates, layer.degree, prune, kept);
+    let limit = layer.degree - layer.degree / HEADROOM;
+    space.select(item, candidates, limit, prune, kept);
     row.clear();
     row.extend(kept.iter().map(|end| draft.position(number, *end)));
     row
