@@ -46,6 +46,10 @@ pub struct Hyper {
 /// A compromise, by a coarse search over some twenty settings: Recall@20 and NDCG@20 on random hold-outs
 /// of two Last.fm play-count logs and on the validation part of a log of check-ins, confidences
 /// [scaled](Hyper::scaled_to) to a mean of 1. Each log alone has a better setting.
+///
+/// So are the iterations: of the three logs the check-ins are best after 5 (Recall@20 0.151, 0.149 after
+/// 10), one Last.fm log does not care, and the other still gains (0.285 after 4, 0.296 after 6, 0.300
+/// after 10, likewise for other seeds).
 impl Default for Hyper {
     fn default() -> Self {
         Self {

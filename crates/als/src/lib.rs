@@ -16,8 +16,9 @@
 //! observations `n_u`. The preference `p` is 1 for what was heard; fold-in also takes negative
 //! evidence, `p` = 0 with a confidence of its own (a skip).
 //!
-//! The minimiser solves `A x = b` with `A = w0 YᵀY + Σ c y yᵀ + λ_u I` and `b = Σ c p y`, by a dense
-//! Cholesky factorisation: `O(n d² + d³)` a row, exact, and the same code for training and for
+//! The minimiser solves `A x = b` with `A = w0 YᵀY + Σ c y yᵀ + λ_u I` and `b = Σ c p y`, exactly: by a
+//! dense Cholesky factorisation of `A`, `O(n d² + d³)` a row, or for rows of few events by Woodbury's
+//! identity in the eigenbasis of `YᵀY`, `O(n² d + n³ + d²)`. The code is the same for training and for
 //! fold-in. [`train()`] ends with the users' half-step, so a trained user vector equals, bit for
 //! bit, the fold-in of that user's history.
 //!

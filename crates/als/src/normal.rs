@@ -261,3 +261,61 @@ impl Side {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gram::gram;
+    use crate::random::initial_factors;
+
+    /// One system both ways, on both sides of the number where the way changes by itself; and with
+    /// the rows rotated beforehand the bits of rows rotated on the way.
+    #[test]
+    fn both_ways_agree_at_every_number_of_observations() {
+        for rank in [3, 8, 21, 64] {
+            let hyper = Hyper {
+                rank,
+                ..Hyper::default()
+            };
+            let factors = initial_factors(200, rank, 4)
+                .iter()
+                .map(|value| value * 10.0)
+                .collect::<Vec<_>>();
+            let side = Side::new(&hyper, 200, gram(&factors, rank, 1));
+            let direct = Side {
+                dual: None,
+                ..side.clone()
+            };
+            let dual = side.dual.as_ref().expect("well-conditioned");
+            let rotated = side.rotate(&factors).expect("well-conditioned");
+            let mut scratch = Scratch::default();
+            let mut ways = [0; 2];
+            for observed in 1..=rank + 2 {
+                let observations = (0..).take(observed).map(|at| Observation {
+                    other: at * 3,
+                    confidence: 0.5 + (at % 5) as f32,
+                    preferred: at % 4 != 1,
+                });
+                let mut solve = |side: &Side, rotated| {
+                    let mut out = vec![f32::NAN; rank];
+                    let fixed = Fixed {
+                        factors: &factors,
+                        rotated,
+                    };
+                    side.solve(fixed, observations.clone(), &mut scratch, &mut out)
+                        .expect("well-conditioned");
+                    out
+                };
+                let here = solve(&side, None);
+                assert_eq!(here, solve(&side, Some(&rotated)), "{observed} of {rank}");
+                let there = solve(&direct, None);
+                for (x, y) in here.iter().zip(&there) {
+                    let error = (x - y).abs();
+                    assert!(error < 2e-6, "{error} with {observed} at rank {rank}");
+                }
+                ways[usize::from(dual.covers(observed))] += 1;
+            }
+            assert!(ways.iter().all(|&count| count > 0), "rank {rank}: {ways:?}");
+        }
+    }
+}

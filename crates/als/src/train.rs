@@ -85,8 +85,9 @@ pub enum TrainError {
 /// fold-in of that user's interactions against the returned item factors. The result does not depend
 /// on `threads` (0: one a core). Progress counts solved rows.
 ///
-/// Time `O(iterations (n d² + (users + items) d³) / threads)` for `n` interactions at rank `d`; memory:
-/// the factors, and three compressed matrices (the data and the confidences both ways).
+/// Time at most `O(iterations (n d² + (users + items) d³) / threads)` for `n` interactions at rank `d`,
+/// far less where most rows are short; memory: the factors, one more copy of the larger side, and three
+/// compressed matrices (the data and the confidences both ways).
 ///
 /// # Errors
 /// Hyper-parameters out of range, no interactions, or a system that cannot be solved.

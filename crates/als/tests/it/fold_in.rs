@@ -46,6 +46,38 @@ fn equals_the_oracle_at_every_rank() {
     }
 }
 
+/// Short histories are solved in another space than long ones: every length, across the change.
+#[test]
+fn equals_the_oracle_at_every_length() {
+    for rank in [4, 8, 16, 24, 64] {
+        let hyper = Hyper {
+            rank,
+            ..small_hyper()
+        };
+        let factors = train(&grouped_log(120, 90, 5), &hyper, 1, &())
+            .unwrap()
+            .items;
+        for length in (1..=rank + 1).step_by(1 + rank / 64) {
+            let evidence: Vec<_> = (0..90)
+                .step_by(90 / (rank + 1).min(90))
+                .take(length)
+                .map(|item| {
+                    (
+                        item,
+                        if item % 5 == 3 {
+                            -2.0
+                        } else {
+                            1.0 + item as f32
+                        },
+                    )
+                })
+                .collect();
+            assert_eq!(evidence.len(), length);
+            assert_close(&hyper, &factors, &evidence, 1e-4);
+        }
+    }
+}
+
 #[test]
 fn the_largest_rank_works_and_the_next_does_not() {
     let hyper = Hyper {
@@ -202,14 +234,16 @@ proptest! {
         unobserved_weight in 0.0f32..1.0,
         regularization in 0.01f32..1.0,
         frequency_exponent in 0.0f32..1.5,
+        rank in prop::sample::select(vec![1usize, 6, 16, 32]),
     ) {
+        let trained = Hyper { rank, ..small_hyper() };
         let hyper = Hyper {
             confidence: if linear { Confidence::Linear } else { Confidence::Log },
             alpha, unobserved_weight, regularization, frequency_exponent,
-            ..small_hyper()
+            ..trained
         };
         let evidence: Vec<_> = strengths.into_iter().filter(|(_, s)| *s != 0.0).collect();
-        assert_close(&hyper, &items(&small_hyper()), &evidence, 1e-3);
+        assert_close(&hyper, &items(&trained), &evidence, 1e-3);
     }
 
     /// Whatever bytes arrive as evidence: an answer that is finite, or an error.
