@@ -55,7 +55,9 @@ impl Selector {
             (Some(label), None) => Target::Label(label.clone()),
             (None, None) => return None,
         };
-        Some(pb::IndexSelector { target: Some(target) })
+        Some(pb::IndexSelector {
+            target: Some(target),
+        })
     }
 }
 
@@ -74,7 +76,9 @@ impl Connection {
     where
         F: Future<Output = anyhow::Result<T>>,
     {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         runtime.block_on(async { work(Client::connect(&self.addr, self.timeout).await?).await })
     }
 }
@@ -86,13 +90,17 @@ impl Client {
             None => format!("http://{addr}"),
             Some(("http", _)) => addr.to_owned(),
             Some((scheme, _)) => {
-                return Err(Failure::usage(format!("address {addr}: scheme {scheme} is not known"))
-                    .next("give http://HOST:PORT; put a proxy in front for TLS")
-                    .error());
+                return Err(Failure::usage(format!(
+                    "address {addr}: scheme {scheme} is not known"
+                ))
+                .next("give http://HOST:PORT; put a proxy in front for TLS")
+                .error());
             }
         };
         let bad = |error: &dyn std::fmt::Display| {
-            Failure::usage(format!("address {addr}: {error}")).next("give http://HOST:PORT").error()
+            Failure::usage(format!("address {addr}: {error}"))
+                .next("give http://HOST:PORT")
+                .error()
         };
         let endpoint = Endpoint::from_shared(url).map_err(|error| bad(&error))?;
         if endpoint.uri().host().is_none() {
@@ -103,7 +111,11 @@ impl Client {
             .connect()
             .await
             .map_err(|error| anyhow::Error::new(error).context(unreachable(addr)))?;
-        Ok(Self { channel, addr: addr.to_owned(), timeout })
+        Ok(Self {
+            channel,
+            addr: addr.to_owned(),
+            timeout,
+        })
     }
 
     /// A request with the deadline of this client.
@@ -119,7 +131,9 @@ impl Client {
         what: &str,
         answer: Result<Response<T>, Status>,
     ) -> anyhow::Result<T> {
-        answer.map(Response::into_inner).map_err(|status| self.refusal(what, &status))
+        answer
+            .map(Response::into_inner)
+            .map_err(|status| self.refusal(what, &status))
     }
 
     /// The server's error in words.
@@ -130,15 +144,20 @@ impl Client {
             message.push_str(": ");
             message.push_str(status.message());
         }
-        for violation in details.bad_request().map_or(&[][..], |bad| &bad.field_violations) {
+        for violation in details
+            .bad_request()
+            .map_or(&[][..], |bad| &bad.field_violations)
+        {
             if !status.message().contains(&violation.description) {
                 message.push_str(&format!("; {}: {}", violation.field, violation.description));
             } else if !status.message().contains(&violation.field) {
                 message.push_str(&format!("; field {}", violation.field));
             }
         }
-        let failure = match (status.code(), details.retry_info().and_then(|info| info.retry_delay))
-        {
+        let failure = match (
+            status.code(),
+            details.retry_info().and_then(|info| info.retry_delay),
+        ) {
             (Code::Unavailable, Some(delay)) => {
                 Failure::new(message).next(format!("try again in {} ms", delay.as_millis()))
             }

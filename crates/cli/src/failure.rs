@@ -49,22 +49,35 @@ pub(crate) struct Failure {
 impl Failure {
     /// The work failed.
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), next: None, exit: Exit::Failed }
+        Self {
+            message: message.into(),
+            next: None,
+            exit: Exit::Failed,
+        }
     }
 
     /// The command line asks for something that cannot be meant.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self { exit: Exit::Usage, ..Self::new(message) }
+        Self {
+            exit: Exit::Usage,
+            ..Self::new(message)
+        }
     }
 
     /// A check said no.
     pub(crate) fn refused(message: impl Into<String>) -> Self {
-        Self { exit: Exit::Refused, ..Self::new(message) }
+        Self {
+            exit: Exit::Refused,
+            ..Self::new(message)
+        }
     }
 
     /// Says what to do next.
     pub(crate) fn next(self, next: impl Into<String>) -> Self {
-        Self { next: Some(next.into()), ..self }
+        Self {
+            next: Some(next.into()),
+            ..self
+        }
     }
 
     /// As an error that was caused by what `cause` tells.
@@ -132,7 +145,10 @@ mod tests {
         let failure = error.downcast_ref::<Failure>().expect("in the chain");
         assert_eq!(failure.exit, Exit::Refused);
         assert_eq!(failure.next.as_deref(), Some("free some space"));
-        assert_eq!(causes(&error), ["build", "cannot seal the bundle", "disk full"]);
+        assert_eq!(
+            causes(&error),
+            ["build", "cannot seal the bundle", "disk full"]
+        );
     }
 
     #[test]

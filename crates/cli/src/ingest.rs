@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use refrain_builder::ingest::{self, Delimiter, Exclusions, IngestError, Items, Log, ReadOptions, ReadReport};
+use refrain_builder::ingest::{
+    self, Delimiter, Exclusions, IngestError, Items, Log, ReadOptions, ReadReport,
+};
 
 use crate::failure::Failure;
 use crate::output::{self, Output};
@@ -118,7 +120,10 @@ fn tell(report: &ReadReport, output: &Output) {
         ));
     }
     if report.bad_rows > 0 {
-        output.note(format_args!("{} bad rows left out:", output::count(report.bad_rows)));
+        output.note(format_args!(
+            "{} bad rows left out:",
+            output::count(report.bad_rows)
+        ));
         for row in &report.first_bad {
             output.note(format_args!("  {}", output::clip(&row.to_string(), 200)));
         }

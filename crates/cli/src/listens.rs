@@ -47,7 +47,10 @@ impl ByUser {
 pub(crate) fn listen(log: &Log, row: u32) -> Listen {
     let row = row as usize;
     let known = |column: &Option<Vec<u32>>| {
-        column.as_ref().map(|column| column[row]).filter(|&ordinal| ordinal != Log::NONE)
+        column
+            .as_ref()
+            .map(|column| column[row])
+            .filter(|&ordinal| ordinal != Log::NONE)
     };
     Listen {
         user: log.user[row],
@@ -74,9 +77,14 @@ pub(crate) fn plays(count: f32) -> u32 {
 pub(crate) fn event(log: &Log, row: u32, unknown_time: jiff::Timestamp) -> pb::Event {
     let listen = listen(log, row);
     let name = |ordinal: Option<u32>, names: &refrain_builder::Dictionary| {
-        ordinal.and_then(|ordinal| names.get(ordinal)).unwrap_or_default().to_owned()
+        ordinal
+            .and_then(|ordinal| names.get(ordinal))
+            .unwrap_or_default()
+            .to_owned()
     };
-    let at = listen.time_us.and_then(|us| jiff::Timestamp::from_microsecond(us).ok());
+    let at = listen
+        .time_us
+        .and_then(|us| jiff::Timestamp::from_microsecond(us).ok());
     pb::Event {
         event_id: String::new(),
         item_id: name(Some(listen.item), &log.items),

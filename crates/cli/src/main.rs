@@ -28,12 +28,17 @@ mod wire;
 /// Learns items and listeners from listening logs, serves what to hear next over gRPC, and honours
 /// what a listener excluded from their taste profile.
 #[derive(Debug, clap::Parser)]
-#[command(name = "refrain", version, max_term_width = 100, after_help = "\
+#[command(
+    name = "refrain",
+    version,
+    max_term_width = 100,
+    after_help = "\
 Start here:
   refrain demo --once                     the whole road on this machine, in under a minute
   refrain demo --listens plays.csv.gz     the same on your own listening log, then stay up
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a gate or check said no.")]
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a gate or check said no."
+)]
 struct Cli {
     /// Print one JSON document to standard output; everything else goes to standard error
     #[arg(long, global = true)]
@@ -48,14 +53,20 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error).into(),
     };
     let output = Output::new(cli.json);
-    let exit = cli.command.run(&output).unwrap_or_else(|error| failure::report(&output, &error));
+    let exit = cli
+        .command
+        .run(&output)
+        .unwrap_or_else(|error| failure::report(&output, &error));
     finish(&output, exit).into()
 }
 
 /// Prints what clap has to say: help and version to standard output, errors to standard error and,
 /// for programs, as a document.
 fn usage(error: &clap::Error) -> Exit {
-    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    ) {
         // Help piped into a pager that was closed is no failure.
         drop(error.print());
         return Exit::Done;
@@ -63,7 +74,12 @@ fn usage(error: &clap::Error) -> Exit {
     drop(error.print());
     let output = Output::new(std::env::args_os().any(|arg| arg == "--json"));
     let text = error.render().to_string();
-    let message = text.strip_prefix("error: ").unwrap_or(&text).lines().next().unwrap_or_default();
+    let message = text
+        .strip_prefix("error: ")
+        .unwrap_or(&text)
+        .lines()
+        .next()
+        .unwrap_or_default();
     output.document(&serde_json::json!({ "error": {
         "message": message,
         "causes": [],
@@ -78,8 +94,8 @@ fn finish(output: &Output, exit: Exit) -> Exit {
     match output.finish() {
         Ok(()) => exit,
         Err(error) => {
-            let error = anyhow::Error::new(error)
-                .context(Failure::new("cannot write standard output"));
+            let error =
+                anyhow::Error::new(error).context(Failure::new("cannot write standard output"));
             failure::report(output, &error)
         }
     }

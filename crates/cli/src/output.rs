@@ -35,13 +35,21 @@ enum Stream {
 impl Output {
     /// Text for people, or one JSON document for programs.
     pub(crate) fn new(json: bool) -> Self {
-        Self { json, documented: AtomicBool::new(false), stdout: Mutex::new(Stream::Open) }
+        Self {
+            json,
+            documented: AtomicBool::new(false),
+            stdout: Mutex::new(Stream::Open),
+        }
     }
 
     /// Prints a line for people: to standard output, or to standard error when that belongs to a
     /// JSON document.
     pub(crate) fn line(&self, text: impl Display) {
-        if self.json { self.note(text) } else { self.write(format_args!("{text}\n")) }
+        if self.json {
+            self.note(text)
+        } else {
+            self.write(format_args!("{text}\n"))
+        }
     }
 
     /// Prints a table for people, where [`Output::line`] would print.
@@ -57,7 +65,11 @@ impl Output {
 
     /// Prints the result: the document for programs, or whatever `people` prints.
     pub(crate) fn result(&self, document: &impl Serialize, people: impl FnOnce(&Self)) {
-        if self.json { self.document(document) } else { people(self) }
+        if self.json {
+            self.document(document)
+        } else {
+            people(self)
+        }
     }
 
     /// Prints the JSON document of the command; nothing in text for people. A command has one: a
@@ -124,7 +136,9 @@ impl Output {
     }
 
     fn stream(&self) -> std::sync::MutexGuard<'_, Stream> {
-        self.stdout.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.stdout
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -227,7 +241,11 @@ pub(crate) fn duration(time: Duration) -> String {
     } else if seconds < 3600.0 {
         format!("{} min {:02} s", time.as_secs() / 60, time.as_secs() % 60)
     } else {
-        format!("{} h {:02} min", time.as_secs() / 3600, time.as_secs() / 60 % 60)
+        format!(
+            "{} h {:02} min",
+            time.as_secs() / 3600,
+            time.as_secs() / 60 % 60
+        )
     }
 }
 
@@ -253,7 +271,9 @@ pub(crate) fn bytes(bytes: u64) -> String {
 /// An instant for people, and how long ago it was: `2026-11-22 19:45:00 UTC (3 min ago)`.
 pub(crate) fn instant(at: jiff::Timestamp) -> String {
     let utc = at.strftime("%Y-%m-%d %H:%M:%S UTC");
-    let seconds = jiff::Timestamp::now().as_second().saturating_sub(at.as_second());
+    let seconds = jiff::Timestamp::now()
+        .as_second()
+        .saturating_sub(at.as_second());
     match seconds {
         ..0 => utc.to_string(),
         0..60 => format!("{utc} ({seconds} s ago)"),
@@ -266,7 +286,9 @@ pub(crate) fn instant(at: jiff::Timestamp) -> String {
 /// At most `width` characters of a text from outside, with an ellipsis where some are left out and
 /// without control characters, which could rewrite the terminal.
 pub(crate) fn clip(text: &str, width: usize) -> String {
-    let mut clean = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c });
+    let mut clean = text
+        .chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c });
     let mut clipped: String = clean.by_ref().take(width).collect();
     if clean.next().is_some() {
         clipped.pop();

@@ -6,7 +6,9 @@ use jiff::Timestamp;
 
 /// A duration like `500ms`, `10s`, `2m`, `12h`, `30d`; more than zero.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let at = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(at);
     let seconds = match unit.trim() {
         "ms" => 0.001,
@@ -16,7 +18,9 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "d" => 86_400.0,
         other => return Err(format!("unknown unit {other:?}: use ms, s, m, h or d")),
     };
-    let number: f64 = number.parse().map_err(|_| "expected a number and a unit, like 10s")?;
+    let number: f64 = number
+        .parse()
+        .map_err(|_| "expected a number and a unit, like 10s")?;
     match Duration::try_from_secs_f64(number * seconds) {
         Ok(time) if !time.is_zero() => Ok(time),
         _ => Err("expected a duration above zero that fits a clock".to_owned()),
@@ -68,10 +72,19 @@ pub(crate) fn vector(text: &str) -> Result<VectorArg, String> {
     for part in inner.split([',', ' ']).filter(|part| !part.is_empty()) {
         match part.parse::<f32>() {
             Ok(value) if value.is_finite() => values.push(value),
-            _ => return Err(format!("component {} is not a finite number: {part:?}", values.len())),
+            _ => {
+                return Err(format!(
+                    "component {} is not a finite number: {part:?}",
+                    values.len()
+                ));
+            }
         }
     }
-    if values.is_empty() { Err("no components".to_owned()) } else { Ok(VectorArg(values)) }
+    if values.is_empty() {
+        Err("no components".to_owned())
+    } else {
+        Ok(VectorArg(values))
+    }
 }
 
 /// An item with a weight above zero: `ITEM` or `ITEM=2.5`.
@@ -90,7 +103,10 @@ pub(crate) fn seed(text: &str) -> Result<SeedArg, String> {
         && let Ok(weight) = weight.parse::<f32>()
     {
         return if weight.is_finite() && weight > 0.0 && !item.is_empty() {
-            Ok(SeedArg { item: item.to_owned(), weight: Some(weight) })
+            Ok(SeedArg {
+                item: item.to_owned(),
+                weight: Some(weight),
+            })
         } else {
             Err("the weight of a seed is finite and above zero".to_owned())
         };
@@ -98,7 +114,10 @@ pub(crate) fn seed(text: &str) -> Result<SeedArg, String> {
     if text.is_empty() {
         return Err("an item id has at least one character".to_owned());
     }
-    Ok(SeedArg { item: text.to_owned(), weight: None })
+    Ok(SeedArg {
+        item: text.to_owned(),
+        weight: None,
+    })
 }
 
 #[cfg(test)]
@@ -111,7 +130,15 @@ mod tests {
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("30d"), Ok(Duration::from_secs(30 * 86_400)));
-        for bad in ["", "s", "0s", "-1s", "1y", "1e400s", "99999999999999999999d"] {
+        for bad in [
+            "",
+            "s",
+            "0s",
+            "-1s",
+            "1y",
+            "1e400s",
+            "99999999999999999999d",
+        ] {
             assert!(duration(bad).is_err(), "{bad}");
         }
     }
@@ -132,7 +159,10 @@ mod tests {
 
     #[test]
     fn vectors_are_finite_and_name_the_component() {
-        assert_eq!(vector("[0.5, -1,2e-1]"), Ok(VectorArg(vec![0.5, -1.0, 0.2])));
+        assert_eq!(
+            vector("[0.5, -1,2e-1]"),
+            Ok(VectorArg(vec![0.5, -1.0, 0.2]))
+        );
         assert_eq!(vector("1 2 3"), Ok(VectorArg(vec![1.0, 2.0, 3.0])));
         assert!(vector("1,NaN").is_err_and(|error| error.contains("component 1")));
         assert!(vector("1,1e39").is_err());
@@ -141,12 +171,34 @@ mod tests {
 
     #[test]
     fn seeds_keep_equal_signs_in_ids() {
-        let seed_of = |item: &str, weight| Ok(SeedArg { item: item.to_owned(), weight });
+        let seed_of = |item: &str, weight| {
+            Ok(SeedArg {
+                item: item.to_owned(),
+                weight,
+            })
+        };
         assert_eq!(seed("track:1"), seed_of("track:1", None));
         assert_eq!(seed("track:1=2.5"), seed_of("track:1", Some(2.5)));
         assert_eq!(seed("k=v"), seed_of("k=v", None));
         assert!(seed("track:1=0").is_err());
         assert!(seed("track:1=inf").is_err());
         assert!(seed("").is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_a_value_or_an_error(text in "\\PC{0,40}|[-0-9.eE=,:TZ\\[\\] dhms]{0,24}") {
+            let _ = duration(&text);
+            let _ = instant(&text);
+            let _ = expiry(&text);
+            if let Ok(VectorArg(values)) = vector(&text) {
+                proptest::prop_assert!(!values.is_empty());
+                proptest::prop_assert!(values.iter().all(|value| value.is_finite()));
+            }
+            if let Ok(seed) = seed(&text) {
+                proptest::prop_assert!(!seed.item.is_empty());
+                proptest::prop_assert!(seed.weight.is_none_or(|weight| weight > 0.0));
+            }
+        }
     }
 }

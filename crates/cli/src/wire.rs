@@ -20,12 +20,17 @@ pub(crate) fn wire_instant(at: jiff::Timestamp) -> WireTimestamp {
     // Before 1970 jiff counts nanoseconds down and the wire up.
     let micros = at.as_microsecond();
     let nanos = i32::try_from(micros.rem_euclid(1_000_000) * 1_000).unwrap_or_default();
-    WireTimestamp { seconds: micros.div_euclid(1_000_000), nanos }
+    WireTimestamp {
+        seconds: micros.div_euclid(1_000_000),
+        nanos,
+    }
 }
 
 /// The short name of an enum value: `RESULT_SOURCE_ANN` of `RESULT_SOURCE_` is `ann`.
 pub(crate) fn short(name: &str, prefix: &str) -> String {
-    name.strip_prefix(prefix).unwrap_or(name).to_ascii_lowercase()
+    name.strip_prefix(prefix)
+        .unwrap_or(name)
+        .to_ascii_lowercase()
 }
 
 /// Where a result came from, in a word.
@@ -178,9 +183,7 @@ pub(crate) fn scope_text(rule: &pb::Exclusion) -> String {
         Some(Scope::Tag(tag)) => format!("tag {tag}"),
         Some(Scope::SessionId(session)) => format!("session {session}"),
         Some(Scope::Window(window)) => {
-            let end = |at: Option<&WireTimestamp>| {
-                text(at).unwrap_or_else(|| "…".to_owned())
-            };
+            let end = |at: Option<&WireTimestamp>| text(at).unwrap_or_else(|| "…".to_owned());
             format!(
                 "heard from {} until {}",
                 end(window.start_time.as_ref()),
@@ -277,7 +280,11 @@ mod tests {
 
     #[test]
     fn instants_survive_the_wire_on_both_sides_of_1970() {
-        for text in ["2026-11-22T19:45:00.5Z", "1969-12-31T23:59:59.25Z", "1970-01-01T00:00:00Z"] {
+        for text in [
+            "2026-11-22T19:45:00.5Z",
+            "1969-12-31T23:59:59.25Z",
+            "1970-01-01T00:00:00Z",
+        ] {
             let at: jiff::Timestamp = text.parse().expect("valid");
             let wire = wire_instant(at);
             assert!((0..1_000_000_000).contains(&wire.nanos), "{text}: {wire:?}");
@@ -287,7 +294,10 @@ mod tests {
 
     #[test]
     fn enum_names_are_short() {
-        let result = pb::Result { source: pb::ResultSource::Ann.into(), ..Default::default() };
+        let result = pb::Result {
+            source: pb::ResultSource::Ann.into(),
+            ..Default::default()
+        };
         assert_eq!(source(&result), "ann");
         assert_eq!(degraded(&[4, 99]), ["fallback_used", "reason_99"]);
     }

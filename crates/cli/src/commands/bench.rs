@@ -107,7 +107,10 @@ const INDEX_FILE: &str = "index.rfs";
 pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
     let text = fs_err::read_to_string(&args.config)?;
     let config: Config = serde_json::from_str(&text).with_context(|| {
-        Failure::new(format!("{} is no configuration of protocol 1", args.config.display()))
+        Failure::new(format!(
+            "{} is no configuration of protocol 1",
+            args.config.display()
+        ))
     })?;
     if config.protocol != 1 {
         let spoken = format!("protocol {} is not spoken here, only 1", config.protocol);
@@ -135,15 +138,29 @@ impl Config {
             })),
             Phase::Build { threads } => self.build(args, *threads),
             Phase::Load => self.load(),
-            Phase::Search { k, threads, nq, offset, sweep, write_ids, allow_bits } => {
+            Phase::Search {
+                k,
+                threads,
+                nq,
+                offset,
+                sweep,
+                write_ids,
+                allow_bits,
+            } => {
                 let index = self.open()?;
                 let queries = self.queries(*offset, *nq)?;
-                let allow = allow_bits.as_deref().map(|path| self.allowed(path)).transpose()?;
+                let allow = allow_bits
+                    .as_deref()
+                    .map(|path| self.allowed(path))
+                    .transpose()?;
                 let run = Run {
                     index: &index,
                     queries: &queries,
                     k: *k,
-                    filter: Filter { exclude: &[], allow: allow.as_ref() },
+                    filter: Filter {
+                        exclude: &[],
+                        allow: allow.as_ref(),
+                    },
                 };
                 let points = sweep
                     .iter()
@@ -154,8 +171,12 @@ impl Config {
             Phase::Latency { k, nq, sweep } => {
                 let index = self.open()?;
                 let queries = self.queries(0, *nq)?;
-                let run =
-                    Run { index: &index, queries: &queries, k: *k, filter: Filter::default() };
+                let run = Run {
+                    index: &index,
+                    queries: &queries,
+                    k: *k,
+                    filter: Filter::default(),
+                };
                 let points = sweep
                     .iter()
                     .map(|&setting| run.latency(setting))
@@ -199,7 +220,12 @@ impl Config {
         let started = Instant::now();
         let index = self.open()?;
         let loaded = started.elapsed();
-        let run = Run { index: &index, queries: &queries, k: 10, filter: Filter::default() };
+        let run = Run {
+            index: &index,
+            queries: &queries,
+            k: 10,
+            filter: Filter::default(),
+        };
         let mut searcher = run.searcher(MIDDLE);
         searcher.search(0)?;
         let first = started.elapsed();
@@ -281,7 +307,10 @@ impl Config {
     fn queries(&self, offset: usize, nq: usize) -> anyhow::Result<Vec<f32>> {
         let queries = self.vectors(&self.query, 0)?;
         let from = offset.saturating_mul(self.d).min(queries.values.len());
-        let to = offset.saturating_add(nq).saturating_mul(self.d).min(queries.values.len());
+        let to = offset
+            .saturating_add(nq)
+            .saturating_mul(self.d)
+            .min(queries.values.len());
         if from == to {
             return Err(Failure::new(format!(
                 "{} has no queries from {offset} on",
@@ -306,7 +335,9 @@ impl Config {
             .error());
         }
         let n = u32::try_from(self.n)?;
-        Ok((0..n).filter(|id| bits[*id as usize / 8] >> (id % 8) & 1 == 1).collect())
+        Ok((0..n)
+            .filter(|id| bits[*id as usize / 8] >> (id % 8) & 1 == 1)
+            .collect())
     }
 }
 
@@ -333,7 +364,12 @@ impl<'a> Run<'a> {
     }
 
     fn searcher(&self, setting: Setting) -> Searcher<'a> {
-        Searcher { run: *self, ef: setting.ef, scratch: Scratch::new(), hits: Vec::new() }
+        Searcher {
+            run: *self,
+            ef: setting.ef,
+            scratch: Scratch::new(),
+            hits: Vec::new(),
+        }
     }
 
     /// Answers all queries once, on `threads` threads with an equal share each. The clock starts
@@ -419,9 +455,18 @@ impl Searcher<'_> {
     fn search(&mut self, query: usize) -> anyhow::Result<&[Hit]> {
         let dim = self.run.index.dim();
         let query = &self.run.queries[query * dim..(query + 1) * dim];
-        let params =
-            SearchParams { ef_search: self.ef, filter: self.run.filter, deadline: None };
-        self.run.index.search(query, self.run.k, &params, &mut self.scratch, &mut self.hits)?;
+        let params = SearchParams {
+            ef_search: self.ef,
+            filter: self.run.filter,
+            deadline: None,
+        };
+        self.run.index.search(
+            query,
+            self.run.k,
+            &params,
+            &mut self.scratch,
+            &mut self.hits,
+        )?;
         Ok(&self.hits)
     }
 }
@@ -434,7 +479,10 @@ fn percentile(sorted: &[f64], share: f64) -> f64 {
         reason = "a share of a length is a length"
     )]
     let rank = (sorted.len() as f64 * share).ceil() as usize;
-    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+    sorted
+        .get(rank.saturating_sub(1))
+        .copied()
+        .unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]

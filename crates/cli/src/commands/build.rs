@@ -86,7 +86,9 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
             seal(Source::Vectors(&set), &args.out, &options, output)?
         }
         (None, None) => {
-            return Err(Failure::usage("built from what?").next("--model or --vectors").error());
+            return Err(Failure::usage("built from what?")
+                .next("--model or --vectors")
+                .error());
         }
     };
     let took = started.elapsed();
@@ -149,14 +151,21 @@ pub(crate) fn print_index(manifest: &Manifest, output: &Output) {
     if manifest.index.calibration.is_empty() {
         return;
     }
-    let mut table =
-        output::table(&[Column::Number("ef_search"), Column::Number("recall@10"), Column::Text("")]);
+    let mut table = output::table(&[
+        Column::Number("ef_search"),
+        Column::Number("recall@10"),
+        Column::Text(""),
+    ]);
     for point in &manifest.index.calibration {
         let chosen = point.ef_search == manifest.index.ef_search;
         table.add_row([
             point.ef_search.to_string(),
             format!("{:.4}", point.recall),
-            if chosen { "chosen".to_owned() } else { String::new() },
+            if chosen {
+                "chosen".to_owned()
+            } else {
+                String::new()
+            },
         ]);
     }
     output.table(&table);

@@ -61,9 +61,16 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
 /// Prints the lists side by side, each item with how far it moved from the first variant's list,
 /// and below how much the lists have in common.
 pub(crate) fn print(answer: &pb::CompareVariantsResponse, output: &Output) {
-    let Some(first) = answer.variants.first() else { return };
+    let Some(first) = answer.variants.first() else {
+        return;
+    };
     let mut lists = comfy_lists(&answer.variants);
-    let longest = answer.variants.iter().map(|variant| variant.results.len()).max().unwrap_or(0);
+    let longest = answer
+        .variants
+        .iter()
+        .map(|variant| variant.results.len())
+        .max()
+        .unwrap_or(0);
     for at in 0..longest {
         let mut row = vec![(at + 1).to_string()];
         for variant in &answer.variants {
@@ -105,14 +112,20 @@ pub(crate) fn print(answer: &pb::CompareVariantsResponse, output: &Output) {
 /// A table with a column for each variant.
 fn comfy_lists(variants: &[pb::VariantResult]) -> comfy_table::Table {
     let mut table = output::table(&[Column::Number("#")]);
-    let names = variants.iter().map(|variant| output::clip(&variant.variant, 36));
+    let names = variants
+        .iter()
+        .map(|variant| output::clip(&variant.variant, 36));
     table.set_header(std::iter::once("#".to_owned()).chain(names));
     table
 }
 
 /// What people know an item by.
 pub(crate) fn name(result: &pb::Result) -> &str {
-    if result.title.is_empty() { &result.item_id } else { &result.title }
+    if result.title.is_empty() {
+        &result.item_id
+    } else {
+        &result.title
+    }
 }
 
 /// Where an item is, compared with another list.
@@ -145,7 +158,10 @@ mod tests {
     #[test]
     fn moves_are_read_from_the_place_before() {
         let before: Vec<pb::Result> = ["a", "b", "c"]
-            .map(|id| pb::Result { item_id: id.to_owned(), ..Default::default() })
+            .map(|id| pb::Result {
+                item_id: id.to_owned(),
+                ..Default::default()
+            })
             .into();
         assert_eq!(moved(&before, 0, "a"), Move::Same);
         assert_eq!(moved(&before, 0, "c"), Move::Up(2));

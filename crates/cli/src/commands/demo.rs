@@ -123,7 +123,10 @@ impl Workshop {
     fn new(dir: Option<&Path>) -> anyhow::Result<Self> {
         let Some(dir) = dir else {
             let temporary = tempfile::Builder::new().prefix("refrain-demo-").tempdir()?;
-            return Ok(Self { path: temporary.path().to_owned(), _temporary: Some(temporary) });
+            return Ok(Self {
+                path: temporary.path().to_owned(),
+                _temporary: Some(temporary),
+            });
         };
         fs_err::create_dir_all(dir)?;
         if fs_err::read_dir(dir)?.next().is_some() {
@@ -131,7 +134,10 @@ impl Workshop {
                 .next("give a new --dir, or none for a temporary one")
                 .error());
         }
-        Ok(Self { path: dir.to_owned(), _temporary: None })
+        Ok(Self {
+            path: dir.to_owned(),
+            _temporary: None,
+        })
     }
 }
 
@@ -213,8 +219,11 @@ fn document(
 
 /// Says whether the checks held, and which did not.
 fn conclude(checks: &[(&'static str, bool)], steps: &Steps<'_>, output: &Output) -> Exit {
-    let failed: Vec<&str> =
-        checks.iter().filter(|(_, held)| !held).map(|(name, _)| *name).collect();
+    let failed: Vec<&str> = checks
+        .iter()
+        .filter(|(_, held)| !held)
+        .map(|(name, _)| *name)
+        .collect();
     output.line("");
     if failed.is_empty() {
         output.line(format_args!(
@@ -242,7 +251,9 @@ fn invite(addr: &str, cast: &Cast, workshop: &Workshop, output: &Output) {
         workshop.path.display()
     ));
     output.line(format_args!("  refrain recommend {user}{addr}"));
-    output.line(format_args!("  refrain exclude {user} --context {context}{addr}"));
+    output.line(format_args!(
+        "  refrain exclude {user} --context {context}{addr}"
+    ));
     output.line(format_args!("  refrain compare {user}{addr}"));
     output.line("Ctrl-C ends it.");
 }

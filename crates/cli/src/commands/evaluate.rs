@@ -68,10 +68,12 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
     }
     let threads = train::threads(args.threads);
     let open = |error: anyhow::Error| {
-        error.context(Failure::new(format!("cannot open the bundle {}", args.bundle.display())))
+        error.context(Failure::new(format!(
+            "cannot open the bundle {}",
+            args.bundle.display()
+        )))
     };
-    let bundle =
-        Bundle::open(&args.bundle, OpenMode::Map).map_err(|error| open(error.into()))?;
+    let bundle = Bundle::open(&args.bundle, OpenMode::Map).map_err(|error| open(error.into()))?;
     let index = {
         let _progress = output.progress("search exactly and by the graph");
         evaluate_index(&bundle, args.k.into(), &args.ef_search, threads)?
@@ -87,7 +89,11 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
         let _progress = output.progress("recommend for held-out listeners");
         Some(judge(&version, &history, &later, args.max_users, threads)?)
     };
-    let best = index.pool_sizes.iter().map(|point| point.recall).fold(0.0, f64::max);
+    let best = index
+        .pool_sizes
+        .iter()
+        .map(|point| point.recall)
+        .fold(0.0, f64::max);
     let passed = args.min_recall.is_none_or(|least| best >= least);
     let document = json!({
         "bundle": args.bundle,
@@ -107,13 +113,18 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
                 output::count(judged.users as u64),
                 output::count(judged.eligible as u64)
             ));
-            let rows = [("bundle", &judged.model), ("popularity", &judged.popularity)];
+            let rows = [
+                ("bundle", &judged.model),
+                ("popularity", &judged.popularity),
+            ];
             train::print_quality(&rows, output);
             output.line(train::verdict(&judged.model, &judged.popularity));
         }
     });
     if let (false, Some(least)) = (passed, args.min_recall) {
-        output.note(format_args!("check failed: recall {best:.4} is below {least}"));
+        output.note(format_args!(
+            "check failed: recall {best:.4} is below {least}"
+        ));
         return Ok(Exit::Refused);
     }
     Ok(Exit::Done)
@@ -183,9 +194,14 @@ fn judge(
     let (before, after) = (ByUser::new(history), ByUser::new(later));
     let mut eligible: Vec<(u32, Vec<(u32, u32)>)> = Vec::new();
     for (user, id) in (0_u32..).zip(later.users.iter()) {
-        let Some(same) = history.users.ordinal(id) else { continue };
-        let heard: Vec<u32> =
-            before.rows(same).iter().filter_map(|&row| known(version, history, row)).collect();
+        let Some(same) = history.users.ordinal(id) else {
+            continue;
+        };
+        let heard: Vec<u32> = before
+            .rows(same)
+            .iter()
+            .filter_map(|&row| known(version, history, row))
+            .collect();
         let mut truth: Vec<(u32, u32)> = after
             .rows(user)
             .iter()
@@ -210,7 +226,10 @@ fn judge(
     let sample: Vec<_> = eligible.into_iter().step_by(step).collect();
     let cases: Vec<Case> = sample
         .into_iter()
-        .map(|(user, truth)| Case { profile: profile(history, before.rows(user)), truth })
+        .map(|(user, truth)| Case {
+            profile: profile(history, before.rows(user)),
+            truth,
+        })
         .collect();
     let variant = plain()?;
     let share = cases.len().div_ceil(threads);
@@ -221,7 +240,9 @@ fn judge(
             .collect();
         let mut lists = Vec::with_capacity(cases.len());
         for worker in workers {
-            let part = worker.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
+            let part = worker
+                .join()
+                .map_err(|_| anyhow::anyhow!("a thread panicked"))??;
             lists.extend(part);
         }
         anyhow::Ok(lists)
@@ -248,9 +269,13 @@ fn answer(
     let weights = Weights::default();
     let mut lists = Vec::with_capacity(cases.len());
     for case in cases {
-        let subject = Subject::Profile { profile: &case.profile };
-        let request =
-            Request { seen: Seen::Exclude, ..Request::new(subject, LIST_LENGTH, now_us) };
+        let subject = Subject::Profile {
+            profile: &case.profile,
+        };
+        let request = Request {
+            seen: Seen::Exclude,
+            ..Request::new(subject, LIST_LENGTH, now_us)
+        };
         let answer = refrain_engine::recommend(version, &request, variant, &weights, &mut scratch)?;
         let list = answer.items.iter().map(|item| item.ordinal).collect();
         let mut heard: Vec<u32> = case
@@ -275,11 +300,15 @@ fn answer(
 fn plain() -> anyhow::Result<Variant> {
     let variants = Variants::from_toml(refrain_ranking::DEFAULT_TOML)?;
     let plain = variants.get(refrain_ranking::DEFAULT_VARIANT);
-    plain.cloned().ok_or_else(|| anyhow::anyhow!("the default variant is not declared"))
+    plain
+        .cloned()
+        .ok_or_else(|| anyhow::anyhow!("the default variant is not declared"))
 }
 
 fn known(version: &Version, log: &Log, row: u32) -> Option<u32> {
-    version.items().ordinal(log.items.get(log.item[row as usize])?)
+    version
+        .items()
+        .ordinal(log.items.get(log.item[row as usize])?)
 }
 
 fn profile(log: &Log, rows: &[u32]) -> Profile {

@@ -124,7 +124,9 @@ fn create(args: &Args, output: &Output) -> anyhow::Result<Exit> {
         user_id: args.user.clone(),
         exclusion: Some(pb::Exclusion {
             rule_id: args.rule_id.clone(),
-            scope: Some(pb::ExclusionScope { scope: Some(scope(args)?) }),
+            scope: Some(pb::ExclusionScope {
+                scope: Some(scope(args)?),
+            }),
             strength: args.strength,
             effect: pb::ExclusionEffect::from(args.effect).into(),
             action: action.into(),
@@ -273,5 +275,8 @@ fn print_rules(rules: &[pb::Exclusion], revision: u64, output: &Output) {
         ]);
     }
     output.table(&table);
-    output.line(format_args!("{} rules; profile revision {revision}", rules.len()));
+    output.line(format_args!(
+        "{} rules; profile revision {revision}",
+        rules.len()
+    ));
 }

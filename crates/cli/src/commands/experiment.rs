@@ -73,16 +73,19 @@ fn assign(args: &AssignArgs, output: &Output) -> anyhow::Result<Exit> {
         let mut service = ExperimentServiceClient::new(client.channel.clone());
         let mut answers = Vec::with_capacity(args.units.len());
         for unit in &args.units {
-            let request =
-                pb::AssignRequest { unit_id: unit.clone(), surface: args.surface.clone() };
+            let request = pb::AssignRequest {
+                unit_id: unit.clone(),
+                surface: args.surface.clone(),
+            };
             let answer = service.assign(client.request(request)).await;
             answers.push(client.answer("assign", answer)?);
         }
         Ok(answers)
     })?;
     let named = || args.units.iter().zip(&answers);
-    let documents: Vec<_> =
-        named().map(|(unit, answer)| wire::assignment(unit, &args.surface, answer)).collect();
+    let documents: Vec<_> = named()
+        .map(|(unit, answer)| wire::assignment(unit, &args.surface, answer))
+        .collect();
     output.result(&serde_json::json!({ "assignments": documents }), |output| {
         let mut table = output::table(&[
             Column::Text("unit"),

@@ -20,7 +20,12 @@ Examples:
 Writes listens and items into the directory, as `refrain train` reads them.")]
 pub(crate) struct Args {
     /// A preset that comes with the program: small or demo
-    #[arg(long, value_name = "NAME", default_value = "demo", conflicts_with = "preset_file")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "demo",
+        conflicts_with = "preset_file"
+    )]
     preset: String,
     /// A preset of your own
     #[arg(long, value_name = "FILE")]

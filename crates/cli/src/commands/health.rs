@@ -29,14 +29,20 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
     let status = args.connection.run(async |client: Client| {
         let mut service = HealthClient::new(client.channel.clone());
-        let request = HealthCheckRequest { service: args.service.clone() };
+        let request = HealthCheckRequest {
+            service: args.service.clone(),
+        };
         let answer = service.check(client.request(request)).await;
         Ok(client.answer("health", answer)?.status())
     })?;
     if status != ServingStatus::Serving {
-        return Err(Failure::new(format!("{} answers {}", args.connection.addr, status.as_str_name()))
-            .next("it is loading its first version or draining; `refrain versions` shows the store")
-            .error());
+        return Err(Failure::new(format!(
+            "{} answers {}",
+            args.connection.addr,
+            status.as_str_name()
+        ))
+        .next("it is loading its first version or draining; `refrain versions` shows the store")
+        .error());
     }
     let document = serde_json::json!({ "status": "SERVING", "addr": args.connection.addr });
     output.result(&document, |output| {

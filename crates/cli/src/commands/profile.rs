@@ -83,7 +83,9 @@ fn show(args: &ShowArgs, connection: &Connection, output: &Output) -> anyhow::Re
         let answer = service.get_profile(client.request(request)).await;
         client.answer("show the profile", answer)
     })?;
-    output.result(&wire::profile(&args.user, &profile), |output| print(args, &profile, output));
+    output.result(&wire::profile(&args.user, &profile), |output| {
+        print(args, &profile, output)
+    });
     Ok(Exit::Done)
 }
 
@@ -105,9 +107,16 @@ fn print(args: &ShowArgs, profile: &pb::GetProfileResponse, output: &Output) {
         output.table(&events_table(&profile.newest_events));
     }
     if let Some(vector) = &profile.vector {
-        let values: Vec<String> =
-            vector.values.iter().map(|value| format!("{value:.4}")).collect();
-        output.line(format_args!("vector in {}: {}", vector.model_version, values.join(" ")));
+        let values: Vec<String> = vector
+            .values
+            .iter()
+            .map(|value| format!("{value:.4}"))
+            .collect();
+        output.line(format_args!(
+            "vector in {}: {}",
+            vector.model_version,
+            values.join(" ")
+        ));
     }
 }
 
@@ -126,7 +135,9 @@ fn events_table(events: &[pb::ProfileEvent]) -> comfy_table::Table {
         let event = entry.event.clone().unwrap_or_default();
         let at = wire::instant(event.event_time.as_ref());
         table.add_row([
-            at.map_or_else(String::new, |at| at.strftime("%Y-%m-%d %H:%M:%S").to_string()),
+            at.map_or_else(String::new, |at| {
+                at.strftime("%Y-%m-%d %H:%M:%S").to_string()
+            }),
             output::clip(&event.item_id, 40),
             wire::kind(&event),
             output::count(event.count.unwrap_or(1)),
@@ -204,9 +215,11 @@ impl From<Kind> for pb::EventKind {
 
 fn append(args: &AppendArgs, connection: &Connection, output: &Output) -> anyhow::Result<Exit> {
     if args.event_id.is_some() && args.items.len() > 1 {
-        return Err(crate::failure::Failure::usage("an event id names one event")
-            .next("give one --item, or leave out --event-id")
-            .error());
+        return Err(
+            crate::failure::Failure::usage("an event id names one event")
+                .next("give one --item, or leave out --event-id")
+                .error(),
+        );
     }
     let events = args
         .items
@@ -222,7 +235,10 @@ fn append(args: &AppendArgs, connection: &Connection, output: &Output) -> anyhow
             count: args.count,
         })
         .collect();
-    let request = pb::AppendEventsRequest { user_id: args.user.clone(), events };
+    let request = pb::AppendEventsRequest {
+        user_id: args.user.clone(),
+        events,
+    };
     let (answer, took) = connection.run(async |client: Client| {
         let started = Instant::now();
         let mut service = TasteProfileServiceClient::new(client.channel.clone());

@@ -178,25 +178,28 @@ pub(crate) fn request(
         Some(Seen::Exclude) => pb::SeenPolicy::Exclude,
         Some(Seen::Allow) => pb::SeenPolicy::Allow,
     };
-    let fallback =
-        if answer.no_fallback { pb::Fallback::None } else { pb::Fallback::Unspecified };
+    let fallback = if answer.no_fallback {
+        pb::Fallback::None
+    } else {
+        pb::Fallback::Unspecified
+    };
     pb::RecommendRequest {
         subject: Some(subject.to_wire()),
         index: answer.selector.to_wire(),
         page_size: Some(answer.k),
         filter: answer.filter.to_wire(),
         seen_policy: seen.into(),
-        diversity: answer
-            .max_per_artist
-            .map(|cap| pb::Diversity { max_per_artist: Some(cap) }),
+        diversity: answer.max_per_artist.map(|cap| pb::Diversity {
+            max_per_artist: Some(cap),
+        }),
         ranking: Some(pb::Ranking {
             surface: answer.surface.clone(),
             variant_override: variant.unwrap_or_default().to_owned(),
         }),
         search: answer.search.to_wire(),
-        consistency: answer
-            .min_profile_revision
-            .map(|revision| pb::Consistency { min_profile_revision: revision }),
+        consistency: answer.min_profile_revision.map(|revision| pb::Consistency {
+            min_profile_revision: revision,
+        }),
         fallback: fallback.into(),
         ..Default::default()
     }
@@ -229,7 +232,11 @@ Examples:
 Environment: REFRAIN_ADDR")]
 pub(crate) struct SimilarArgs {
     /// The item to be near to
-    #[arg(value_name = "ITEM", required_unless_present = "vector", conflicts_with = "vector")]
+    #[arg(
+        value_name = "ITEM",
+        required_unless_present = "vector",
+        conflicts_with = "vector"
+    )]
     item: Option<String>,
     /// The vector to be near to: numbers separated by commas
     #[arg(long, value_name = "X,Y,…", value_parser = parse::vector, allow_hyphen_values = true)]
@@ -254,7 +261,9 @@ pub(crate) fn similar(args: &SimilarArgs, output: &Output) -> anyhow::Result<Exi
         (Some(item), _) => Query::ItemId(item.clone()),
         (None, Some(vector)) => Query::Vector(wire_vector(vector)),
         (None, None) => {
-            return Err(Failure::usage("similar to what?").next("give an item or --vector").error());
+            return Err(Failure::usage("similar to what?")
+                .next("give an item or --vector")
+                .error());
         }
     };
     let request = pb::SimilarRequest {
@@ -318,12 +327,7 @@ pub(crate) fn print_results(results: &[pb::Result], output: &Output) {
     output.table(&table);
 }
 
-fn print_recommended(
-    whom: &str,
-    answer: &pb::RecommendResponse,
-    took: Duration,
-    output: &Output,
-) {
+fn print_recommended(whom: &str, answer: &pb::RecommendResponse, took: Duration, output: &Output) {
     let by = answer.served_by.clone().unwrap_or_default();
     let chosen = match (answer.forced, by.experiment.as_str()) {
         (true, _) => "as asked".to_owned(),
@@ -347,9 +351,15 @@ fn print_recommended(
         ));
     }
     if !answer.unresolved_seeds.is_empty() {
-        let seeds: Vec<String> =
-            answer.unresolved_seeds.iter().map(|seed| output::clip(seed, 40)).collect();
-        output.line(format_args!("seeds that this version does not know: {}", seeds.join(", ")));
+        let seeds: Vec<String> = answer
+            .unresolved_seeds
+            .iter()
+            .map(|seed| output::clip(seed, 40))
+            .collect();
+        output.line(format_args!(
+            "seeds that this version does not know: {}",
+            seeds.join(", ")
+        ));
     }
     print_degraded(&answer.degraded, output);
 }
@@ -372,9 +382,15 @@ fn print_degraded(reasons: &[i32], output: &Output) {
 }
 
 fn wire_vector(vector: &VectorArg) -> pb::Vector {
-    pb::Vector { values: vector.0.clone(), model_version: String::new() }
+    pb::Vector {
+        values: vector.0.clone(),
+        model_version: String::new(),
+    }
 }
 
 fn wire_seed(seed: &SeedArg) -> pb::Seed {
-    pb::Seed { seed: Some(pb::seed::Seed::ItemId(seed.item.clone())), weight: seed.weight }
+    pb::Seed {
+        seed: Some(pb::seed::Seed::ItemId(seed.item.clone())),
+        weight: seed.weight,
+    }
 }

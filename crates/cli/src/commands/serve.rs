@@ -101,6 +101,9 @@ fn config(args: &Args) -> anyhow::Result<Config> {
     if !args.label.is_empty() {
         config.server.labels.clone_from(&args.label);
     }
+    if let Ok(filter) = std::env::var("RUST_LOG") {
+        config.log.filter = filter;
+    }
     Ok(config)
 }
 
@@ -115,6 +118,8 @@ pub(crate) struct ConfigArgs {}
 /// Runs `refrain config`.
 pub(crate) fn print_config(_: &ConfigArgs, output: &Output) -> anyhow::Result<Exit> {
     let text = refrain_server::DEFAULT_TOML;
-    output.result(&json!({ "toml": text }), |output| output.line(text.trim_end()));
+    output.result(&json!({ "toml": text }), |output| {
+        output.line(text.trim_end())
+    });
     Ok(Exit::Done)
 }

@@ -72,8 +72,16 @@ pub(crate) fn publish(args: &PublishArgs, output: &Output) -> anyhow::Result<Exi
         "seconds": took.as_secs_f64(),
     });
     output.result(&document, |output| {
-        let verb = if published.new { "published" } else { "was there already" };
-        output.line(format_args!("{} {verb}, in {}", published.version, output::duration(took)));
+        let verb = if published.new {
+            "published"
+        } else {
+            "was there already"
+        };
+        output.line(format_args!(
+            "{} {verb}, in {}",
+            published.version,
+            output::duration(took)
+        ));
         if let Some(label) = &published.label {
             print_label(label, output);
         }
@@ -105,7 +113,9 @@ pub(crate) fn versions(args: &VersionsArgs, output: &Output) -> anyhow::Result<E
         "versions": versions.iter().map(|info| version_document(info, &labels)).collect::<Vec<_>>(),
         "labels": labels.iter().map(label_document).collect::<Vec<_>>(),
     });
-    output.result(&document, |output| print_versions(&versions, &labels, output));
+    output.result(&document, |output| {
+        print_versions(&versions, &labels, output)
+    });
     Ok(Exit::Done)
 }
 
@@ -174,13 +184,18 @@ pub(crate) fn rollback(args: &RollbackArgs, output: &Output) -> anyhow::Result<E
 }
 
 fn print_moved(label: &Label, output: &Output) {
-    output.result(&json!({ "label": label_document(label) }), |output| print_label(label, output));
+    output.result(&json!({ "label": label_document(label) }), |output| {
+        print_label(label, output)
+    });
 }
 
 fn print_label(label: &Label, output: &Output) {
     let before = label.previous.as_ref();
     let before = before.map_or_else(String::new, |previous| format!(" (before: {previous})"));
-    output.line(format_args!("label {} points at {}{before}", label.name, label.version));
+    output.line(format_args!(
+        "label {} points at {}{before}",
+        label.name, label.version
+    ));
 }
 
 fn print_versions(versions: &[VersionInfo], labels: &[Label], output: &Output) {
@@ -198,7 +213,10 @@ fn print_versions(versions: &[VersionInfo], labels: &[Label], output: &Output) {
         Column::Number("recall@10"),
         Column::Text("labels"),
     ]);
-    for VersionInfo { manifest, bytes, .. } in versions {
+    for VersionInfo {
+        manifest, bytes, ..
+    } in versions
+    {
         let recall = manifest.index.recall_at_10;
         table.add_row([
             manifest.version.clone(),
@@ -249,7 +267,9 @@ fn labels_of<'a>(version: &str, labels: &'a [Label]) -> Vec<&'a str> {
 
 /// Who moves a label, for the audit log: the user of this process.
 pub(crate) fn actor() -> String {
-    let name = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+    let name = ["USER", "LOGNAME"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok());
     let name = name.unwrap_or_else(|| "unknown".to_owned());
     format!("cli:{}", output::clip(&name, 60))
 }
@@ -282,8 +302,7 @@ fn publish_failure(bundle: &std::path::Path, error: PublishError) -> anyhow::Err
             anyhow::Error::new(error).context(failure)
         }
         error @ PublishError::Label { .. } => {
-            let failure =
-                Failure::new(what).next("move the label with `refrain promote VERSION`");
+            let failure = Failure::new(what).next("move the label with `refrain promote VERSION`");
             anyhow::Error::new(error).context(failure)
         }
         error => anyhow::Error::new(error).context(Failure::new(what)),

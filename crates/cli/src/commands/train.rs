@@ -232,7 +232,10 @@ fn options(args: &Args) -> anyhow::Result<TrainOptions> {
             HoldOutArg::None => EvaluationPlan::Skip,
             HoldOutArg::Last => by(HoldOut::Last { share }),
             HoldOutArg::Since => by(HoldOut::Since { share }),
-            HoldOutArg::Random => by(HoldOut::Random { share, seed: hyper.seed }),
+            HoldOutArg::Random => by(HoldOut::Random {
+                share,
+                seed: hyper.seed,
+            }),
         },
         max_evaluated_users: args.judge.max_evaluated_users,
         refit_on_all: !args.judge.no_refit,
@@ -252,7 +255,9 @@ pub(crate) fn fit(
 ) -> anyhow::Result<(Model, TrainReport)> {
     let bar: Mutex<Option<(Stage, Progress)>> = Mutex::new(None);
     let trained = train::train(log, items, options, &|stage, done, total| {
-        let mut bar = bar.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut bar = bar
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if bar.as_ref().is_none_or(|(shown, _)| *shown != stage) {
             *bar = None;
             *bar = Some((stage, output.progress(stage_name(stage))));
@@ -309,7 +314,11 @@ pub(crate) fn print_quality(rows: &[(&str, &Quality)], output: &Output) {
 /// Which of the two wins, in a sentence.
 pub(crate) fn verdict(model: &Quality, popularity: &Quality) -> String {
     let ratio = |ours: f64, theirs: f64| {
-        if theirs > 0.0 { format!("{:.2}x", ours / theirs) } else { "with".to_owned() }
+        if theirs > 0.0 {
+            format!("{:.2}x", ours / theirs)
+        } else {
+            "with".to_owned()
+        }
     };
     let recall = ratio(model.recall_at_20, popularity.recall_at_20);
     let ndcg = ratio(model.ndcg_at_20, popularity.ndcg_at_20);
@@ -338,7 +347,10 @@ pub(crate) fn threads(asked: Option<usize>) -> usize {
 pub(crate) fn command_line() -> String {
     let arguments = std::env::args_os().skip(1);
     let words = arguments.map(|argument| output::clip(&argument.to_string_lossy(), 4_096));
-    std::iter::once("refrain".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+    std::iter::once("refrain".to_owned())
+        .chain(words)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Output appears whole or not at all, and never over something else.
@@ -364,7 +376,10 @@ mod tests {
             coverage_at_20: 0.0,
         };
         let better = verdict(&quality(0.3, 0.2), &quality(0.1, 0.1));
-        assert_eq!(better, "the model beats popularity: 3.00x its recall, 2.00x its NDCG");
+        assert_eq!(
+            better,
+            "the model beats popularity: 3.00x its recall, 2.00x its NDCG"
+        );
         assert!(verdict(&quality(0.1, 0.1), &quality(0.2, 0.2)).starts_with("popularity is not"));
         assert!(verdict(&quality(0.3, 0.1), &quality(0.2, 0.2)).starts_with("a draw"));
         assert!(verdict(&quality(0.1, 0.1), &quality(0.0, 0.0)).starts_with("the model beats"));

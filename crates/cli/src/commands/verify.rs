@@ -24,7 +24,9 @@ struct BundleArgs {
 
 impl BundleArgs {
     fn dir(&self) -> anyhow::Result<PathBuf> {
-        let Some(url) = &self.store else { return Ok(PathBuf::from(&self.bundle)) };
+        let Some(url) = &self.store else {
+            return Ok(PathBuf::from(&self.bundle));
+        };
         let find = || {
             let store = Store::open(url)?;
             match store.label(&self.bundle) {
@@ -86,12 +88,23 @@ pub(crate) fn check(dir: &Path) -> anyhow::Result<(String, usize, u64)> {
             .next("do not serve it; build it again, or copy it again from where it was whole")
     };
     let version = Version::open(dir, OpenMode::Map).map_err(|error| {
-        let failure = if is_damage(&error) { damaged() } else { no_bundle(dir) };
+        let failure = if is_damage(&error) {
+            damaged()
+        } else {
+            no_bundle(dir)
+        };
         anyhow::Error::new(error).context(failure)
     })?;
     let report = version.verify().map_err(|error| {
-        let io = matches!(error, VerifyError::Bundle(refrain_bundle::VerifyError::Io(_)));
-        let failure = if io { Failure::new("cannot read the bundle") } else { damaged() };
+        let io = matches!(
+            error,
+            VerifyError::Bundle(refrain_bundle::VerifyError::Io(_))
+        );
+        let failure = if io {
+            Failure::new("cannot read the bundle")
+        } else {
+            damaged()
+        };
         anyhow::Error::new(error).context(failure)
     })?;
     Ok((version.id().to_owned(), report.files, report.bytes))
@@ -99,7 +112,9 @@ pub(crate) fn check(dir: &Path) -> anyhow::Result<(String, usize, u64)> {
 
 /// Whether the bundle is there but not what it should be.
 fn is_damage(error: &OpenError) -> bool {
-    let OpenError::Bundle(error) = error else { return true };
+    let OpenError::Bundle(error) = error else {
+        return true;
+    };
     match error {
         BundleError::Manifest(ManifestError::Io(_)) => false,
         // Listed in the manifest and gone: that is damage, unlike a disk that does not answer.
@@ -234,20 +249,37 @@ fn print(bundle: &Bundle, popular: &[Value], items: &[Value], output: &Output) {
         fact("recall@10", format!("{recall:.4}"));
     }
     if let Some(model) = &manifest.model {
-        fact("model", format!("rank {}, {} users", model.rank, output::count(manifest.users)));
+        fact(
+            "model",
+            format!(
+                "rank {}, {} users",
+                model.rank,
+                output::count(manifest.users)
+            ),
+        );
         fact("hyper-parameters", model.hyper.to_string());
     }
     fact("artists", output::count(bundle.items().artists()));
     fact("tags", output::count(bundle.items().tag_count()));
-    fact("golden queries", output::count(bundle.golden().len() as u64));
+    fact(
+        "golden queries",
+        output::count(bundle.golden().len() as u64),
+    );
     fact("seed", manifest.seed.to_string());
     fact("made by", output::clip(&manifest.command, 100));
     output.table(&facts);
 
-    let mut files =
-        output::table(&[Column::Text("file"), Column::Number("size"), Column::Text("digest")]);
+    let mut files = output::table(&[
+        Column::Text("file"),
+        Column::Number("size"),
+        Column::Text("digest"),
+    ]);
     for (name, file) in &manifest.files {
-        files.add_row([name.clone(), output::bytes(file.bytes), file.digest.to_string()]);
+        files.add_row([
+            name.clone(),
+            output::bytes(file.bytes),
+            file.digest.to_string(),
+        ]);
     }
     output.line("");
     output.table(&files);
@@ -270,15 +302,23 @@ fn print_items(heading: &'static str, items: &[Value], output: &Output) {
     ]);
     let text = |value: &Value| output::clip(value.as_str().unwrap_or_default(), 40);
     for item in items {
-        let tags: Vec<&str> =
-            item["tags"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let tags: Vec<&str> = item["tags"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
         table.add_row([
             text(&item["item_id"]),
             text(&item["title"]),
             text(&item["artist"]),
             output::clip(&tags.join(", "), 40),
             item["popularity"].to_string(),
-            if item["blocked"] == true { "yes".to_owned() } else { String::new() },
+            if item["blocked"] == true {
+                "yes".to_owned()
+            } else {
+                String::new()
+            },
         ]);
     }
     output.table(&table);

@@ -30,8 +30,13 @@ impl Usage {
 /// Processor time of the calling thread, in nanosecond steps.
 pub(super) fn thread_cpu() -> anyhow::Result<Duration> {
     let stat = fs_err::read_to_string("/proc/thread-self/schedstat")?;
-    let nanos = stat.split_whitespace().next().and_then(|field| field.parse().ok());
-    nanos.map(Duration::from_nanos).context("/proc/thread-self/schedstat: no processor time")
+    let nanos = stat
+        .split_whitespace()
+        .next()
+        .and_then(|field| field.parse().ok());
+    nanos
+        .map(Duration::from_nanos)
+        .context("/proc/thread-self/schedstat: no processor time")
 }
 
 /// User and system time, fields 14 and 15 in ticks of 10 ms. The name of the program, field 2, may
@@ -45,7 +50,11 @@ fn cpu(stat: &str) -> Option<Duration> {
 
 fn kib(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-    line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+    line.split_whitespace()
+        .next()?
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1024)
 }
 
 #[cfg(test)]
@@ -56,7 +65,10 @@ mod tests {
     fn fields_are_found_behind_a_name_with_parentheses() {
         let stat = "7 (a (b) c) S 1 2 3 4 5 6 7 8 9 10 150 25 0 0";
         assert_eq!(cpu(stat), Some(Duration::from_millis(1_750)));
-        assert_eq!(kib("VmRSS:\t  12 kB\nRssAnon: 5 kB\n", "RssAnon:"), Some(5 * 1024));
+        assert_eq!(
+            kib("VmRSS:\t  12 kB\nRssAnon: 5 kB\n", "RssAnon:"),
+            Some(5 * 1024)
+        );
         assert_eq!(kib("", "VmRSS:"), None);
     }
 

@@ -55,7 +55,11 @@ const STRANGERS: usize = 2_000;
 /// Chooses.
 pub(super) fn choose(road: &Road) -> anyhow::Result<Cast> {
     let by_user = ByUser::new(&road.log);
-    let stage = Stage { log: &road.log, by_user: &by_user, now: jiff::Timestamp::now() };
+    let stage = Stage {
+        log: &road.log,
+        by_user: &by_user,
+        now: jiff::Timestamp::now(),
+    };
     let lead = stage
         .sleeper(&road.sleepers)
         .or_else(|| stage.in_context())
@@ -97,8 +101,10 @@ impl Stage<'_> {
             if rows.len() < 2 * FEW || rows.len() > MAX_EVENTS {
                 continue;
             }
-            let mut contexts: Vec<u32> =
-                rows.iter().filter_map(|&row| listens::listen(self.log, row).context).collect();
+            let mut contexts: Vec<u32> = rows
+                .iter()
+                .filter_map(|&row| listens::listen(self.log, row).context)
+                .collect();
             contexts.sort_unstable();
             for run in contexts.chunk_by(|a, b| a == b) {
                 let (inside, outside) = (run.len(), rows.len() - run.len());
@@ -130,7 +136,7 @@ impl Stage<'_> {
             .min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))?
             .1;
 
-        let mut kept = self.events(lead, self.by_user.rows(lead));
+        let mut kept = self.events(self.by_user.rows(lead));
         let mut counts: Vec<u32> = kept.iter().map(|event| event.count.unwrap_or(1)).collect();
         counts.sort_unstable();
         let typical = counts.get(counts.len() / 2).copied();
@@ -141,7 +147,7 @@ impl Stage<'_> {
             count(b).total_cmp(&count(a)).then(a.cmp(&b))
         });
         let mut excluded: Vec<pb::Event> = Vec::new();
-        for mut event in self.events(lead, &favourites) {
+        for mut event in self.events(&favourites) {
             if excluded.len() < MAX_PLANTED
                 && !excluded.iter().any(|known| known.item_id == event.item_id)
             {
@@ -183,7 +189,7 @@ impl Stage<'_> {
             .into_iter()
             .map(|user| Extra {
                 id: self.id(user),
-                events: self.events(user, self.by_user.rows(user)),
+                events: self.events(self.by_user.rows(user)),
             })
             .collect()
     }
@@ -196,9 +202,14 @@ impl Stage<'_> {
             .partition(|&&row| listens::listen(self.log, row).context == Some(context));
         Lead {
             id: self.id(user),
-            kept: self.events(user, &kept),
-            excluded: self.events(user, &excluded),
-            context: self.log.contexts.get(context).unwrap_or_default().to_owned(),
+            kept: self.events(&kept),
+            excluded: self.events(&excluded),
+            context: self
+                .log
+                .contexts
+                .get(context)
+                .unwrap_or_default()
+                .to_owned(),
             planted_from: None,
         }
     }
@@ -214,7 +225,7 @@ impl Stage<'_> {
     }
 
     /// Rows as events with ids of their own, so that a twin's are the same.
-    fn events(&self, _user: u32, rows: &[u32]) -> Vec<pb::Event> {
+    fn events(&self, rows: &[u32]) -> Vec<pb::Event> {
         rows.iter()
             .map(|&row| pb::Event {
                 event_id: format!("demo-{row}"),
@@ -224,7 +235,11 @@ impl Stage<'_> {
     }
 
     fn items(&self, user: u32) -> Vec<u32> {
-        self.by_user.rows(user).iter().map(|&row| self.log.item[row as usize]).collect()
+        self.by_user
+            .rows(user)
+            .iter()
+            .map(|&row| self.log.item[row as usize])
+            .collect()
     }
 
     fn id(&self, user: u32) -> String {

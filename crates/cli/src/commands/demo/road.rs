@@ -39,19 +39,33 @@ impl Road {
     /// recall@10 of the index against exact search: over queries that did not choose `ef_search`
     /// where there are any.
     pub(super) fn recall(&self) -> f64 {
-        self.manifest.index.recall_at_10.unwrap_or(self.golden_recall)
+        self.manifest
+            .index
+            .recall_at_10
+            .unwrap_or(self.golden_recall)
     }
 }
 
 /// Log, model, bundle, gate, store.
 pub(super) fn travel(args: &Args, dir: &Path, steps: &mut Steps<'_>) -> anyhow::Result<Road> {
-    let Listened { source, log, items, sleepers } = listen(args, dir, steps)?;
+    let Listened {
+        source,
+        log,
+        items,
+        sleepers,
+    } = listen(args, dir, steps)?;
     let threads = train::threads(args.threads);
     let seed = args.seed.unwrap_or(Hyper::default().seed);
 
-    steps.begin("train", "learn listeners and items from the log, judge by what is held out");
+    steps.begin(
+        "train",
+        "learn listeners and items from the log, judge by what is held out",
+    );
     let options = TrainOptions {
-        hyper: Hyper { seed, ..Hyper::default() },
+        hyper: Hyper {
+            seed,
+            ..Hyper::default()
+        },
         threads,
         command: train::command_line(),
         ..TrainOptions::default()
@@ -61,7 +75,10 @@ pub(super) fn travel(args: &Args, dir: &Path, steps: &mut Steps<'_>) -> anyhow::
     train::print_report(&report, steps.output);
     steps.end();
 
-    steps.begin("build", "link the items into an index and seal it as a bundle");
+    steps.begin(
+        "build",
+        "link the items into an index and seal it as a bundle",
+    );
     let bundle_dir = dir.join("bundle");
     let options = BuildOptions {
         threads,
@@ -69,14 +86,19 @@ pub(super) fn travel(args: &Args, dir: &Path, steps: &mut Steps<'_>) -> anyhow::
         command: train::command_line(),
         ..BuildOptions::new(build::create_time()?)
     };
-    let manifest =
-        build_command::seal(Source::Model(&model), &bundle_dir, &options, steps.output)?;
+    let manifest = build_command::seal(Source::Model(&model), &bundle_dir, &options, steps.output)?;
     build_command::print_index(&manifest, steps.output);
     steps.end();
 
-    steps.begin("gate", "check every byte and link, and the index against exact search");
+    steps.begin(
+        "gate",
+        "check every byte and link, and the index against exact search",
+    );
     let (_, files, bytes) = verify::check(&bundle_dir)?;
-    steps.say(format_args!("{files} files, {}, all whole", output::bytes(bytes)));
+    steps.say(format_args!(
+        "{files} files, {}, all whole",
+        output::bytes(bytes)
+    ));
     let bundle = Bundle::open(&bundle_dir, OpenMode::Map)?;
     let golden = evaluate_index(&bundle, 10, &[], threads)?;
     let golden_recall = golden.pool_sizes.first().map_or(0.0, |point| point.recall);
@@ -90,15 +112,24 @@ pub(super) fn travel(args: &Args, dir: &Path, steps: &mut Steps<'_>) -> anyhow::
         verified: true,
         golden_recall,
     };
-    let (recall, verdict) =
-        (road.recall(), if road.recall() >= LEAST_RECALL { "passes" } else { "fails" });
+    let (recall, verdict) = (
+        road.recall(),
+        if road.recall() >= LEAST_RECALL {
+            "passes"
+        } else {
+            "fails"
+        },
+    );
     steps.say(format_args!(
         "recall@10 {recall:.4} at ef_search {}, at least {LEAST_RECALL} is asked: {verdict}",
         road.manifest.index.ef_search
     ));
     steps.end();
 
-    steps.begin("publish", "copy the bundle into a store, verified, and label it stable");
+    steps.begin(
+        "publish",
+        "copy the bundle into a store, verified, and label it stable",
+    );
     let store = Store::open(&dir.join("store").display().to_string())?;
     let published = store.publish(&bundle_dir, Some("stable"), None, &store::actor())?;
     steps.say(format_args!("stable points at {}", published.version));
@@ -116,7 +147,10 @@ struct Listened {
 
 fn listen(args: &Args, dir: &Path, steps: &mut Steps<'_>) -> anyhow::Result<Listened> {
     let listened = if args.listens.is_empty() {
-        steps.begin("generate", "a listening log with scenes, artists, sessions and playlists");
+        steps.begin(
+            "generate",
+            "a listening log with scenes, artists, sessions and playlists",
+        );
         let mut preset = Preset::named("demo")?;
         preset.seed = args.seed.unwrap_or(preset.seed);
         let generated = generate::generate(&preset)?;
@@ -135,8 +169,11 @@ fn listen(args: &Args, dir: &Path, steps: &mut Steps<'_>) -> anyhow::Result<List
     } else {
         steps.begin("read", "read the listening log");
         let read = args.read.options()?;
-        let names: Vec<String> =
-            args.listens.iter().map(|path| path.display().to_string()).collect();
+        let names: Vec<String> = args
+            .listens
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
         Listened {
             source: names.join(", "),
             log: ingest::listens(&args.listens, &read, steps.output)?,
@@ -150,7 +187,11 @@ fn listen(args: &Args, dir: &Path, steps: &mut Steps<'_>) -> anyhow::Result<List
         output::count(log.len() as u64),
         output::count(log.users.len() as u64),
         output::count(log.items.len() as u64),
-        if log.time_us.is_some() { "" } else { ", without times" },
+        if log.time_us.is_some() {
+            ""
+        } else {
+            ", without times"
+        },
     ));
     steps.end();
     Ok(listened)

@@ -19,7 +19,12 @@ pub(super) struct Steps<'a> {
 impl<'a> Steps<'a> {
     /// None yet.
     pub(super) fn new(output: &'a Output) -> Self {
-        Self { output, started: Instant::now(), current: None, done: Vec::new() }
+        Self {
+            output,
+            started: Instant::now(),
+            current: None,
+            done: Vec::new(),
+        }
     }
 
     /// Starts a step, and says what it does.
@@ -27,7 +32,8 @@ impl<'a> Steps<'a> {
         if !self.done.is_empty() {
             self.output.line("");
         }
-        self.output.line(format_args!("{}. {name}: {what}", self.done.len() + 1));
+        self.output
+            .line(format_args!("{}. {name}: {what}", self.done.len() + 1));
         self.current = Some((name, Instant::now()));
     }
 
@@ -41,7 +47,8 @@ impl<'a> Steps<'a> {
         if let Some((name, started)) = self.current.take() {
             let took = started.elapsed();
             self.done.push((name, took));
-            self.output.line(format_args!("   {name} took {}", output::duration(took)));
+            self.output
+                .line(format_args!("   {name} took {}", output::duration(took)));
         }
     }
 

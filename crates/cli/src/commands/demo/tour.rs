@@ -49,7 +49,10 @@ pub(super) async fn guide(
     steps: &mut Steps<'_>,
 ) -> anyhow::Result<Tour> {
     let guide = Guide::new(client);
-    steps.begin("recommend", "send the events of real listeners, then ask what they hear next");
+    steps.begin(
+        "recommend",
+        "send the events of real listeners, then ask what they hear next",
+    );
     let listeners = guide.audience(cast, steps).await?;
     let latency = guide.latency(cast, steps).await?;
     steps.end();
@@ -61,7 +64,12 @@ pub(super) async fn guide(
     steps.begin("compare", "the same request under the declared variants");
     let variants = guide.variants(&cast.lead.id, steps).await?;
     steps.end();
-    Ok(Tour { listeners, latency, exclusion, variants })
+    Ok(Tour {
+        listeners,
+        latency,
+        exclusion,
+        variants,
+    })
 }
 
 struct Guide<'a> {
@@ -88,7 +96,9 @@ impl<'a> Guide<'a> {
         for extra in &cast.audience {
             let revision = self.append(&extra.id, &extra.events).await?;
             let started = Instant::now();
-            let answer = self.ask(&extra.id, revision, pb::SeenPolicy::Exclude, "").await?;
+            let answer = self
+                .ask(&extra.id, revision, pb::SeenPolicy::Exclude, "")
+                .await?;
             let took = started.elapsed();
             documents.push(json!({
                 "user": extra.id,
@@ -100,14 +110,15 @@ impl<'a> Guide<'a> {
             answers.push((extra, answer, took));
         }
         let mut table = output::table(&[Column::Number("#")]);
-        let names = answers.iter().map(|(extra, ..)| output::clip(&extra.id, 32));
+        let names = answers
+            .iter()
+            .map(|(extra, ..)| output::clip(&extra.id, 32));
         table.set_header(std::iter::once("#".to_owned()).chain(names));
         for at in 0..LIST as usize {
             let cell = |answer: &pb::RecommendResponse| {
-                answer
-                    .results
-                    .get(at)
-                    .map_or_else(String::new, |result| output::clip(compare::name(result), 32))
+                answer.results.get(at).map_or_else(String::new, |result| {
+                    output::clip(compare::name(result), 32)
+                })
             };
             let cells = answers.iter().map(|(_, answer, _)| cell(answer));
             table.add_row(std::iter::once((at + 1).to_string()).chain(cells));
@@ -128,18 +139,30 @@ impl<'a> Guide<'a> {
 
     /// Asks again and again, one request after another, over one connection.
     async fn latency(&self, cast: &Cast, steps: &Steps<'_>) -> anyhow::Result<Value> {
-        let users: Vec<&str> = cast.audience.iter().map(|extra| extra.id.as_str()).collect();
+        let users: Vec<&str> = cast
+            .audience
+            .iter()
+            .map(|extra| extra.id.as_str())
+            .collect();
         let mut times: Vec<Duration> = Vec::with_capacity(REQUESTS);
-        for user in users.iter().cycle().take(if users.is_empty() { 0 } else { REQUESTS }) {
+        for user in users
+            .iter()
+            .cycle()
+            .take(if users.is_empty() { 0 } else { REQUESTS })
+        {
             let started = Instant::now();
             self.ask(user, 0, pb::SeenPolicy::Exclude, "").await?;
             times.push(started.elapsed());
         }
         times.sort_unstable();
         let at = |percent: usize| {
-            times.get((times.len() * percent).div_ceil(100).saturating_sub(1)).copied()
+            times
+                .get((times.len() * percent).div_ceil(100).saturating_sub(1))
+                .copied()
         };
-        let (Some(median), Some(slow)) = (at(50), at(99)) else { return Ok(Value::Null) };
+        let (Some(median), Some(slow)) = (at(50), at(99)) else {
+            return Ok(Value::Null);
+        };
         steps.say(format_args!(
             "{} more requests, one after another: median {}, p99 {}",
             times.len(),
@@ -179,7 +202,12 @@ impl<'a> Guide<'a> {
 
         let revision = self.undo(lead, &rule).await?;
         let undone = self.listed(&lead.id, revision).await?;
-        let exclusion = Exclusion { before, after, twin, undone };
+        let exclusion = Exclusion {
+            before,
+            after,
+            twin,
+            undone,
+        };
         let yes = |held| if held { "yes" } else { "NO" };
         steps.say(format_args!(
             "the same bits as a listener who never had these events: {} \
@@ -226,8 +254,11 @@ impl<'a> Guide<'a> {
         let answer = self.client.answer("compare", answer)?;
         compare::print(&answer, steps.output);
         let document = |variant: &pb::VariantResult| {
-            let items: Vec<&str> =
-                variant.results.iter().map(|result| result.item_id.as_str()).collect();
+            let items: Vec<&str> = variant
+                .results
+                .iter()
+                .map(|result| result.item_id.as_str())
+                .collect();
             json!({
                 "name": variant.variant,
                 "items": items,
@@ -244,8 +275,10 @@ impl<'a> Guide<'a> {
         let mut service = self.taste.clone();
         let mut revision = 0;
         for events in events.chunks(MAX_EVENTS) {
-            let request =
-                pb::AppendEventsRequest { user_id: user.to_owned(), events: events.to_vec() };
+            let request = pb::AppendEventsRequest {
+                user_id: user.to_owned(),
+                events: events.to_vec(),
+            };
             let answer = service.append_events(self.client.request(request)).await;
             revision = self.client.answer("append", answer)?.profile_revision;
         }
@@ -283,8 +316,12 @@ impl<'a> Guide<'a> {
 
     /// What a listener gets and is, at a revision.
     async fn listed(&self, user: &str, revision: u64) -> anyhow::Result<Listed> {
-        let answer = self.ask(user, revision, pb::SeenPolicy::Exclude, VARIANT).await?;
-        let all = self.ask(user, revision, pb::SeenPolicy::Allow, VARIANT).await?;
+        let answer = self
+            .ask(user, revision, pb::SeenPolicy::Exclude, VARIANT)
+            .await?;
+        let all = self
+            .ask(user, revision, pb::SeenPolicy::Allow, VARIANT)
+            .await?;
         let request = pb::GetProfileRequest {
             user_id: user.to_owned(),
             include_vector: true,
@@ -310,16 +347,12 @@ impl<'a> Guide<'a> {
     ) -> anyhow::Result<pb::RecommendResponse> {
         let mut service = self.recommendations.clone();
         let request = self.client.request(request(user, revision, seen, variant));
-        self.client.answer("recommend", service.recommend(request).await)
+        self.client
+            .answer("recommend", service.recommend(request).await)
     }
 }
 
-fn request(
-    user: &str,
-    revision: u64,
-    seen: pb::SeenPolicy,
-    variant: &str,
-) -> pb::RecommendRequest {
+fn request(user: &str, revision: u64, seen: pb::SeenPolicy, variant: &str) -> pb::RecommendRequest {
     pb::RecommendRequest {
         subject: Some(Subject::UserId(user.to_owned())),
         page_size: Some(LIST),
@@ -328,7 +361,9 @@ fn request(
             surface: "home".to_owned(),
             variant_override: variant.to_owned(),
         }),
-        consistency: Some(pb::Consistency { min_profile_revision: revision }),
+        consistency: Some(pb::Consistency {
+            min_profile_revision: revision,
+        }),
         ..Default::default()
     }
 }
@@ -346,12 +381,19 @@ pub(super) struct Listed {
 
 impl Listed {
     fn of(answer: &pb::RecommendResponse) -> Self {
-        Self { results: answer.results.clone(), heard_too: Vec::new(), vector: Vec::new() }
+        Self {
+            results: answer.results.clone(),
+            heard_too: Vec::new(),
+            vector: Vec::new(),
+        }
     }
 
     /// Items, best first.
     pub(super) fn ids(&self) -> Vec<&str> {
-        self.results.iter().map(|result| result.item_id.as_str()).collect()
+        self.results
+            .iter()
+            .map(|result| result.item_id.as_str())
+            .collect()
     }
 }
 
@@ -413,7 +455,11 @@ fn print_moves(before: &Listed, after: &Listed, steps: &Steps<'_>) {
         let was = before.results.get(at).map_or_else(String::new, |result| {
             let gone = !after.ids().contains(&result.item_id.as_str());
             let name = output::clip(compare::name(result), 40);
-            if gone { format!("{name}  (goes)") } else { name }
+            if gone {
+                format!("{name}  (goes)")
+            } else {
+                name
+            }
         });
         let is = after.results.get(at).map_or_else(String::new, |result| {
             let name = output::clip(compare::name(result), 40);
@@ -429,7 +475,10 @@ fn print_moves(before: &Listed, after: &Listed, steps: &Steps<'_>) {
     steps.output.table(&table);
     let ids = before.ids();
     let new = after.ids().iter().filter(|id| !ids.contains(id)).count();
-    steps.say(format_args!("{new} of {} recommendations are other ones", after.results.len()));
+    steps.say(format_args!(
+        "{new} of {} recommendations are other ones",
+        after.results.len()
+    ));
 }
 
 #[cfg(test)]
@@ -439,14 +488,24 @@ mod tests {
     fn listed(ids: &[&str], vector: &[f32]) -> Listed {
         let results: Vec<pb::Result> = ids
             .iter()
-            .map(|id| pb::Result { item_id: (*id).to_owned(), ..Default::default() })
+            .map(|id| pb::Result {
+                item_id: (*id).to_owned(),
+                ..Default::default()
+            })
             .collect();
-        Listed { heard_too: results.clone(), results, vector: vector.to_vec() }
+        Listed {
+            heard_too: results.clone(),
+            results,
+            vector: vector.to_vec(),
+        }
     }
 
     #[test]
     fn the_checks_can_fail() {
-        let (with, without) = (listed(&["a", "b"], &[1.0, 0.0]), listed(&["b", "c"], &[1.0, 0.5]));
+        let (with, without) = (
+            listed(&["a", "b"], &[1.0, 0.0]),
+            listed(&["b", "c"], &[1.0, 0.5]),
+        );
         let clone = |listed: &Listed| Listed {
             results: listed.results.clone(),
             heard_too: listed.heard_too.clone(),
@@ -482,8 +541,12 @@ mod tests {
 
         // No vector is no proof.
         let none = || listed(&["a"], &[]);
-        let blank =
-            Exclusion { before: none(), after: none(), twin: none(), undone: none() };
+        let blank = Exclusion {
+            before: none(),
+            after: none(),
+            twin: none(),
+            undone: none(),
+        };
         assert!(!blank.bit_equal() && !blank.undo_identical());
     }
 }

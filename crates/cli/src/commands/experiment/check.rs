@@ -52,7 +52,13 @@ fn experiments(config: &Config) -> Vec<Value> {
             })).collect::<Vec<_>>(),
         })
     };
-    config.experiments.experiment.0.iter().map(document).collect()
+    config
+        .experiments
+        .experiment
+        .0
+        .iter()
+        .map(document)
+        .collect()
 }
 
 fn print(config: &Config, args: &CheckArgs, output: &Output) {
@@ -78,7 +84,11 @@ fn print(config: &Config, args: &CheckArgs, output: &Output) {
         ]);
     }
     output.table(&table);
-    let names: Vec<&str> = config.variants.iter().map(|variant| variant.name.as_str()).collect();
+    let names: Vec<&str> = config
+        .variants
+        .iter()
+        .map(|variant| variant.name.as_str())
+        .collect();
     output.line(format_args!(
         "{} holds: {} variants ({}), {} surfaces, {} experiments",
         args.file.display(),

@@ -59,11 +59,7 @@ struct Imported {
 }
 
 /// Runs `refrain profile import`.
-pub(crate) fn run(
-    args: &Args,
-    connection: &Connection,
-    output: &Output,
-) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &Args, connection: &Connection, output: &Output) -> anyhow::Result<Exit> {
     let started = Instant::now();
     let log = ingest::listens(&args.listens, &args.read.options()?, output)?;
     let unknown_time = match args.at {
@@ -129,8 +125,12 @@ async fn import(
         } else if waiting.is_empty() {
             return Ok(imported);
         }
-        if waiting.len() >= usize::from(args.in_flight) || queue.is_empty() && users.peek().is_none() {
-            let Some(answer) = waiting.join_next().await else { continue };
+        if waiting.len() >= usize::from(args.in_flight)
+            || queue.is_empty() && users.peek().is_none()
+        {
+            let Some(answer) = waiting.join_next().await else {
+                continue;
+            };
             let (events, answer) = answer?.map_err(|status| {
                 client.refusal("append", &status).context(Failure::new(format!(
                     "the import stopped after {} events; repeat it, what is there is not added twice",
@@ -161,7 +161,9 @@ async fn append(
             Ok(answer) => return Ok((events, answer.into_inner())),
             Err(status) if status.code() == Code::Unavailable && attempt < ATTEMPTS => {
                 attempt += 1;
-                let asked = status.get_details_retry_info().and_then(|info| info.retry_delay);
+                let asked = status
+                    .get_details_retry_info()
+                    .and_then(|info| info.retry_delay);
                 let delay = asked.unwrap_or(Duration::from_millis(20)) * 2_u32.pow(attempt - 1);
                 tokio::time::sleep(delay.min(Duration::from_secs(2))).await;
             }
@@ -172,7 +174,9 @@ async fn append(
 
 /// When the first file was changed: an instant that stays when the import is repeated.
 fn changed(paths: &[PathBuf]) -> anyhow::Result<Timestamp> {
-    let Some(first) = paths.first() else { return Ok(Timestamp::now()) };
+    let Some(first) = paths.first() else {
+        return Ok(Timestamp::now());
+    };
     let changed = fs_err::metadata(first)?.modified()?;
     Ok(Timestamp::try_from(changed)?)
 }

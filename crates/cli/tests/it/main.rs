@@ -1,0 +1,8 @@
+//! The binary as its users run it: arguments in, exit code, documents, tables and files out.
+
+mod bench;
+mod client;
+mod input;
+mod road;
+mod support;
+mod usage;
