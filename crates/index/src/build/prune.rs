@@ -22,9 +22,11 @@ impl Space<'_> {
     /// occluded; room that is left goes to the best of the occluded.
     ///
     /// Under inner product "nearer" is judged by the *direction* of the link's end:
-    /// `c·r / |r| > c·p / |p|`. Judged by the bare product, one item of large norm occludes
-    /// everything, for its product with any candidate is larger than the item's own: rows shrink
-    /// to two links and nine items of ten become unreachable (measured on ALS factors).
+    /// `c·r / |r| > c·p / |p|`. Judged by the bare product, one item of large norm occludes nearly
+    /// everything, for its product with any candidate is larger than the item's own. On the
+    /// factors of Gowalla (40,981 × 64, M 16, beam 200) 1,380 items then have to be repaired
+    /// instead of 4, and recall@10 at `ef_search` 50 is 0.977 instead of 0.993; where norms are
+    /// alike (lastfm-1k-plays, hetrec2011-lastfm-2k) the two differ by less than 0.007 either way.
     pub(super) fn select(
         &self,
         item: u32,
