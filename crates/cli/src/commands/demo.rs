@@ -68,11 +68,19 @@ const LEAST_RECALL: f64 = 0.95;
 /// Runs `refrain demo`.
 pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
     let workshop = Workshop::new(args.dir.as_deref())?;
+    let config = config(args, &workshop.path);
+    // Before minutes of work: a port in use would only be found when they are over.
+    drop(
+        std::net::TcpListener::bind(config.server.listen).map_err(|error| {
+            let what = format!("cannot listen at {}", config.server.listen);
+            let failure = Failure::new(what).next("give another --listen, or --listen 127.0.0.1:0");
+            anyhow::Error::new(error).context(failure)
+        })?,
+    );
     let mut steps = Steps::new(output);
     let road = road::travel(args, &workshop.path, &mut steps)?;
     let cast = cast::choose(&road)?;
 
-    let config = config(args, &workshop.path);
     let runtime = refrain_server::runtime(&config)?;
     runtime.block_on(async {
         steps.begin("serve", "start the server on the published version");

@@ -194,6 +194,12 @@ fn a_store_that_vanished_and_a_port_in_use_are_named() {
     let address = taken.local_addr().expect("address").to_string();
     let more = ["--listen", &address, "--admin-listen", "127.0.0.1:0"];
     fails(&[&serve[..], &more].concat(), 1, &[&address]);
+    // The tour says so before it trains, not after.
+    fails(
+        &["demo", "--listen", &address],
+        1,
+        &["cannot listen", &address],
+    );
 }
 
 #[test]
