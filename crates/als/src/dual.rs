@@ -178,13 +178,14 @@ impl Dual {
     }
 }
 
-/// Most observations of a row for which this path is taken: three eighths of the rank.
+/// Most observations of a row for which this path is taken: three eighths of the rank, at most 48.
 ///
-/// By measurement at rank 64 the direct path overtakes a fold-in, which also has to rotate, at 26
-/// observations; training takes the same time for any limit from 24 to 64. Both must share one for
-/// a trained row to equal its fold-in.
+/// A compromise, for both uses must share one for a trained row to equal its fold-in. By measurement
+/// the direct path overtakes a fold-in, which also has to rotate, at some 26 observations of rank 64 and
+/// 20 to 30 of ranks 128 and 256 (48 at rank 128: 47 against 24 µs); training gains up to half the
+/// rank and beyond, but has ever fewer rows to gain from.
 fn limit(rank: usize) -> usize {
-    rank * 3 / 8
+    (rank * 3 / 8).min(48)
 }
 
 #[cfg(test)]
