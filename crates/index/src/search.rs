@@ -78,9 +78,26 @@ pub enum SearchError {
 
 /// What scoring a vector met on a walk costs, in vectors read one after another: its memory is
 /// scattered, and visited set and pool are kept.
+///
+/// Measured with AVX-512 on a shared two-core machine, `m` 16, `ef` 50; best of 40 short runs each.
+/// *Scored* is the part of `ef · m` vectors that a walk did score; *gathered* is the cost of a
+/// vector of an allow-list of a third and of a tenth of the items.
+///
+/// | n | dim | scan, ns a vector | walk | scored | gathered |
+/// |---|---|---|---|---|---|
+/// | 2,439 | 64 | 5.2 | 3.7 | 0.90 | 2.0, 2.6 |
+/// | 40,981 | 64 | 12.5 | 2.5 | 0.51 | 1.7, 1.0 |
+/// | 100,000 | 64 | 14.7 | 2.1 | 1.23 | 1.2, 1.3 |
+/// | 200,000 | 64 | 9.9 | 3.1 | 1.31 | 1.8, 2.0 |
+/// | 1,219 | 128 | 8.0 | 2.7 | 0.85 | 1.7, 2.0 |
+/// | 20,490 | 128 | 18.7 | 1.8 | 0.61 | 1.7, 0.8 |
+/// | 50,000 | 128 | 22.8 | 2.3 | 1.40 | 1.4, 1.3 |
+///
+/// Taken high: an exact answer that cost a little more than the walk is no loss of recall.
 const WALK_COST: usize = 3;
 
-/// What scoring a vector picked from an allow-list costs, in the same unit.
+/// What scoring a vector picked from an allow-list costs, in the same unit; measured above. Taken
+/// high, for small catalogues, where it decides.
 const GATHER_COST: usize = 2;
 
 impl Index {
