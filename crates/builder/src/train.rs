@@ -437,7 +437,12 @@ mod tests {
                 .iter()
                 .map(|row| f32::from(u8::try_from(row.1 % 7 + 1).unwrap()))
                 .collect(),
-            time_us: with_times.then(|| (0..).take(rows.len()).collect()),
+            // Everybody listens all the time: a moment divides every user's listens.
+            time_us: with_times.then(|| {
+                (0..rows.len() as i64)
+                    .map(|row| row * 7919 % rows.len() as i64)
+                    .collect()
+            }),
             ..Log::default()
         }
     }
@@ -463,7 +468,7 @@ mod tests {
         let log = log(60, true);
         let (model, report) = run(&log, &options()).unwrap();
         assert!(report.refit_on_all && model.held_out.is_empty());
-        assert_eq!(report.hold_out, Some(HoldOut::Last { share: 0.2 }));
+        assert_eq!(report.hold_out, Some(HoldOut::Since { share: 0.2 }));
         assert_eq!(report.counts.listens, log.len());
         // The item that nobody heard is not in the model.
         assert_eq!((model.users.len(), model.items.len()), (60, 80));

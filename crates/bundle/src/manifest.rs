@@ -136,6 +136,19 @@ pub enum ManifestError {
         /// The rule.
         rule: &'static str,
     },
+    /// The last line does not seal the bytes before it: the file was changed after it was written.
+    #[error(
+        "{}: the seal in its last line is not that of the bytes before it: expected {expected}, got {got:?}",
+        file.display()
+    )]
+    Seal {
+        /// The file.
+        file: PathBuf,
+        /// The digest of the bytes before the seal.
+        expected: Digest,
+        /// What stands there.
+        got: String,
+    },
     /// Longer than any manifest.
     #[error("{}: longer than {MAX_MANIFEST_BYTES} bytes", file.display())]
     TooLong {
@@ -161,11 +174,9 @@ impl Manifest {
         Self::parse(&file, &bytes)
     }
 
-    /// The bytes of the file: pretty JSON and a line end.
+    /// The bytes of the file: pretty JSON whose last field seals all that stands before it.
     pub(crate) fn to_bytes(&self) -> serde_json::Result<Vec<u8>> {
-        let mut bytes = serde_json::to_vec_pretty(self)?;
-        bytes.push(b'\n');
-        Ok(bytes)
+        Ok(sealed(serde_json::to_string_pretty(self)?).into_bytes())
     }
 
     fn parse(path: &Path, bytes: &[u8]) -> Result<Self, ManifestError> {
@@ -183,6 +194,16 @@ impl Manifest {
             });
         }
         let manifest: Self = serde_json::from_slice(bytes).map_err(json)?;
+        // After the fields, whose errors say more; before their rules, which a changed byte may keep.
+        let body = &bytes[..bytes.len().saturating_sub(seal(&Digest::of(b"")).len())];
+        let (expected, got) = (seal(&Digest::of(body)), &bytes[body.len()..]);
+        if got != expected.as_bytes() {
+            return Err(ManifestError::Seal {
+                file: file(),
+                expected: Digest::of(body),
+                got: String::from_utf8_lossy(got).into_owned(),
+            });
+        }
         manifest
             .check()
             .map_err(|(field, rule)| ManifestError::Field {
@@ -217,6 +238,17 @@ impl Manifest {
             None => Ok(()),
         }
     }
+}
+
+/// `json`, an object, with one more field that holds the digest of everything before it.
+fn sealed(json: String) -> String {
+    let body = json.strip_suffix("\n}").unwrap_or(&json);
+    format!("{body}{}", seal(&Digest::of(body.as_bytes())))
+}
+
+/// The end of a manifest: always of one length.
+fn seal(digest: &Digest) -> String {
+    format!(",\n  \"seal\": \"{digest}\"\n}}\n")
 }
 
 /// The id of a version: its time and the first eight digits of a digest over the names, lengths
@@ -298,6 +330,12 @@ pub(crate) mod tests {
         }
     }
 
+    /// An edited manifest with the seal that it would have, had it been written so.
+    pub(crate) fn resealed(text: &str) -> String {
+        let body = &text[..text.len() - seal(&Digest::of(b"")).len()];
+        sealed(format!("{body}\n}}"))
+    }
+
     #[test]
     fn json_and_back() {
         let manifest = example();
@@ -306,11 +344,29 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn every_changed_bit_is_found() {
+        let good = example().to_bytes().unwrap();
+        for at in 0..good.len() {
+            for bit in 0..8 {
+                let mut bytes = good.clone();
+                bytes[at] ^= 1 << bit;
+                let parsed = Manifest::parse(Path::new("m"), &bytes);
+                assert!(parsed.is_err(), "byte {at}, bit {bit}");
+            }
+            assert!(
+                Manifest::parse(Path::new("m"), &good[..at]).is_err(),
+                "cut to {at}"
+            );
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let says = |edit: &dyn Fn(&mut serde_json::Value), expect: &str| {
             let mut json = serde_json::to_value(example()).unwrap();
             edit(&mut json);
-            let error = Manifest::parse(Path::new("m.json"), json.to_string().as_bytes());
+            let json = sealed(serde_json::to_string_pretty(&json).unwrap());
+            let error = Manifest::parse(Path::new("m.json"), json.as_bytes());
             let error = error.unwrap_err().to_string();
             assert!(
                 error.starts_with("m.json: ") && error.contains(expect),

@@ -8,8 +8,9 @@
 //! that is not there, or a version that is refused, is one: whoever starts the server sees it at once.
 //!
 //! # Stopping
-//! [`App::run_until`] says NOT_SERVING, closes the port, lets requests in flight finish within the
-//! drain timeout, and closes the profile store, which makes durable what it has taken.
+//! [`App::run_until`] says NOT_SERVING and answers on for the drain grace, so that whoever balances the
+//! load can look elsewhere; then it closes the port, lets requests in flight finish within the drain
+//! timeout, and closes the profile store, which makes durable what it has taken.
 
 use std::future::Future;
 use std::io;
@@ -61,6 +62,7 @@ pub struct App {
     readiness: Arc<Readiness<Version>>,
     reporter: HealthReporter,
     shared: Arc<Shared>,
+    drain_grace: Duration,
     drain_timeout: Duration,
     stop: watch::Sender<bool>,
     grpc: Task<Result<(), TransportError>>,
@@ -75,7 +77,7 @@ pub struct App {
 pub struct Shutdown(watch::Sender<bool>);
 
 impl Shutdown {
-    /// Has [`App::run_until`] begin to drain, as its signal does.
+    /// Has [`App::run_until`] drain as after its signal, but at once, without the grace.
     pub fn begin(&self) {
         self.0.send_replace(true);
     }
@@ -162,6 +164,7 @@ impl App {
             readiness,
             reporter,
             shared,
+            drain_grace: config.server.drain_grace(),
             drain_timeout: config.server.drain_timeout(),
             stop,
             grpc,
@@ -205,8 +208,9 @@ impl App {
     /// [`ServeError::DrainTimeout`] when requests had to be cut off.
     pub async fn run_until(mut self, signal: impl Future<Output = ()>) -> Result<(), ServeError> {
         let mut failed = None;
+        let mut grace = Duration::ZERO;
         tokio::select! {
-            () = signal => {}
+            () = signal => grace = self.drain_grace,
             () = stopped(&self.stop) => {}
             ended = &mut self.grpc => failed = Some(ended),
         }
@@ -214,6 +218,7 @@ impl App {
         self.readiness.drain();
         self.readiness.report(&self.reporter).await;
         self.health.abort();
+        tokio::time::sleep(grace).await;
         self.stop.send_replace(true);
         let drained = match failed {
             Some(ended) => listener(ended),

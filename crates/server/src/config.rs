@@ -59,7 +59,10 @@ pub struct ServerConfig {
     pub labels: Vec<String>,
     /// How often the store is asked where the labels point, in milliseconds: 10 to 600,000.
     pub poll_interval_ms: u64,
-    /// How long requests in flight may take to finish after the signal, in milliseconds: 0 to 600,000.
+    /// How long the server still answers after the signal, while its health already says NOT_SERVING, in
+    /// milliseconds: 0 to 600,000.
+    pub drain_grace_ms: u64,
+    /// How long requests in flight may take to finish after that, in milliseconds: 0 to 600,000.
     pub drain_timeout_ms: u64,
     /// Threads that answer requests, at most 1,024; 0: one a processor.
     pub threads: usize,
@@ -223,6 +226,10 @@ impl ServerConfig {
                 ("poll_interval_ms", "10 to 600000"),
             ),
             (
+                self.drain_grace_ms <= 600_000,
+                ("drain_grace_ms", "0 to 600000"),
+            ),
+            (
                 self.drain_timeout_ms <= 600_000,
                 ("drain_timeout_ms", "0 to 600000"),
             ),
@@ -234,6 +241,10 @@ impl ServerConfig {
 
     pub(crate) fn poll_interval(&self) -> Duration {
         Duration::from_millis(self.poll_interval_ms)
+    }
+
+    pub(crate) fn drain_grace(&self) -> Duration {
+        Duration::from_millis(self.drain_grace_ms)
     }
 
     pub(crate) fn drain_timeout(&self) -> Duration {
@@ -248,6 +259,7 @@ impl Default for ServerConfig {
             admin_listen: Some(SocketAddr::from(([127, 0, 0, 1], 7701))),
             labels: vec!["stable".to_owned()],
             poll_interval_ms: 500,
+            drain_grace_ms: 500,
             drain_timeout_ms: 10_000,
             threads: 0,
             max_mapped_bytes: 0,

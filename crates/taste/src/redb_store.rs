@@ -189,6 +189,22 @@ struct Handle {
     generation: u64,
 }
 
+impl Handle {
+    /// Closes the database, which writes: on pages that it did not write redb panics here, too.
+    fn close(&mut self) {
+        if let Some(database) = self.database.take() {
+            // Everything acknowledged is durable already, so there is nothing to report.
+            let _ = open::contain(|| drop(database));
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shared")
@@ -260,7 +276,7 @@ impl Shared {
         let mut handle = self.handle.write().unwrap_or_else(PoisonError::into_inner);
         if handle.generation == generation {
             // Closed first: the file is locked by whoever has it open.
-            handle.database = None;
+            handle.close();
             handle.database = Some((self.open)()?);
             handle.generation += 1;
         }

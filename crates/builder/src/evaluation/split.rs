@@ -94,11 +94,12 @@ pub enum SplitError {
 }
 
 impl HoldOut {
-    /// The protocol for a log: by time if it has times, at random if not; a fifth of the listens.
+    /// The protocol for a log: one moment divides a log with times, for what others do later must not
+    /// teach; a log without is divided at random. A fifth of the listens is held out.
     #[must_use]
     pub fn for_log(has_times: bool, seed: u64) -> Self {
         if has_times {
-            Self::Last { share: 0.2 }
+            Self::Since { share: 0.2 }
         } else {
             Self::Random { share: 0.2, seed }
         }

@@ -8,6 +8,7 @@ use super::publish::Step;
 use super::*;
 use crate::bundle::Bundle;
 use crate::bundle::tests::sealed;
+use crate::manifest::{MANIFEST, Manifest};
 use crate::section::OpenMode;
 
 struct Fixture {
@@ -411,9 +412,10 @@ fn a_damaged_bundle_is_not_published() {
         version
     );
     // The same id for other content: refused.
-    let manifest = fs_err::read_to_string(bundle.join("manifest.json")).unwrap();
-    let manifest = manifest.replace("\"seed\": 1", "\"seed\": 2");
-    fs_err::write(bundle.join("manifest.json"), manifest).unwrap();
+    let mut manifest = Manifest::read(&bundle).unwrap();
+    manifest.seed = 2;
+    let other = manifest.to_bytes().unwrap();
+    fs_err::write(bundle.join(MANIFEST), other).unwrap();
     let error = store.publish(&bundle, None, None, "me").unwrap_err();
     assert!(
         matches!(error, PublishError::DifferentContent { .. }),

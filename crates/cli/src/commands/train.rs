@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use refrain_als::{Confidence, Hyper};
+use refrain_builder::evaluation::SplitCounts;
 use refrain_builder::evaluation::{HoldOut, Quality};
 use refrain_builder::ingest::{ExclusionReport, Items, Log, ReadOptions};
 use refrain_builder::model::Model;
@@ -118,7 +119,7 @@ struct JudgeArgs {
 /// Which listens are held out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum HoldOutArg {
-    /// Last for logs with times, random for logs without
+    /// Since for logs with times, random for logs without
     Auto,
     /// The last of each user
     Last,
@@ -288,6 +289,9 @@ pub(crate) fn print_report(report: &TrainReport, output: &Output) {
     output.line(format_args!("held out: {}", report.protocol));
     print_quality(&[("model", model), ("popularity", popularity)], output);
     output.line(verdict(model, popularity));
+    if let Some(out_of_reach) = report.counts.split.and_then(out_of_reach) {
+        output.line(out_of_reach);
+    }
 }
 
 /// Prints qualities side by side.
@@ -335,6 +339,20 @@ pub(crate) fn verdict(model: &Quality, popularity: &Quality) -> String {
         ),
         _ => format!("a draw: the model has {recall} the recall of popularity and {ndcg} its NDCG"),
     }
+}
+
+/// What no model learned from the training part could have found, when it is more than a tenth.
+fn out_of_reach(split: SplitCounts) -> Option<String> {
+    let new = split.dropped_unknown_items + split.dropped_unknown_users;
+    let all = split.held_out_pairs + new;
+    (new * 10 > all).then(|| {
+        format!(
+            "{} of {} held-out listens, by listener and item, are not counted: item or listener was new, \
+             and what is new calls for freshening, not for a model of the past",
+            output::count(new as u64),
+            output::count(all as u64)
+        )
+    })
 }
 
 /// So many threads as asked for, or one a core.

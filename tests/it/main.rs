@@ -1,0 +1,9 @@
+//! Black-box tests: the real binary, real processes, real sockets, files on a real disk.
+
+mod architecture;
+mod contract;
+mod crash;
+mod exclusion;
+mod support;
+mod swap;
+mod trouble;
