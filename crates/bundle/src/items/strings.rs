@@ -76,7 +76,7 @@ impl StringTable {
 /// Beside the sections of [`StringTable`], `<name>.slots`: an open-addressing hash table of a power
 /// of two slots, at most half full. The low bits of a string's xxh3-64 choose its first slot, the
 /// high 32 bits are kept as a fingerprint, and a lookup ends at an empty slot or after
-/// [`MAX_PROBES`], so that damaged slots cannot make it run on.
+/// `MAX_PROBES`, so that damaged slots cannot make it run on.
 #[derive(Debug, Clone)]
 pub struct Dictionary {
     strings: StringTable,
