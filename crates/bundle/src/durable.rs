@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use fs_err::File;
 
@@ -58,11 +59,14 @@ pub(crate) fn parent(path: &Path) -> &Path {
     }
 }
 
-/// A name that no other process or thread uses: dot, the stem, the process, a counter.
+/// A name that no other process or thread uses: dot, the stem, the process, the time, a counter. In a
+/// container every run is process 1: without the time, what a killed run left would be in the way.
 pub(crate) fn unique_name(stem: &str) -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let next = NEXT.fetch_add(1, Ordering::Relaxed);
-    format!(".{stem}.tmp-{}-{next}", std::process::id())
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let nanos = since.map_or(0, |since| since.as_nanos());
+    format!(".{stem}.tmp-{}-{nanos:x}-{next}", std::process::id())
 }
 
 /// Removes the file on drop unless it was kept.

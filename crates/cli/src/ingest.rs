@@ -13,7 +13,7 @@ use crate::output::{self, Output};
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Reading files")]
 pub(crate) struct ReadArgs {
-    /// Read this field from that column: a name, a position from 1, or none; repeat
+    /// Read this field of a listen from that column: a name, a position from 1, or none; repeat
     #[arg(long = "map", value_name = "FIELD=COLUMN")]
     map: Vec<String>,
     /// The same, delimiter and more from a TOML file
@@ -31,22 +31,36 @@ pub(crate) struct ReadArgs {
 }
 
 impl ReadArgs {
-    /// The options: the file of a mapping first, then the flags.
+    /// The options for listens: the file of a mapping first, then the flags.
     pub(crate) fn options(&self) -> anyhow::Result<ReadOptions> {
         let mut options = match &self.map_file {
             Some(path) => ReadOptions::from_toml(path)?,
             None => ReadOptions::default(),
         };
-        for argument in &self.map {
-            options.map_column(argument).map_err(|error| {
-                anyhow::Error::new(error).context(Failure::usage(format!("--map {argument}")))
-            })?;
-        }
+        map_columns("--map", &self.map, &mut options)?;
         options.delimiter = self.delimiter.or(options.delimiter);
         options.header = self.header.or(options.header);
         options.max_bad_rows = self.max_bad_rows.unwrap_or(options.max_bad_rows);
         Ok(options)
     }
+
+    /// The options for files that go with the listens: what was said of the columns, delimiter and header
+    /// of listens does not hold for them.
+    pub(crate) fn items_options(&self, map: &[String]) -> anyhow::Result<ReadOptions> {
+        let mut options = ReadOptions::default();
+        map_columns("--map-items", map, &mut options)?;
+        options.max_bad_rows = self.max_bad_rows.unwrap_or(options.max_bad_rows);
+        Ok(options)
+    }
+}
+
+fn map_columns(flag: &str, map: &[String], options: &mut ReadOptions) -> anyhow::Result<()> {
+    for argument in map {
+        options.map_column(argument).map_err(|error| {
+            anyhow::Error::new(error).context(Failure::usage(format!("{flag} {argument}")))
+        })?;
+    }
+    Ok(())
 }
 
 /// Reads listens.

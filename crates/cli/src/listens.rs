@@ -1,5 +1,7 @@
 //! A listening log by listener, and its rows as events of the wire.
 
+use std::collections::HashMap;
+
 use refrain::v1 as pb;
 use refrain_builder::ingest::{Listen, Log};
 
@@ -97,6 +99,28 @@ pub(crate) fn event(log: &Log, row: u32, unknown_time: jiff::Timestamp) -> pb::E
     }
 }
 
+/// Rows of one listener as events. Rows that say the same (plays of a day, plays without times) would be
+/// one event to the server, which knows an event by its content: here they become one that counts them.
+pub(crate) fn events(log: &Log, rows: &[u32], unknown_time: jiff::Timestamp) -> Vec<pb::Event> {
+    let mut events: Vec<(pb::Event, f32)> = Vec::with_capacity(rows.len());
+    let mut known: HashMap<_, usize> = HashMap::with_capacity(rows.len());
+    for &row in rows {
+        let told = listen(log, row);
+        let at = *known
+            .entry((told.item, told.time_us, told.context, told.session))
+            .or_insert(events.len());
+        match events.get_mut(at) {
+            Some((_, count)) => *count += told.count,
+            None => events.push((event(log, row, unknown_time), told.count)),
+        }
+    }
+    let counted = events.into_iter().map(|(event, count)| pb::Event {
+        count: Some(plays(count)),
+        ..event
+    });
+    counted.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,6 +139,19 @@ mod tests {
         assert_eq!(by_user.rows(2), [3]);
         assert!(by_user.rows(3).is_empty());
         assert_eq!(event(&log, 2, jiff::Timestamp::UNIX_EPOCH).item_id, "z");
+    }
+
+    #[test]
+    fn rows_that_say_the_same_are_counted_in_one_event() {
+        let mut log = Log::default();
+        for (user, item) in [("a", "x"), ("a", "y"), ("a", "x"), ("a", "x")] {
+            log.user.push(log.users.insert(user).expect("room"));
+            log.item.push(log.items.insert(item).expect("room"));
+            log.count.push(2.0);
+        }
+        let events = events(&log, &[0, 1, 2, 3], jiff::Timestamp::UNIX_EPOCH);
+        let counts: Vec<_> = events.iter().map(|e| (&*e.item_id, e.count)).collect();
+        assert_eq!(counts, [("x", Some(6)), ("y", Some(2))]);
     }
 
     #[test]

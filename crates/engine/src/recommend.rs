@@ -238,7 +238,14 @@ impl Recommendation<'_> {
             allow: allowed.allow,
         };
         let stats = if self.request.exact {
-            index.search_exact(query, wanted, &filter, search, hits)?
+            index.search_exact_within(
+                query,
+                wanted,
+                &filter,
+                self.request.deadline,
+                search,
+                hits,
+            )?
         } else {
             let widths = [self.request.ef_search, self.variant.ef_search];
             let ef_search = widths.into_iter().flatten().next();

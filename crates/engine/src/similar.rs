@@ -42,7 +42,14 @@ pub fn similar(
 
     let Scratch { search, hits, .. } = scratch;
     let search = if request.exact {
-        index.search_exact(query, request.k, &allowed.filter(), search, hits)?
+        index.search_exact_within(
+            query,
+            request.k,
+            &allowed.filter(),
+            request.deadline,
+            search,
+            hits,
+        )?
     } else {
         let params = SearchParams {
             ef_search: request.ef_search.unwrap_or_else(|| version.ef_search()),

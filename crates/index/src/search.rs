@@ -205,11 +205,28 @@ impl Index {
         scratch: &mut Scratch,
         out: &mut Vec<Hit>,
     ) -> Result<SearchStats, SearchError> {
+        self.search_exact_within(query, k, filter, None, scratch, out)
+    }
+
+    /// As [`Index::search_exact`], but past the deadline it returns what it has found by then,
+    /// flagged as truncated.
+    ///
+    /// # Errors
+    /// As [`Index::search`].
+    pub fn search_exact_within(
+        &self,
+        query: &[f32],
+        k: usize,
+        filter: &Filter<'_>,
+        deadline: Option<Instant>,
+        scratch: &mut Scratch,
+        out: &mut Vec<Hit>,
+    ) -> Result<SearchStats, SearchError> {
         self.refuse_bad(query)?;
         let params = SearchParams {
             ef_search: k,
             filter: *filter,
-            deadline: None,
+            deadline,
         };
         self.search_exact_until(query, k.min(self.len()), &params, scratch, out)
     }

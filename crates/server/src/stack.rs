@@ -299,11 +299,7 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
-        let limits = &self.shared.limits;
-        let timeout = match timeout(request.headers(), limits) {
-            Ok(timeout) => timeout,
-            Err(refusal) => return Due::Refused(Some(refuse(refusal))),
-        };
+        let timeout = timeout(request.headers(), &self.shared.limits);
         let Some(call) = request.extensions_mut().get_mut::<Call>() else {
             let message = "a request came past the observe layer".to_owned();
             return Due::Refused(Some(refuse(Refusal::Internal { message })));
@@ -311,6 +307,10 @@ where
         if !call.method.is_bounded() {
             return Due::Unbounded(self.inner.call(request));
         }
+        let timeout = match timeout {
+            Ok(timeout) => timeout,
+            Err(refusal) => return Due::Refused(Some(refuse(refusal))),
+        };
         let deadline = call.deadline + timeout;
         call.deadline = deadline;
         Due::Bounded {
@@ -613,6 +613,12 @@ mod tests {
             code(&shared, health, ok).await,
             Code::Ok,
             "health answers an overloaded server"
+        );
+        let watch = request("/grpc.health.v1.Health/Watch", Some("1H"));
+        assert_eq!(
+            code(&shared, watch, ok).await,
+            Code::Ok,
+            "who watches health may do so for hours"
         );
         drop(first);
         assert_eq!(code(&shared, request(SIMILAR, None), ok).await, Code::Ok);

@@ -139,6 +139,24 @@ fn delimiter(lines: &[&[u8]]) -> Option<Delimiter> {
         .into_iter()
         .map(|delimiter| (delimiter, share(delimiter)))
         .collect();
+    let sure = |delimiter| {
+        shares
+            .iter()
+            .any(|(d, share)| *d == delimiter && *share >= SURE)
+    };
+    // A comma may be a decimal point between semicolons; the other way round nobody writes.
+    if sure(Delimiter::Semicolon) && sure(Delimiter::Comma) && !sure(Delimiter::Tab) {
+        let width = |delimiter| {
+            let split: Vec<_> = lines
+                .iter()
+                .map(|line| split(line, delimiter, true))
+                .collect();
+            modal_width(&split, 2).0
+        };
+        if width(Delimiter::Semicolon) > width(Delimiter::Comma) {
+            return Some(Delimiter::Semicolon);
+        }
+    }
     if let Some((delimiter, _)) = shares.iter().find(|(_, share)| *share >= SURE) {
         return Some(*delimiter);
     }
@@ -291,13 +309,25 @@ fn is_header(split: &[Vec<&[u8]>], table: &[FieldSpec], options: &ReadOptions) -
 /// Columns of a file without a header: the required ones in order, then the first column of each
 /// kind that its values allow.
 fn usual_positions(split: &[Vec<&[u8]>], table: &[FieldSpec], width: usize) -> Vec<(Field, usize)> {
+    // Nobody and nothing is called by an instant: such a column is passed over.
+    let is_name = |&column: &usize| {
+        let values = split.iter().filter_map(|fields| fields.get(column));
+        let (mut all, mut instants) = (0, 0);
+        for value in values {
+            all += 1;
+            let instant = value::looks_like_time(value) && !value::looks_like_number(value);
+            instants += usize::from(instant);
+        }
+        instants * 10 < all * 9
+    };
     let required = table.iter().filter(|spec| spec.required);
     let mut usual: Vec<(Field, usize)> = required
-        .enumerate()
-        .map(|(column, spec)| (spec.field, column))
+        .zip((0..width).filter(is_name))
+        .map(|(spec, column)| (spec.field, column))
         .collect();
     let has = |field| table.iter().any(|spec| spec.field == field);
-    for column in usual.len()..width {
+    let taken: Vec<usize> = usual.iter().map(|&(_, column)| column).collect();
+    for column in (0..width).filter(|column| !taken.contains(column)) {
         let mut values = split
             .iter()
             .filter(|fields| fields.len() == width)

@@ -147,14 +147,17 @@ pub(crate) fn time_us(field: Field, value: Value<'_>) -> Result<i64, Problem> {
     let (us, shown): (Option<i64>, &dyn Fn() -> String) = match value {
         Value::Missing => return Err(Problem::Empty(field)),
         Value::TimeUs(us) => (Some(us), &move || format!("{us} µs")),
-        Value::Integer(integer) => (integer_us(integer), &move || integer.to_string()),
+        Value::Integer(integer) => match calendar_us(field, integer) {
+            Some(us) => (Some(us), &move || integer.to_string()),
+            None => (integer_us(integer), &move || integer.to_string()),
+        },
         Value::Float(float) => (float_us(float), &move || float.to_string()),
         Value::Text(bytes) => {
             let bytes = bytes.trim_ascii();
             if bytes.is_empty() {
                 return Err(Problem::Empty(field));
             }
-            let us = parse_time(bytes).ok_or_else(|| Problem::NotATime {
+            let us = parse_time(field, bytes).ok_or_else(|| Problem::NotATime {
                 field,
                 value: excerpt(bytes),
             })?;
@@ -179,7 +182,7 @@ pub(crate) fn looks_like_time(bytes: &[u8]) -> bool {
     let bytes = bytes.trim_ascii();
     match parse_number(bytes) {
         Some(number) => number.abs() >= SMALLEST_TIME,
-        None => parse_time(bytes).flatten().is_some(),
+        None => parse_time(Field::Time, bytes).flatten().is_some(),
     }
 }
 
@@ -199,9 +202,12 @@ fn parse_number(bytes: &[u8]) -> Option<f64> {
 }
 
 /// `None` when this is no time at all, `Some(None)` when it is one that cannot be represented.
-fn parse_time(bytes: &[u8]) -> Option<Option<i64>> {
+fn parse_time(field: Field, bytes: &[u8]) -> Option<Option<i64>> {
     let text = std::str::from_utf8(bytes).ok()?;
     if let Ok(integer) = text.parse::<i64>() {
+        if let Some(us) = calendar_us(field, integer) {
+            return Some(Some(us));
+        }
         return Some(integer_us(integer));
     }
     if let Some(float) = parse_number(bytes) {
@@ -223,6 +229,28 @@ fn parse_time(bytes: &[u8]) -> Option<Option<i64>> {
         (Err(_), Ok(date)) => utc(date.to_datetime(jiff::civil::Time::midnight())),
         (Err(_), Err(_)) => None,
     }
+}
+
+/// A number that is a date to people: `20261122` everywhere, and the year `1997` of a release. As seconds
+/// both would be days of 1970 that no log means.
+fn calendar_us(field: Field, integer: i64) -> Option<i64> {
+    const YEARS: std::ops::RangeInclusive<i64> = 1900..=2199;
+    let (year, month, day) = if field == Field::ReleaseTime && YEARS.contains(&integer) {
+        (integer, 1, 1)
+    } else {
+        (integer / 10_000, integer / 100 % 100, integer % 100)
+    };
+    if !YEARS.contains(&year) {
+        return None;
+    }
+    let date = Date::new(
+        i16::try_from(year).ok()?,
+        i8::try_from(month).ok()?,
+        i8::try_from(day).ok()?,
+    );
+    let midnight = date.ok()?.to_datetime(jiff::civil::Time::midnight());
+    let at = Offset::UTC.to_timestamp(midnight).ok()?;
+    Some(at.as_microsecond())
 }
 
 /// Seconds up to 1e11 (the year 5138), milliseconds up to 1e14, microseconds up to 1e17.
@@ -276,6 +304,12 @@ mod tests {
         check_time("2017-10-05 03:40:45.02", Ok(us));
         check_time(" 2017-10-05 03:40:45 ", Ok(1_507_174_845_000_000));
         check_time("2017-10-05", Ok(1_507_161_600_000_000));
+        check_time("20171005", Ok(1_507_161_600_000_000));
+        check_time("20171305", Ok(20_171_305_000_000));
+        check_time("1997", Ok(1_997_000_000));
+        let release = |value| time_us(Field::ReleaseTime, value).map_err(|e| e.to_string());
+        assert_eq!(release(Value::Text(b"1997")), Ok(852_076_800_000_000));
+        assert_eq!(release(Value::Integer(1997)), Ok(852_076_800_000_000));
         check_time("0", Ok(0));
         check_time("-1", Ok(-1_000_000));
         check_time("", Err("is empty"));

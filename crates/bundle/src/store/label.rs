@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{LABELS, LOCK, Store, StoreError, audit, names_in};
+use super::{LABELS, LOCK, Store, StoreError, VERSIONS, audit, names_in};
 use crate::digest::Digest;
 use crate::manifest::is_version_id;
 use crate::{durable, time};
@@ -156,6 +156,9 @@ impl Store {
         };
         let bytes = file.to_bytes(&path)?;
         durable::create_dir(durable::parent(&path))?;
+        // Whoever renamed the version into its place may have died before syncing that: a label never
+        // outlives what it points at.
+        durable::sync_dir(&self.root.join(VERSIONS))?;
         durable::replace_with(&path, &bytes)?;
         let line = audit::Line {
             time: file.update_time,

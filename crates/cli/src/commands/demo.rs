@@ -43,6 +43,9 @@ pub(crate) struct Args {
     /// Files that say more about items: title, artist, tags, release time
     #[arg(long, value_name = "FILE", num_args = 1.., requires = "listens")]
     items: Vec<PathBuf>,
+    /// As --map, for the files of --items: a column by name or position; repeat
+    #[arg(long, value_name = "FIELD=COLUMN", requires = "items")]
+    map_items: Vec<String>,
     /// Directory for model, bundle, store and profiles; new or empty [default: a temporary one]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,

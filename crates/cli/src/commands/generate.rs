@@ -61,6 +61,13 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
         })?,
     };
     preset.seed = args.seed.unwrap_or(preset.seed);
+    let extension = match args.format {
+        FormatArg::Csv => "csv",
+        FormatArg::Parquet => "parquet",
+    };
+    for name in ["listens", "items"] {
+        super::train::refuse_existing(&args.out.join(format!("{name}.{extension}")))?;
+    }
     let generated = generate::generate(&preset)?;
     let format = match args.format {
         FormatArg::Csv => Format::Csv,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use refrain_bundle::store::StoreError;
-use refrain_bundle::{Label, PublishError, Store, VersionInfo};
+use refrain_bundle::{Label, ManifestError, PublishError, Store, VersionInfo};
 use serde_json::{Value, json};
 
 use crate::failure::{Exit, Failure};
@@ -296,7 +296,10 @@ fn publish_failure(bundle: &std::path::Path, error: PublishError) -> anyhow::Err
     let what = format!("cannot publish {}", bundle.display());
     match error {
         PublishError::Store(error) => failure(&what, error),
-        error @ (PublishError::Corrupt(_) | PublishError::Open(_)) => {
+        PublishError::Manifest(ManifestError::Io(error)) => {
+            anyhow::Error::new(error).context(Failure::new(what))
+        }
+        error @ (PublishError::Corrupt(_) | PublishError::Open(_) | PublishError::Manifest(_)) => {
             let failure = Failure::refused(what)
                 .next("the store is as it was; build the bundle again, or copy it again");
             anyhow::Error::new(error).context(failure)

@@ -33,6 +33,9 @@ pub(crate) struct Args {
     /// Files that say more about items: title, artist, tags, release time
     #[arg(long, value_name = "FILE", num_args = 1..)]
     items: Vec<PathBuf>,
+    /// As --map, for the files of --items: a column by name or position; repeat
+    #[arg(long, value_name = "FIELD=COLUMN", requires = "items")]
+    map_items: Vec<String>,
     /// Files of what listeners excluded from their taste profiles: user, scope, value, strength
     #[arg(long, value_name = "FILE", num_args = 1..)]
     exclusions: Vec<PathBuf>,
@@ -137,9 +140,11 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
     let options = options(args)?;
     refuse_existing(&args.out)?;
     let read = args.read.options()?;
+    let read_items = args.read.items_options(&args.map_items)?;
     let mut log = ingest::listens(&args.listens, &read, output)?;
-    let items = ingest::items(&args.items, &read, output)?;
-    let excluded = exclude(&mut log, &items, &args.exclusions, &read, output)?;
+    let items = ingest::items(&args.items, &read_items, output)?;
+    let read_exclusions = args.read.items_options(&[])?;
+    let excluded = exclude(&mut log, &items, &args.exclusions, &read_exclusions, output)?;
     let (model, report) = fit(&log, &items, &options, output)?;
     model.save(&args.out)?;
     let took = started.elapsed();
@@ -364,11 +369,24 @@ pub(crate) fn threads(asked: Option<usize>) -> usize {
 /// The command line of this process, for the record of what made a model or bundle.
 pub(crate) fn command_line() -> String {
     let arguments = std::env::args_os().skip(1);
-    let words = arguments.map(|argument| output::clip(&argument.to_string_lossy(), 4_096));
-    std::iter::once("refrain".to_owned())
-        .chain(words)
-        .collect::<Vec<_>>()
-        .join(" ")
+    recorded(arguments.map(|argument| output::clip(&argument.to_string_lossy(), 4_096)))
+}
+
+/// Leaves out what does not change the outcome, so that the record does not either.
+fn recorded(arguments: impl Iterator<Item = String>) -> String {
+    let mut words = vec!["refrain".to_owned()];
+    let mut value_follows = false;
+    for word in arguments {
+        if std::mem::take(&mut value_follows) || word == "--json" {
+            continue;
+        }
+        if matches!(&*word, "--threads" | "--out") {
+            value_follows = true;
+        } else if !word.starts_with("--threads=") && !word.starts_with("--out=") {
+            words.push(word);
+        }
+    }
+    words.join(" ")
 }
 
 /// Output appears whole or not at all, and never over something else.
@@ -384,6 +402,13 @@ pub(crate) fn refuse_existing(out: &std::path::Path) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_does_not_change_the_outcome_is_not_recorded() {
+        let words = "build --model m --threads 2 --json --out=b --seed 7 --out b --threads=3 -x";
+        let recorded = recorded(words.split(' ').map(str::to_owned));
+        assert_eq!(recorded, "refrain build --model m --seed 7 -x");
+    }
 
     #[test]
     fn the_verdict_is_honest_both_ways() {

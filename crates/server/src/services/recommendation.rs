@@ -131,15 +131,9 @@ impl Handler {
                     .await
             }
         };
-        match read {
-            Ok(profile) => Ok(Listener::Stored(profile)),
-            // Without the listener's SERVE rules nothing of theirs may be shown, and what a demanded
-            // revision says cannot be kept: only who demands none gets an answer, and a general one.
-            Err(Refusal::Unavailable { .. } | Refusal::DataLoss { .. }) if revision == 0 => {
-                Ok(Listener::Unreadable)
-            }
-            Err(refusal) => Err(refusal),
-        }
+        // A profile that cannot be read is a refusal, not a general answer: whom the listener banned is not
+        // known then, and what is popular may be by just them.
+        read.map(Listener::Stored)
     }
 }
 
@@ -158,8 +152,6 @@ enum Listener {
     Stored(Arc<Profile>),
     /// As the caller has them.
     Inline(Profile),
-    /// The profile store could not say.
-    Unreadable,
 }
 
 impl Question {
@@ -168,7 +160,7 @@ impl Question {
         let events = match &self.listener {
             Listener::Stored(profile) => profile.events.len(),
             Listener::Inline(profile) => profile.events.len(),
-            Listener::None | Listener::Unreadable => 0,
+            Listener::None => 0,
         };
         events > MANY_EVENTS
             || self
@@ -187,7 +179,7 @@ impl Question {
     pub(super) fn revision(&self) -> u64 {
         match &self.listener {
             Listener::Stored(profile) => profile.revision,
-            Listener::None | Listener::Inline(_) | Listener::Unreadable => 0,
+            Listener::None | Listener::Inline(_) => 0,
         }
     }
 
@@ -269,7 +261,7 @@ impl State {
             exact: search.exact,
             deadline: Some(search_deadline(question.call, &search)),
             fallback: wire::fallback(request.fallback),
-            // Stands for who cannot be read: nothing is known, so what is popular answers.
+            // Stands for no listener: replaced below by whom or what the request names.
             ..EngineRequest::new(
                 Subject::Profile { profile: &nobody },
                 page_size(request.page_size),
@@ -277,7 +269,7 @@ impl State {
             )
         };
         let weights = self.tastes.weights();
-        let mut answer = with_scratch(|scratch| match (&question.listener, &request.subject) {
+        let answer = with_scratch(|scratch| match (&question.listener, &request.subject) {
             (Listener::Stored(profile), Some(WireSubject::UserId(user))) => {
                 let now_us = question.now_us;
                 let solved = self
@@ -316,17 +308,11 @@ impl State {
                 };
                 recommend(version, &ask, variant, weights, scratch)
             }
-            (Listener::Unreadable | Listener::None | Listener::Stored(_), _) => {
+            (Listener::None | Listener::Stored(_), _) => {
                 recommend(version, &ask, variant, weights, scratch)
             }
         })?;
-        let mut degraded = self.degraded(&answer);
-        if matches!(question.listener, Listener::Unreadable) {
-            answer.profile = None;
-            let reason = v1::DegradedReason::ProfileUnavailable;
-            self.metrics.degraded(reason);
-            degraded.push(reason.into());
-        }
+        let degraded = self.degraded(&answer);
         self.produced(&answer)?;
         Ok((answer, degraded))
     }

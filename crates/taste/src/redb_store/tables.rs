@@ -3,7 +3,7 @@
 //! `users`: listener → revision and counts. `events`, `rules`: (listener, id) → record, so that an
 //! id is unique within its listener by construction and a profile is one range of each table.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use redb::{
 use crate::codec::{self, DecodeError, UserRecord};
 use crate::event::{Event, EventKind};
 use crate::profile::Profile;
-use crate::rule::Rule;
+use crate::rule::{Rule, Scope};
 use crate::store::{MAX_RULES_PER_USER, Receipt, StoreError, Write};
 
 /// Marks a redb file as a profile store, and of which format.
@@ -125,12 +125,7 @@ impl<'t> Tables<'t> {
         let appended = u32::try_from(fresh.len()).unwrap_or(u32::MAX);
         let total = record.events.saturating_add(appended);
         let victims = match total > max_events {
-            true => self.oldest(
-                user,
-                record.events,
-                &fresh,
-                total - kept_when_full(max_events),
-            )?,
+            true => self.oldest(user, &record, &fresh, total - kept_when_full(max_events))?,
             false => Vec::new(),
         };
         let dropped = u32::try_from(victims.len()).unwrap_or(u32::MAX);
@@ -162,16 +157,25 @@ impl<'t> Tables<'t> {
     fn oldest(
         &self,
         user: &str,
-        stored: u32,
+        record: &UserRecord,
         fresh: &HashMap<&str, &Event>,
         count: u32,
     ) -> Result<Vec<String>, TableError> {
-        let mut all = read_all(&self.events, "event", user, stored, codec::decode_event)?;
+        let mut all = read_all(
+            &self.events,
+            "event",
+            user,
+            record.events,
+            codec::decode_event,
+        )?;
         all.extend(fresh.values().map(|&event| event.clone()));
+        let rules = read_all(&self.rules, "rule", user, record.rules, codec::decode_rule)?;
+        let witnesses = Witnesses::of(&rules);
         // At one time an unlike goes after the like it may cancel, so that no like comes back.
         all.sort_unstable_by(|a, b| {
             let key = |event: &Event| {
                 (
+                    witnesses.has(event),
                     event.kind.is_explicit(),
                     event.time_us,
                     event.kind == EventKind::Unlike,
@@ -279,6 +283,42 @@ fn read_user(
         Some(value) => UserRecord::decode(user, value.value())
             .map_err(|source| TableError::corrupt("user", user, "", source)),
         None => Ok(UserRecord::default()),
+    }
+}
+
+/// Events by which rules of effect SERVE know what they forbid: without its event, an item heard in a
+/// context, session or window that must not be shown could be shown again.
+#[derive(Default)]
+struct Witnesses<'a> {
+    contexts: HashSet<&'a str>,
+    sessions: HashSet<&'a str>,
+    windows: Vec<(Option<i64>, Option<i64>)>,
+}
+
+impl<'a> Witnesses<'a> {
+    fn of(rules: &'a [Rule]) -> Self {
+        let mut witnesses = Self::default();
+        for rule in rules.iter().filter(|rule| rule.effect.serves()) {
+            match &rule.scope {
+                Scope::Context(context) => drop(witnesses.contexts.insert(context)),
+                Scope::Session(session) => drop(witnesses.sessions.insert(session)),
+                Scope::Window { start_us, end_us } => witnesses.windows.push((*start_us, *end_us)),
+                Scope::Item(_) | Scope::Artist(_) | Scope::Tag(_) => {}
+            }
+        }
+        witnesses
+    }
+
+    fn has(&self, event: &Event) -> bool {
+        let named = |names: &HashSet<&str>, name: &Option<String>| {
+            name.as_deref().is_some_and(|name| names.contains(name))
+        };
+        named(&self.contexts, &event.context)
+            || named(&self.sessions, &event.session)
+            || self.windows.iter().any(|&(start_us, end_us)| {
+                start_us.is_none_or(|start| start <= event.time_us)
+                    && end_us.is_none_or(|end| event.time_us < end)
+            })
     }
 }
 

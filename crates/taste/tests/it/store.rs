@@ -396,6 +396,35 @@ fn the_last_reference_may_go_inside_a_completion() {
 }
 
 #[test]
+fn a_full_profile_keeps_the_events_that_serving_rules_know_their_items_by() {
+    let options = StoreOptions {
+        max_events_per_user: 32,
+        ..StoreOptions::default()
+    };
+    let (_directory, store) = open(&options);
+    let banned = Event {
+        context: Some("banned".to_owned()),
+        ..event("first", 0)
+    };
+    store.write(append("u", vec![banned])).unwrap();
+    let never_shown = Rule {
+        scope: Scope::Context("banned".to_owned()),
+        effect: Effect::Serve,
+        ..rule("r")
+    };
+    store.write(create("u", never_shown)).unwrap();
+    for n in 1..200 {
+        store
+            .write(append("u", vec![event(&format!("e{n}"), n)]))
+            .unwrap();
+    }
+    let profile = store.profile("u").unwrap();
+    assert!(profile.events.len() <= 32);
+    assert!(profile.events.iter().any(|event| event.event_id == "first"));
+    assert!(!profile.events.iter().any(|event| event.event_id == "e1"));
+}
+
+#[test]
 fn an_import_is_many_appends_and_can_be_repeated() {
     let options = StoreOptions {
         max_events_per_user: 16,

@@ -169,6 +169,7 @@ fn listen(args: &Args, dir: &Path, steps: &mut Steps<'_>) -> anyhow::Result<List
     } else {
         steps.begin("read", "read the listening log");
         let read = args.read.options()?;
+        let read_items = args.read.items_options(&args.map_items)?;
         let names: Vec<String> = args
             .listens
             .iter()
@@ -177,7 +178,7 @@ fn listen(args: &Args, dir: &Path, steps: &mut Steps<'_>) -> anyhow::Result<List
         Listened {
             source: names.join(", "),
             log: ingest::listens(&args.listens, &read, steps.output)?,
-            items: ingest::items(&args.items, &read, steps.output)?,
+            items: ingest::items(&args.items, &read_items, steps.output)?,
             sleepers: Vec::new(),
         }
     };

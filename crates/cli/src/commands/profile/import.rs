@@ -110,14 +110,11 @@ async fn import(
             && let Some((user, id)) = users.next()
         {
             imported.users += 1;
-            queue.extend(by_user.rows(user).chunks(MAX_EVENTS).map(|rows| {
-                pb::AppendEventsRequest {
-                    user_id: id.to_owned(),
-                    events: rows
-                        .iter()
-                        .map(|&row| listens::event(log, row, unknown_time))
-                        .collect(),
-                }
+            let events = listens::events(log, by_user.rows(user), unknown_time);
+            let requests = events.chunks(MAX_EVENTS);
+            queue.extend(requests.map(|events| pb::AppendEventsRequest {
+                user_id: id.to_owned(),
+                events: events.to_vec(),
             }));
         }
         if let Some(request) = queue.pop_front() {
