@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::TestRunner;
 use refrain_taste::{
-    Event, EventKind, Profile, ProfileStore, Receipt, RedbStore, Rule, StoreError, StoreOptions,
-    Write,
+    Effect, Event, EventKind, Profile, ProfileStore, Receipt, RedbStore, Rule, Scope, StoreError,
+    StoreOptions, Write,
 };
 
 use crate::random;
@@ -197,6 +197,20 @@ impl Model {
     }
 }
 
+/// Whether a rule forbids to show what it knows by this event only.
+fn is_witness(rule: &Rule, event: &Event) -> bool {
+    rule.effect != Effect::Learn
+        && match &rule.scope {
+            Scope::Context(context) => event.context.as_ref() == Some(context),
+            Scope::Session(session) => event.session.as_ref() == Some(session),
+            Scope::Window { start_us, end_us } => {
+                event.time_us >= start_us.unwrap_or(i64::MIN)
+                    && end_us.is_none_or(|end_us| event.time_us < end_us)
+            }
+            Scope::Item(_) | Scope::Artist(_) | Scope::Tag(_) => false,
+        }
+}
+
 impl User {
     fn append(&mut self, events: &[Event]) -> Result<Receipt, String> {
         if events.is_empty() {
@@ -225,7 +239,8 @@ impl User {
                         EventKind::Play | EventKind::Complete | EventKind::Skip
                     );
                     let unlike = event.kind == EventKind::Unlike;
-                    (said, event.time_us, unlike, event.event_id.clone())
+                    let witness = self.rules.values().any(|rule| is_witness(rule, event));
+                    (witness, said, event.time_us, unlike, event.event_id.clone())
                 });
                 let first = first.unwrap().event_id.clone();
                 after.remove(&first);
