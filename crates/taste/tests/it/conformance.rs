@@ -126,11 +126,11 @@ fn write() -> impl Strategy<Value = Write> {
             rule_id: format!("r{n}"),
             // Most often one scope an id, so that retries happen.
             scope: match n {
-                0..4 => refrain_taste::Scope::Tag(format!("t{n}")),
+                0..4 => Scope::Tag(format!("t{n}")),
                 _ => scope,
             },
             strength: 1.0,
-            effect: [refrain_taste::Effect::Learn, refrain_taste::Effect::Both][effect.index(2)],
+            effect: [Effect::Learn, Effect::Both][effect.index(2)],
             action: refrain_taste::Action::Exclude,
             create_time_us,
             expire_time_us: None,
