@@ -169,7 +169,6 @@ fn config(args: &Args, dir: &Path) -> Config {
 fn checks(road: &Road, tour: &Tour) -> Vec<(&'static str, bool)> {
     vec![
         ("recall", road.recall() >= LEAST_RECALL),
-        ("structure", road.verified),
         ("list_changed", tour.exclusion.list_changed()),
         ("bit_equal", tour.exclusion.bit_equal()),
         ("undo_identical", tour.exclusion.undo_identical()),
@@ -204,7 +203,6 @@ fn document(
             "version": road.manifest.version,
             "recall_at_10": road.recall(),
             "ef_search": road.manifest.index.ef_search,
-            "verified": road.verified,
             "golden_recall_at_10": road.golden_recall,
         },
         "protocol": road.report.protocol,

@@ -352,8 +352,8 @@ fn out_of_reach(split: SplitCounts) -> Option<String> {
     let all = split.held_out_pairs + new;
     (new * 10 > all).then(|| {
         format!(
-            "{} of {} held-out listens, by listener and item, are not counted: item or listener was new, \
-             and what is new calls for freshening, not for a model of the past",
+            "{} of {} held-out listens, by listener and item, are not counted: the training part \
+             does not have the item or the listener, so nothing learned from it could find them",
             output::count(new as u64),
             output::count(all as u64)
         )
