@@ -11,6 +11,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("refrain-bundle", &[]),
     ("refrain-experiments", &[]),
     ("refrain-ranking", &[]),
+    ("refrain-analysis", &["refrain-experiments"]),
     ("refrain-index", &["refrain-kernels"]),
     ("refrain-als", &["refrain-kernels"]),
     ("refrain-taste", &["refrain-als"]),
