@@ -1,9 +1,12 @@
 //! What comes back.
 
 use refrain_index::SearchStats;
+use refrain_ranking::{Feature, Team};
 use refrain_taste::Taste;
 
-/// Items, best first, and what there is to say about them.
+use crate::trace::Trace;
+
+/// Items in order, and what there is to say about them.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Answer {
@@ -17,6 +20,13 @@ pub struct Answer {
     pub profile: Option<ProfileUse>,
     /// What the search spent.
     pub search: SearchStats,
+    /// Natural logarithm of the probability of the whole list. `None`: nothing was drawn, or the
+    /// probability is not known.
+    pub slate_logprob: Option<f64>,
+    /// Features of the variant that no candidate had: they counted as 0.
+    pub missing: Vec<Missing>,
+    /// What ranking knew of every candidate, when the request asks for it.
+    pub trace: Option<Trace>,
 }
 
 impl Answer {
@@ -32,14 +42,54 @@ impl Answer {
 pub struct Scored {
     /// The item.
     pub ordinal: u32,
-    /// Score under the variant, finite; larger is better. From the popularity fallback: popularity,
-    /// 0 to 1.
+    /// Score under the variant, finite; larger is better. From the fallback: popularity, 0 to 1.
     pub score: f32,
     /// Similarity to the query under the metric of the index; 0 from the popularity fallback, which
     /// has no query.
     pub similarity: f32,
     /// Where it came from.
     pub source: Source,
+    /// Probability with which this item stands in this place, given those before it. `None`: the
+    /// place was not drawn.
+    pub propensity: Option<f64>,
+    /// The place was drawn, and the item is not the one that would have stood here otherwise.
+    pub explored: bool,
+    /// Whose item it is in an interleaved list. `None`: not interleaved, or both lists begin with it.
+    pub team: Option<Team>,
+}
+
+impl Scored {
+    /// In a place that was not drawn.
+    pub(crate) fn new(ordinal: u32, score: f32, similarity: f32, source: Source) -> Self {
+        Self {
+            ordinal,
+            score,
+            similarity,
+            source,
+            propensity: None,
+            explored: false,
+            team: None,
+        }
+    }
+}
+
+/// A feature that the variant names and no candidate had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Missing {
+    /// The feature.
+    pub feature: Feature,
+    /// Why.
+    pub absence: Absence,
+}
+
+/// Why a feature is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Absence {
+    /// The version carries nothing to compute it from.
+    Version,
+    /// Nothing is known of the listener, or the request is for no listener.
+    Listener,
 }
 
 /// Where an item came from.
@@ -52,6 +102,21 @@ pub enum Source {
     Exact,
     /// The popularity fallback.
     Popular,
+    /// The variant pinned it as a fallback.
+    Pinned,
+}
+
+impl Source {
+    /// A number for logs; never given to another source.
+    #[must_use]
+    pub fn as_u8(self) -> u8 {
+        match self {
+            Self::Ann => 1,
+            Self::Exact => 2,
+            Self::Popular => 3,
+            Self::Pinned => 4,
+        }
+    }
 }
 
 /// Why an answer is less than it could be.

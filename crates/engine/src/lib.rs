@@ -4,7 +4,8 @@
 //! seeds or for a vector; [`similar`] for an item. [`fold_in`] makes a listener's profile into what a
 //! search needs, and [`TasteCache`] keeps that. [`Policy`] says which ranking variant a listener
 //! gets. Everything is synchronous and knows nothing of a wire, so that a server, a gate and a batch
-//! job give the same answers.
+//! job give the same answers. [`interleave`] drafts one list of two variants, and [`moved`] says why
+//! two lists differ.
 //!
 //! # What every answer keeps to
 //! On every path (graph, exact search, popularity) an answer holds no item that the version blocks,
@@ -14,18 +15,23 @@
 //! The same version, request and instant give the same answer.
 
 mod answer;
+mod features;
 mod filter;
+mod interleave;
 mod policy;
 mod popular;
 mod query;
 mod recommend;
 mod request;
+mod resemblance;
 mod similar;
 mod solve;
 mod taste_cache;
+mod trace;
 mod version;
 
-pub use answer::{Answer, Degraded, ProfileUse, Scored, Source, Tier};
+pub use answer::{Absence, Answer, Degraded, Missing, ProfileUse, Scored, Source, Tier};
+pub use interleave::interleave;
 pub use policy::{Choice, Policy, PolicyError, UnknownVariant};
 pub use recommend::{Scratch, recommend};
 pub use refrain_bundle::OpenMode;
@@ -37,4 +43,5 @@ pub use request::{
 pub use similar::similar;
 pub use solve::{FoldError, SolvedTaste, fold_in};
 pub use taste_cache::TasteCache;
+pub use trace::{Moved, Trace, Traced, Why, moved};
 pub use version::{OpenError, VerifyError, Version, VersionCatalogue, WarmError, Warmth};

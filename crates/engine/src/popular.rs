@@ -1,16 +1,18 @@
-//! The most popular allowed items: what is answered when there is nothing to search with.
+//! What is answered when there is nothing to search with: the items that the variant pinned, then the
+//! most popular ones.
 
-use refrain_ranking::popularity;
-use rustc_hash::FxHashMap;
+use refrain_ranking::{Variant, popularity};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::answer::{Scored, Source};
 use crate::filter::Allowed;
 use crate::version::Version;
 
-/// Puts the `k` most popular allowed items into `out`, at most `cap` of one artist. Stops at the
-/// `k`-th: O(k + items skipped).
+/// Puts `k` allowed items into `out`, at most `cap` of one artist: the pinned ones in the order of the
+/// variant, then by popularity. Stops at the `k`-th: O(k + items skipped).
 pub(crate) fn popular(
     version: &Version,
+    variant: &Variant,
     allowed: &Allowed<'_>,
     k: usize,
     cap: Option<u32>,
@@ -27,17 +29,23 @@ pub(crate) fn popular(
         *count += 1;
         *count <= cap
     };
-    out.clear();
-    out.extend(
+    let pinned = variant.pinned.iter().filter_map(|id| items.ordinal(id));
+    let mut there: FxHashSet<u32> = FxHashSet::default();
+    let all = pinned.map(|ordinal| (ordinal, Source::Pinned)).chain(
         items
             .by_popularity()
-            .filter(|&ordinal| allowed.contains(ordinal) && within_cap(ordinal))
-            .take(k)
-            .map(|ordinal| Scored {
-                ordinal,
-                score: popularity(items.popularity(ordinal), most),
-                similarity: 0.0,
-                source: Source::Popular,
-            }),
+            .map(|ordinal| (ordinal, Source::Popular)),
     );
+    out.clear();
+    for (ordinal, source) in all {
+        if out.len() == k {
+            break;
+        }
+        // Only pinned items can come twice.
+        let again = !variant.pinned.is_empty() && !there.insert(ordinal);
+        if !again && allowed.contains(ordinal) && within_cap(ordinal) {
+            let score = popularity(items.popularity(ordinal), most);
+            out.push(Scored::new(ordinal, score, 0.0, source));
+        }
+    }
 }

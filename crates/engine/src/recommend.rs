@@ -1,22 +1,24 @@
 //! Recommending: retrieve, rank, and keep to what is allowed.
 
-use std::cell::Cell;
 use std::time::Instant;
 
 use refrain_als::FoldInScratch;
 use refrain_index::{Filter, Hit, OrdinalSet, Scratch as SearchScratch, SearchParams, SearchStats};
 use refrain_ranking::{
-    Candidate, Feature, RankScratch, Ranked, Variant, freshness, popularity, rank,
+    Candidate, Caps, Feature, RankScratch, Ranked, Shape, Variant, Width, complete, rank,
 };
 use refrain_taste::Weights;
 use rustc_hash::FxHashMap;
 
-use crate::answer::{Answer, Degraded, Scored, Source};
+use crate::answer::{Absence, Answer, Degraded, Missing, Scored, Source};
+use crate::features::Features;
 use crate::filter::{Allowed, Compiled};
 use crate::popular::popular;
 use crate::query::{from_seeds, is_zero, searchable};
-use crate::request::{Fallback, Request, RequestError, Seen, Subject};
+use crate::request::{Fallback, Request, RequestError, Seed, Seen, Subject};
+use crate::resemblance::{Cosines, Gathered};
 use crate::solve::fold_in;
+use crate::trace::Trace;
 use crate::version::Version;
 
 /// Memory that requests use again. One thread uses it at a time; it fits any version.
@@ -29,13 +31,14 @@ pub struct Scratch {
     candidates: Vec<Candidate>,
     rank: RankScratch,
     ranked: Vec<Ranked>,
+    gathered: Gathered,
 }
 
 /// Answers a request under a variant.
 ///
-/// Retrieves the variant's number of candidates, scores and orders them, and caps artists. Where the
-/// cap uses the candidates up, more are retrieved from the artists that have room left, until `k` are
-/// found or nothing is left. `weights` say how much events count; they matter for
+/// Retrieves the variant's number of candidates, scores them and makes a list of them: spread, drawn
+/// and capped as the variant says. Where caps use the candidates up, more are retrieved from the
+/// artists that have room left, until `k` are found or nothing is left. `weights` say how much events count; they matter for
 /// [`Subject::Profile`] only.
 ///
 /// # Errors
@@ -55,6 +58,7 @@ pub fn recommend(
     let nobody = OrdinalSet::new();
     let mut seeds = OrdinalSet::new();
     let mut taste = None;
+    let mut liked = Vec::new();
     let mut any = true;
     match request.subject {
         Subject::Vector(values) => query.extend_from_slice(values),
@@ -68,6 +72,10 @@ pub fn recommend(
             )?;
             answer.unresolved = found.unresolved;
             (seeds, any) = (found.ordinals, found.any);
+            liked.extend(positive.iter().filter_map(|seed| match *seed {
+                Seed::Item { id, weight } => Some((version.items().ordinal(id)?, weight)),
+                Seed::Vector { .. } => None,
+            }));
         }
         Subject::Profile { profile } => {
             solved = fold_in(version, profile, request.now_us, weights, scratch)?;
@@ -99,16 +107,27 @@ pub fn recommend(
         request,
         variant,
         allowed: Allowed::new(&exclude, compiled.allow.as_ref()),
-        cap: request
-            .max_per_artist
-            .or(variant.max_per_artist)
-            .filter(|&cap| cap > 0),
+        evidence: taste.map_or(&liked, |taste| &taste.taste.evidence),
+        caps: Caps {
+            artist: request
+                .max_per_artist
+                .or(variant.caps.artist)
+                .filter(|&cap| cap > 0),
+            scene: variant.caps.scene,
+        },
     };
     if any && searchable(version.index().metric(), &query) {
         recommendation.search(&query, scratch, &mut answer)?;
     } else if request.fallback == Fallback::Popular {
-        let Recommendation { allowed, cap, .. } = &recommendation;
-        popular(version, allowed, request.k, *cap, &mut answer.items);
+        let Recommendation { allowed, caps, .. } = &recommendation;
+        popular(
+            version,
+            variant,
+            allowed,
+            request.k,
+            caps.artist,
+            &mut answer.items,
+        );
         answer.degrade(Degraded::FallbackUsed);
     }
     scratch.query = query;
@@ -142,7 +161,9 @@ struct Recommendation<'a> {
     request: &'a Request<'a>,
     variant: &'a Variant,
     allowed: Allowed<'a>,
-    cap: Option<u32>,
+    /// What the listener is known to like and not to.
+    evidence: &'a [(u32, f32)],
+    caps: Caps,
 }
 
 impl Recommendation<'_> {
@@ -152,17 +173,32 @@ impl Recommendation<'_> {
         scratch: &mut Scratch,
         answer: &mut Answer,
     ) -> Result<(), RequestError> {
-        let k = self.request.k;
-        // Similarity alone ranks as retrieval does: without a cap, more could not change anything.
-        let as_retrieved = self.cap.is_none() && self.variant.score.is_feature(Feature::Similarity);
+        let Self {
+            variant, request, ..
+        } = self;
+        let k = request.k;
+        let shape = Shape {
+            k,
+            caps: self.caps,
+            mmr: variant.mmr,
+            exploration: variant.exploration,
+            seed: request.seed,
+        };
+        // Similarity alone ranks as retrieval does: more could not change anything.
+        let as_retrieved = shape.caps == Caps::default()
+            && shape.mmr.is_none()
+            && shape.exploration.is_none()
+            && variant.score.is_feature(Feature::Similarity);
         let wanted = if as_retrieved {
             k
         } else {
-            self.variant.candidates.max(k)
+            variant.candidates.max(k)
         };
+        let features = Features::new(self.version, variant, self.evidence, request.now_us);
+        let two_caps = self.caps.artist.is_some() && self.caps.scene.is_some();
         let mut full = OrdinalSet::new();
         let mut stats = exact();
-        let mut missing = MissingFeatures::default();
+        let mut log_probability = None;
         scratch.candidates.clear();
         for round in 0.. {
             let left = if round < ROUNDS {
@@ -170,14 +206,27 @@ impl Recommendation<'_> {
                 stats = joined(stats, round);
                 scratch.hits.len() >= wanted
             } else {
-                stats = joined(stats, self.retrieve_all(query, &full, scratch)?);
+                // Items of full artists may have to be exchanged for others when scenes are capped.
+                let leave_out = if two_caps { &OrdinalSet::new() } else { &full };
+                stats = joined(stats, self.retrieve_all(query, leave_out, scratch)?);
                 false
             };
-            missing = self.rank(scratch);
+            log_probability = self.rank(&shape, &features, scratch);
             if scratch.ranked.len() >= k || !left || stats.truncated {
+                // Whether there was a round before depended on what was drawn, under two caps alone:
+                // else every list that cannot be added to is equally long.
+                if two_caps && round > 0 {
+                    log_probability = None;
+                }
                 break;
             }
             self.fill_up(&scratch.ranked, &mut full);
+        }
+        if two_caps
+            && scratch.ranked.len() < k
+            && complete(&shape, &mut scratch.rank, &mut scratch.ranked)
+        {
+            log_probability = None;
         }
 
         let source = if stats.exact {
@@ -185,25 +234,37 @@ impl Recommendation<'_> {
         } else {
             Source::Ann
         };
-        answer.items.extend(scratch.ranked.iter().map(|ranked| {
-            let Ranked {
-                ordinal,
-                score,
-                similarity,
-            } = *ranked;
-            Scored {
-                ordinal,
-                score,
-                similarity,
-                source,
-            }
-        }));
+        let drawn = log_probability.is_some();
+        answer
+            .items
+            .extend(scratch.ranked.iter().map(|ranked| Scored {
+                propensity: ranked.propensity.filter(|_| drawn),
+                explored: ranked.explored && drawn,
+                ..Scored::new(ranked.ordinal, ranked.score, ranked.similarity, source)
+            }));
+        answer.slate_logprob = log_probability;
         answer.search = stats;
+        if request.trace {
+            let Scratch {
+                candidates, rank, ..
+            } = scratch;
+            answer.trace = Some(Trace::new(variant, &features, candidates, rank));
+        }
         if stats.truncated {
             answer.degrade(Degraded::TimeBudget);
         }
-        if missing.any(self.variant) && !scratch.candidates.is_empty() {
-            answer.degrade(Degraded::FeatureMissing);
+        if !scratch.candidates.is_empty() {
+            answer.missing = features.missing(variant);
+            if self.caps.scene.is_some() && !self.version.has_scenes() {
+                answer.missing.push(Missing {
+                    feature: Feature::SceneMatch,
+                    absence: Absence::Version,
+                });
+            }
+            answer.missing.dedup();
+            if !answer.missing.is_empty() {
+                answer.degrade(Degraded::FeatureMissing);
+            }
         }
         Ok(())
     }
@@ -247,9 +308,11 @@ impl Recommendation<'_> {
                 hits,
             )?
         } else {
-            let widths = [self.request.ef_search, self.variant.ef_search];
-            let ef_search = widths.into_iter().flatten().next();
-            let ef_search = ef_search.unwrap_or_else(|| self.version.ef_search());
+            let ef_search = match (self.request.ef_search, self.variant.width) {
+                (Some(ef_search), _) | (None, Some(Width::Ef(ef_search))) => ef_search,
+                (None, Some(Width::Recall(recall))) => self.version.ef_search_for(recall),
+                (None, None) => self.version.ef_search(),
+            };
             let params = SearchParams {
                 ef_search,
                 filter,
@@ -314,56 +377,47 @@ impl Recommendation<'_> {
     }
 
     fn candidate(&self, ordinal: u32, similarity: f32) -> Candidate {
-        // Reading the artist of every candidate is worth it only under a cap.
-        let artist = self.cap.and_then(|_| self.version.items().artist(ordinal));
+        // Reading artist and scene of every candidate is worth it only where something asks.
+        let by_artist = self.caps.artist.is_some() || Features::by_artist(self.variant);
+        let by_scene = self.caps.scene.is_some() || Features::by_scene(self.variant);
         Candidate {
             ordinal,
             similarity,
-            artist,
+            artist: by_artist
+                .then(|| self.version.items().artist(ordinal))
+                .flatten(),
+            scene: by_scene.then(|| self.version.scene(ordinal)).flatten(),
         }
     }
 
-    fn rank(&self, scratch: &mut Scratch) -> MissingFeatures {
-        let items = self.version.items();
-        let most = items.max_popularity();
-        let half_life = self.variant.freshness_half_life_days;
-        let missing = MissingFeatures {
-            popularity: most == 0.0,
-            ..MissingFeatures::default()
-        };
-        let feature = |feature: Feature, candidate: &Candidate| match feature {
-            Feature::Similarity => candidate.similarity,
-            Feature::Popularity => popularity(items.popularity(candidate.ordinal), most),
-            Feature::Freshness => items
-                .release_time(candidate.ordinal)
-                .map_or(0.0, |released| {
-                    missing.freshness.set(false);
-                    freshness(age_days(released, self.request.now_us), half_life)
-                }),
-            // A feature that this engine does not know is missing in every version.
-            _ => 0.0,
-        };
+    /// Makes the list of the candidates so far; the logarithm of its probability where it was drawn.
+    fn rank(&self, shape: &Shape, features: &Features<'_>, scratch: &mut Scratch) -> Option<f64> {
         let Scratch {
             candidates,
             rank: memory,
             ranked,
+            gathered,
             ..
         } = scratch;
-        rank(
+        let mut cosines = Cosines {
+            index: self.version.index(),
+            memory: gathered,
+        };
+        let outcome = rank(
             &self.variant.score,
             candidates,
-            &feature,
-            self.request.k,
-            self.cap,
+            &|feature, candidate| features.of(feature, candidate),
+            shape,
+            &mut cosines,
             memory,
             ranked,
         );
-        missing
+        outcome.log_probability
     }
 
     /// Adds all items of the artists that have no room left in the list.
     fn fill_up(&self, list: &[Ranked], full: &mut OrdinalSet) {
-        let Some(cap) = self.cap else { return };
+        let Some(cap) = self.caps.artist else { return };
         let items = self.version.items();
         let mut counts: FxHashMap<u32, u32> = FxHashMap::default();
         for artist in list
@@ -386,40 +440,6 @@ fn ordinals(candidates: &[Candidate]) -> OrdinalSet {
         .collect()
 }
 
-/// Features that no candidate has had so far.
-struct MissingFeatures {
-    popularity: bool,
-    freshness: Cell<bool>,
-}
-
-impl Default for MissingFeatures {
-    fn default() -> Self {
-        Self {
-            popularity: false,
-            freshness: Cell::new(true),
-        }
-    }
-}
-
-impl MissingFeatures {
-    fn any(&self, variant: &Variant) -> bool {
-        variant
-            .score
-            .features()
-            .iter()
-            .any(|feature| match feature {
-                Feature::Similarity => false,
-                Feature::Popularity => self.popularity,
-                Feature::Freshness => self.freshness.get(),
-                _ => true,
-            })
-    }
-}
-
-fn age_days(released_s: i64, now_us: i64) -> f64 {
-    (now_us as f64 / 1e6 - released_s as f64) / 86_400.0
-}
-
 fn exact() -> SearchStats {
     SearchStats {
         exact: true,
@@ -428,7 +448,7 @@ fn exact() -> SearchStats {
 }
 
 /// Two searches as one: exact when both were, truncated when either was.
-fn joined(a: SearchStats, b: SearchStats) -> SearchStats {
+pub(crate) fn joined(a: SearchStats, b: SearchStats) -> SearchStats {
     SearchStats {
         hops: a.hops.saturating_add(b.hops),
         distance_comps: a.distance_comps.saturating_add(b.distance_comps),

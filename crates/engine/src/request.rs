@@ -39,6 +39,11 @@ pub struct Request<'a> {
     pub now_us: i64,
     /// What to do with seeds that the version does not know.
     pub missing_seeds: MissingSeeds,
+    /// Decides what is drawn where a variant explores, and the coins of an interleaved list: the same
+    /// seed draws the same list.
+    pub seed: u64,
+    /// Whether the answer says what ranking knew of every candidate.
+    pub trace: bool,
 }
 
 impl<'a> Request<'a> {
@@ -58,6 +63,8 @@ impl<'a> Request<'a> {
             fallback: Fallback::default(),
             now_us,
             missing_seeds: MissingSeeds::default(),
+            seed: 0,
+            trace: false,
         }
     }
 

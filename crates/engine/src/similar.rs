@@ -70,12 +70,7 @@ pub fn similar(
     answer.items.extend(
         hits.iter()
             .filter(|hit| allowed.contains(hit.ordinal))
-            .map(|hit| Scored {
-                ordinal: hit.ordinal,
-                score: hit.score,
-                similarity: hit.score,
-                source,
-            }),
+            .map(|hit| Scored::new(hit.ordinal, hit.score, hit.score, source)),
     );
     debug_assert_eq!(
         answer.items.len(),

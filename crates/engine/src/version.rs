@@ -199,6 +199,39 @@ impl Version {
         self.manifest().index.ef_search as usize
     }
 
+    /// Candidate-list width that finds a share of the exact top 10, by the calibration of the
+    /// version: the narrowest that reached it, else the widest that was tried. Where nothing was
+    /// calibrated, the default.
+    #[must_use]
+    pub fn ef_search_for(&self, recall: f64) -> usize {
+        let points = &self.manifest().index.calibration;
+        let reaching = points.iter().filter(|point| point.recall >= recall);
+        let narrowest = reaching.map(|point| point.ef_search).min();
+        let widest = points.iter().map(|point| point.ef_search).max();
+        narrowest
+            .or(widest)
+            .map_or_else(|| self.ef_search(), |ef_search| ef_search as usize)
+    }
+
+    /// Scene of an item. No bundle carries scenes yet.
+    #[must_use]
+    pub fn scene(&self, _ordinal: u32) -> Option<u32> {
+        None
+    }
+
+    /// Whether the version knows scenes.
+    #[must_use]
+    pub fn has_scenes(&self) -> bool {
+        false
+    }
+
+    /// Calibrated probability, 0 to 1, that a listener plays an item of that similarity to their
+    /// vector. No bundle carries a calibration yet.
+    #[must_use]
+    pub fn confidence(&self, _similarity: f32) -> Option<f32> {
+        None
+    }
+
     pub(crate) fn shared_id(&self) -> &Arc<str> {
         &self.id
     }

@@ -4,12 +4,13 @@
 //! sum     = product (("+" | "-") product)*
 //! product = unary (("*" | "/") unary)*
 //! unary   = "-" unary | atom
-//! atom    = NUMBER | FEATURE | ("min" | "max") "(" sum "," sum ")" | "(" sum ")"
+//! atom    = NUMBER | FEATURE | PARAMETER | ("min" | "max") "(" sum "," sum ")" | "(" sum ")"
 //! ```
 //! An expression is kept as a program for a stack machine. Its size, its stack and the parser's
 //! recursion are bounded, so no text from a configuration can exhaust a thread's stack or make a
 //! request slow.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::feature::Feature;
@@ -37,7 +38,17 @@ impl Expression {
     /// [`ParseError`] with the column, for what is not an expression, an unknown name, a number that
     /// is not finite, or an expression beyond the bounds.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
+        Self::parse_with(text, &BTreeMap::new())
+    }
+
+    /// As [`parse`](Self::parse), with named parameters: each name stands for its value, so that the
+    /// expression equals the one with the numbers written out.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn parse_with(text: &str, parameters: &BTreeMap<&str, f32>) -> Result<Self, ParseError> {
         let mut parser = Parser {
+            parameters,
             text,
             at: 0,
             depth: 0,
@@ -92,6 +103,71 @@ impl Expression {
             }
         }
         stack.pop()
+    }
+
+    /// The value for every candidate, as [`eval`](Self::eval) gives it, put into `out`. Works on
+    /// blocks of candidates an operation at a time. O(operations · candidates).
+    pub(crate) fn eval_all<C>(
+        &self,
+        candidates: &[C],
+        feature: &dyn Fn(Feature, &C) -> f32,
+        out: &mut Vec<f32>,
+    ) {
+        out.clear();
+        out.reserve(candidates.len());
+        let mut stack = [[0.0_f32; BLOCK]; STACK];
+        for block in candidates.chunks(BLOCK) {
+            let mut depth = 0;
+            for op in &self.program {
+                match *op {
+                    Op::Number(value) => {
+                        if let Some(top) = stack.get_mut(depth) {
+                            top.fill(value);
+                        }
+                        depth += 1;
+                    }
+                    Op::Feature(name) => {
+                        if let Some(top) = stack.get_mut(depth) {
+                            for (value, candidate) in top.iter_mut().zip(block) {
+                                *value = feature(name, candidate);
+                            }
+                        }
+                        depth += 1;
+                    }
+                    Op::Negate => {
+                        if let Some(top) = stack.get_mut(depth.wrapping_sub(1)) {
+                            for value in top {
+                                *value = -*value;
+                            }
+                        }
+                    }
+                    Op::Binary(operator) => {
+                        depth = depth.saturating_sub(1);
+                        if let Some((left, right)) = stack
+                            .split_at_mut_checked(depth)
+                            .and_then(|(below, above)| Some((below.last_mut()?, above.first()?)))
+                        {
+                            operator.apply_all(left, right);
+                        }
+                    }
+                }
+            }
+            out.extend(stack[0].iter().take(block.len()));
+        }
+    }
+
+    /// What each feature does to the value of a candidate: the value less what it would be were that
+    /// feature 0. For a sum of features these add up to the value but for its constant.
+    #[must_use]
+    pub fn contributions(&self, feature: &dyn Fn(Feature) -> f32) -> Vec<(Feature, f32)> {
+        let value = self.eval(feature);
+        let without = |left_out: Feature| {
+            self.eval(&|name| if name == left_out { 0.0 } else { feature(name) })
+        };
+        let features = self.features.iter();
+        features
+            .map(|&name| (name, value - without(name)))
+            .collect()
     }
 
     /// Whether it is that feature and nothing else.
@@ -180,14 +256,17 @@ pub enum Problem {
         /// What would fit.
         wanted: &'static str,
     },
-    /// A name that is neither a feature nor a function.
+    /// A name that is neither a feature nor a parameter nor a function.
     #[error(
-        "unknown name `{name}`; there are the features {} and the functions `min`, `max`",
-        feature_names()
+        "unknown name `{name}`; there are the features {}{} and the functions `min`, `max`",
+        feature_names(),
+        parameter_names(parameters)
     )]
     UnknownName {
         /// The name.
         name: String,
+        /// The parameters that it could have been.
+        parameters: Vec<String>,
     },
     /// Digits that are no finite number.
     #[error("`{text}` is not a finite number")]
@@ -249,6 +328,25 @@ impl Operator {
         }
     }
 
+    fn apply_all(self, left: &mut [f32; BLOCK], right: &[f32; BLOCK]) {
+        fn each(
+            left: &mut [f32; BLOCK],
+            right: &[f32; BLOCK],
+            operation: impl Fn(f32, f32) -> f32,
+        ) {
+            for (left, &right) in left.iter_mut().zip(right) {
+                *left = operation(*left, right);
+            }
+        }
+        match self {
+            Self::Add => each(left, right, |a, b| a + b),
+            Self::Subtract => each(left, right, |a, b| a - b),
+            Self::Multiply => each(left, right, |a, b| a * b),
+            Self::Divide => each(left, right, |a, b| a / b),
+            Self::Min | Self::Max => each(left, right, |a, b| self.apply(a, b)),
+        }
+    }
+
     fn print(self, left: Printed, right: Printed) -> Printed {
         // Operators associate to the left: a right operand of the same strength needs parentheses.
         let (symbol, binds) = match self {
@@ -302,6 +400,9 @@ impl Printed {
 /// Every value but the last meets an operator that takes two: at most this many can be waiting.
 const STACK: usize = Expression::MAX_OPERATIONS.div_ceil(2);
 
+/// Candidates that are scored together.
+const BLOCK: usize = 32;
+
 struct Stack {
     values: [f32; STACK],
     len: usize,
@@ -322,6 +423,7 @@ impl Stack {
 }
 
 struct Parser<'a> {
+    parameters: &'a BTreeMap<&'a str, f32>,
     text: &'a str,
     /// Byte offset of the next character, always on a boundary.
     at: usize,
@@ -407,14 +509,19 @@ impl Parser<'_> {
 
     fn name(&mut self) -> Result<(), ParseError> {
         let at = self.at;
-        let name = self.take(|c| c.is_ascii_alphanumeric() || c == '_');
+        let name = self.take(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'));
         let operator = match name.as_str() {
             "min" => Operator::Min,
             "max" => Operator::Max,
             _ => {
-                return match name.parse() {
-                    Ok(feature) => self.emit(at, Op::Feature(feature)),
-                    Err(()) => Err(self.error(at, Problem::UnknownName { name })),
+                return match (name.parse(), self.parameters.get(name.as_str())) {
+                    (Ok(feature), _) => self.emit(at, Op::Feature(feature)),
+                    (Err(()), Some(&value)) => self.constant(at, value),
+                    (Err(()), None) => {
+                        let parameters = self.parameters.keys();
+                        let parameters = parameters.map(|name| (*name).to_owned()).collect();
+                        Err(self.error(at, Problem::UnknownName { name, parameters }))
+                    }
                 };
             }
         };
@@ -426,6 +533,15 @@ impl Parser<'_> {
         })?;
         self.expect(')', "`)`")?;
         self.emit(at, Op::Binary(operator))
+    }
+
+    /// As its digits would be read: a minus is an operation.
+    fn constant(&mut self, at: usize, value: f32) -> Result<(), ParseError> {
+        self.emit(at, Op::Number(value.abs()))?;
+        if value.is_sign_negative() {
+            self.emit(at, Op::Negate)?;
+        }
+        Ok(())
     }
 
     fn nested(
@@ -493,6 +609,13 @@ fn feature_names() -> String {
         .join(", ")
 }
 
+fn parameter_names(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        names => format!(", the parameters `{}`", names.join("`, `")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -533,7 +656,9 @@ mod tests {
             (
                 "similarity + popularty",
                 "column 14: unknown name `popularty`; there are the features `similarity`, \
-                 `popularity`, `freshness` and the functions `min`, `max`",
+                 `popularity`, `freshness`, `artist_affinity`, `novelty`, `confidence`, \
+                 `scene_match`, `item.duration_ms`, `item.listeners`, `item.release_day` and the \
+                 functions `min`, `max`",
             ),
             ("min(1)", "column 6: found ')', expected `,`"),
             ("(1", "column 3: the expression ends, expected `)`"),
@@ -553,6 +678,31 @@ mod tests {
             let message = Expression::parse(text).expect_err(text).to_string();
             assert!(message.contains(expected), "{message:?} lacks {expected:?}");
         }
+    }
+
+    #[test]
+    fn parameters_are_their_values() {
+        let parameters = BTreeMap::from([("weight", 0.25), ("malus", -2.0)]);
+        let parse = |text| Expression::parse_with(text, &parameters);
+        let expected = Expression::parse("similarity + 0.25 * popularity - -2").expect("valid");
+        assert_eq!(
+            parse("similarity + weight * popularity - malus"),
+            Ok(expected)
+        );
+        let message = parse("wait").expect_err("unknown").to_string();
+        assert!(
+            message.contains("the parameters `malus`, `weight`"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn contributions_of_a_sum_add_up() {
+        let expression = Expression::parse("2 * similarity - popularity + 0.5").expect("valid");
+        assert_eq!(
+            expression.contributions(&sample),
+            [(Feature::Similarity, 1.0), (Feature::Popularity, -0.25)]
+        );
     }
 
     #[test]
@@ -588,6 +738,21 @@ mod tests {
         }
 
         #[test]
+        fn all_at_once_is_one_by_one(
+            program in programs(),
+            candidates in prop::collection::vec(-2.0_f32..2.0, 0..70),
+        ) {
+            let feature = |feature: Feature, candidate: &f32| candidate * sample(feature);
+            let mut all = Vec::new();
+            program.eval_all(&candidates, &feature, &mut all);
+            prop_assert_eq!(all.len(), candidates.len());
+            for (candidate, value) in candidates.iter().zip(all) {
+                let one = program.eval(&|name| feature(name, candidate));
+                prop_assert!(one.to_bits() == value.to_bits() || one.is_nan() && value.is_nan());
+            }
+        }
+
+        #[test]
         fn any_text_is_parsed_or_refused(text in "[-+*/().,0-9eminaxsfrshpoulty ]{0,80}|.{0,80}") {
             if let Ok(expression) = Expression::parse(&text) {
                 expression.eval(&sample);
@@ -601,6 +766,7 @@ mod tests {
             Feature::Similarity => 0.5,
             Feature::Popularity => 0.25,
             Feature::Freshness => 0.125,
+            _ => 0.75,
         }
     }
 

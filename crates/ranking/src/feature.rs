@@ -14,11 +14,46 @@ pub enum Feature {
     Popularity,
     /// How new the item is, 0 to 1: see [`freshness`]. 0 where the release time is not known.
     Freshness,
+    /// How much of the listener's evidence is for the item's artist, 0 to 1: that artist's positive
+    /// evidence as a share of the strongest artist's.
+    ArtistAffinity,
+    /// How few listen to the item, 0 to 1: see [`novelty`].
+    Novelty,
+    /// Calibrated probability that the listener plays the item, 0 to 1.
+    Confidence,
+    /// How much of the listener's evidence lies in the item's scene, 0 to 1: that scene's positive
+    /// evidence as a share of the strongest scene's.
+    SceneMatch,
+    /// A numeric column of the items, as stored.
+    Item(Column),
+}
+
+/// A numeric column of the items of a version. 0 where an item has no value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Column {
+    /// How long it plays, in milliseconds.
+    DurationMs,
+    /// Distinct listeners in the training log.
+    Listeners,
+    /// When it was released, in days since 1970-01-01 UTC.
+    ReleaseDay,
 }
 
 impl Feature {
     /// All features.
-    pub const ALL: [Self; 3] = [Self::Similarity, Self::Popularity, Self::Freshness];
+    pub const ALL: [Self; 10] = [
+        Self::Similarity,
+        Self::Popularity,
+        Self::Freshness,
+        Self::ArtistAffinity,
+        Self::Novelty,
+        Self::Confidence,
+        Self::SceneMatch,
+        Self::Item(Column::DurationMs),
+        Self::Item(Column::Listeners),
+        Self::Item(Column::ReleaseDay),
+    ];
 
     /// Name in an expression.
     #[must_use]
@@ -27,6 +62,13 @@ impl Feature {
             Self::Similarity => "similarity",
             Self::Popularity => "popularity",
             Self::Freshness => "freshness",
+            Self::ArtistAffinity => "artist_affinity",
+            Self::Novelty => "novelty",
+            Self::Confidence => "confidence",
+            Self::SceneMatch => "scene_match",
+            Self::Item(Column::DurationMs) => "item.duration_ms",
+            Self::Item(Column::Listeners) => "item.listeners",
+            Self::Item(Column::ReleaseDay) => "item.release_day",
         }
     }
 }
@@ -73,6 +115,27 @@ pub fn freshness(age_days: f64, half_life_days: f64) -> f32 {
     if share.is_finite() { share as f32 } else { 0.0 }
 }
 
+/// [`Feature::Novelty`] of an item with `listens` among `listeners` listeners: its self-information
+/// `-log2(listens / listeners)` as a share of that of an item with one listen, 0 to 1 (Vargas and
+/// Castells, "Rank and relevance in novelty and diversity metrics", 2011). An item that nobody has
+/// listened to counts as one with one listen.
+#[must_use]
+pub fn novelty(listens: f32, listeners: u64) -> f32 {
+    if listeners < 2 {
+        return 0.0;
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a score needs no more than f32"
+    )]
+    let share = 1.0 - (f64::from(listens.max(1.0)).ln() / (listeners as f64).ln()) as f32;
+    if share.is_finite() {
+        share.clamp(0.0, 1.0)
+    } else {
+        0.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -87,6 +150,10 @@ mod tests {
         assert_eq!(popularity(0.0, 0.0), 0.0);
         assert_eq!(freshness(-3.0, 30.0), 1.0);
         assert_eq!(freshness(60.0, 30.0), 0.25);
+        assert_eq!((novelty(0.0, 1024), novelty(1.0, 1024)), (1.0, 1.0));
+        assert_eq!(novelty(32.0, 1024), 0.5);
+        assert_eq!((novelty(1024.0, 1024), novelty(5000.0, 1024)), (0.0, 0.0));
+        assert_eq!(novelty(3.0, 0), 0.0);
     }
 
     #[test]
@@ -98,7 +165,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ranges_hold_for_any_input(a: f32, b: f32, age: f64, half_life: f64) {
+        fn ranges_hold_for_any_input(a: f32, b: f32, age: f64, half_life: f64, n: u64) {
+            prop_assert!((0.0..=1.0).contains(&novelty(a, n)));
             prop_assert!((0.0..=1.0).contains(&popularity(a, b)));
             prop_assert!((0.0..=1.0).contains(&freshness(age, half_life.abs())));
         }

@@ -3,7 +3,13 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::caps::Caps;
 use crate::expression::{Expression, ParseError};
+use crate::parameter::{Declared as DeclaredParameter, Parameter, bounds};
+use crate::rank::{Exploration, Mmr};
 
 /// What a server ranks with when no configuration declares variants.
 pub const DEFAULT_TOML: &str = r#"[variant.plain]
@@ -17,69 +23,158 @@ max_per_artist = 2
 /// The variant of callers that name none, where it is declared.
 pub const DEFAULT_VARIANT: &str = "plain";
 
-/// A named ranking: `[variant.NAME]`.
+/// A named ranking: `[variant.NAME]`. Every number is within its bounds of
+/// [`PARAMETERS`](crate::PARAMETERS).
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Variant {
     /// Its name.
     pub name: String,
-    /// Label of the version to retrieve from. `None`: the one that the request asks for.
-    pub label: Option<String>,
-    /// Candidates that are retrieved and scored, [`Bounds::CANDIDATES`]; more when `k` is larger or
-    /// caps use them up.
+    /// A word for people.
+    pub description: String,
+    /// Labels of the version to retrieve from: the first that serves. Empty: what the request asks
+    /// for.
+    pub labels: Vec<String>,
+    /// Candidates that are retrieved and scored; more when `k` is larger or caps use them up.
     pub candidates: usize,
-    /// Candidate-list width of the search, [`Bounds::EF_SEARCH`]. `None`: what the engine chooses.
-    pub ef_search: Option<usize>,
-    /// How a candidate is scored; larger is better.
+    /// How wide the search is. `None`: what the version was calibrated for.
+    pub width: Option<Width>,
+    /// How a candidate is scored; larger is better. Parameters are written out.
     pub score: Expression,
-    /// At most so many items of one artist, [`Bounds::MAX_PER_ARTIST`]. `None`: no cap.
-    pub max_per_artist: Option<u32>,
-    /// Age in days at which freshness is one half, [`Bounds::FRESHNESS_HALF_LIFE_DAYS`].
+    /// The parameters that the score names, at their values.
+    pub parameters: BTreeMap<String, f64>,
+    /// How many items of one artist and of one scene.
+    pub caps: Caps,
+    /// Spread over what resembles each other.
+    pub mmr: Option<Mmr>,
+    /// Sample instead of taking the best.
+    pub exploration: Option<Exploration>,
+    /// Ids of the items that answer when there is nothing to search with, in this order, before the
+    /// popular ones.
+    pub pinned: Vec<String>,
+    /// Age in days at which freshness is one half.
     pub freshness_half_life_days: f64,
 }
 
-/// What the numbers of a variant may be.
+/// How wide a search is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Width {
+    /// So many candidates in the list of the search.
+    Ef(usize),
+    /// As wide as the version's calibration says that this recall@10 needs, 0.5 to 1.
+    Recall(f64),
+}
+
+/// What the counts of a file of variants may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Bounds;
 
 impl Bounds {
-    /// Of `candidates`.
-    pub const CANDIDATES: RangeInclusive<i64> = 1..=10_000;
-    /// Of `ef_search`.
-    pub const EF_SEARCH: RangeInclusive<i64> = 1..=10_000;
-    /// Of `max_per_artist`.
-    pub const MAX_PER_ARTIST: RangeInclusive<i64> = 1..=1_000;
-    /// Of `freshness_half_life_days`.
-    pub const FRESHNESS_HALF_LIFE_DAYS: RangeInclusive<f64> = 0.01..=36_500.0;
     /// Most variants.
     pub const VARIANTS: usize = 256;
+    /// Most declared parameters.
+    pub const PARAMETERS: usize = 256;
     /// Longest name, in bytes.
     pub const NAME_BYTES: usize = 64;
+    /// Longest id of a pinned item, in bytes.
+    pub const ID_BYTES: usize = 128;
 }
+
+/// `[variant.*]` as read, before it is checked by [`Variants::new`].
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(transparent)]
+pub struct VariantTables(BTreeMap<Spanned<String>, Declared>);
+
+/// `[parameter.*]` as read, before it is checked by [`Variants::new`].
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(transparent)]
+pub struct ParameterTables(BTreeMap<Spanned<String>, DeclaredParameter>);
 
 /// The declared variants by name; at least one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Variants {
     by_name: BTreeMap<String, Variant>,
+    parameters: BTreeMap<String, Parameter>,
 }
 
 impl Variants {
-    /// Reads a text that holds nothing but `[variant.NAME]` tables.
+    /// Reads a text that holds nothing but `[variant.NAME]` and `[parameter.NAME]` tables.
     ///
     /// # Errors
-    /// [`VariantsError`] with variant, field and what is allowed, and the line.
+    /// [`VariantsError`] with the line, variant, field and what is allowed.
     pub fn from_toml(text: &str) -> Result<Self, VariantsError> {
-        #[derive(serde::Deserialize)]
+        #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct File {
-            variant: Variants,
+            variant: VariantTables,
+            #[serde(default)]
+            parameter: ParameterTables,
         }
 
-        let File { variant } = toml::from_str(text).map_err(|source| VariantsError::Parse {
-            source: Box::new(source),
-        })?;
-        Ok(variant)
+        let File { variant, parameter } =
+            toml::from_str(text).map_err(|source| VariantsError::Parse {
+                source: Box::new(source),
+            })?;
+        Self::new(variant, &parameter, text)
+    }
+
+    /// Checks tables that are part of a larger file, whose text finds the lines of what is wrong.
+    ///
+    /// # Errors
+    /// [`VariantsError`] with the line, variant, field and what is allowed.
+    pub fn new(
+        variants: VariantTables,
+        parameters: &ParameterTables,
+        text: &str,
+    ) -> Result<Self, VariantsError> {
+        let line = |at: usize| {
+            let before = text.get(..at).unwrap_or(text);
+            before.bytes().filter(|&byte| byte == b'\n').count() + 1
+        };
+        let refuse = |(at, problem): (usize, VariantProblem)| VariantsError::Refused {
+            line: line(at),
+            problem,
+        };
+        for (what, count, max) in [
+            ("variant", variants.0.len(), Bounds::VARIANTS),
+            ("parameter", parameters.0.len(), Bounds::PARAMETERS),
+        ] {
+            if count > max {
+                return Err(refuse((0, VariantProblem::TooMany { what, count, max })));
+            }
+        }
+        let parameters: BTreeMap<String, Parameter> = parameters
+            .0
+            .iter()
+            .map(|(name, declared)| {
+                let problem = |problem| VariantProblem::Parameter {
+                    name: name.get_ref().clone(),
+                    problem,
+                };
+                let parameter = declared
+                    .check(name.get_ref())
+                    .map_err(|text| refuse((name.span().start, problem(text))))?;
+                Ok((name.get_ref().clone(), parameter))
+            })
+            .collect::<Result<_, VariantsError>>()?;
+        let by_name = variants
+            .0
+            .into_iter()
+            .map(|(name, declared)| {
+                let at = name.span().start;
+                let name = name.into_inner();
+                let variant = declared.check(&name, at, &parameters).map_err(refuse)?;
+                Ok((name, variant))
+            })
+            .collect::<Result<BTreeMap<_, _>, VariantsError>>()?;
+        if by_name.is_empty() {
+            return Err(refuse((0, VariantProblem::None)));
+        }
+        Ok(Self {
+            by_name,
+            parameters,
+        })
     }
 
     /// The variant of that name.
@@ -106,23 +201,33 @@ impl Variants {
         self.by_name.keys().map(String::as_str).collect()
     }
 
+    /// The declared parameters, by name.
+    pub fn parameters(&self) -> impl ExactSizeIterator<Item = &Parameter> {
+        self.parameters.values()
+    }
+
     /// One text for one meaning, to take a digest of.
     #[must_use]
     pub fn canonical(&self) -> String {
-        let mut text = String::from("refrain-variants 1\n");
+        let mut text = String::from("refrain-variants 2\n");
         for variant in self.iter() {
             let Variant {
                 name,
-                label,
+                description: _,
+                labels,
                 candidates,
-                ef_search,
+                width,
                 score,
-                max_per_artist,
-                ..
+                parameters: _,
+                caps,
+                mmr,
+                exploration,
+                pinned,
+                freshness_half_life_days,
             } = variant;
-            let half_life = variant.freshness_half_life_days;
             text += &format!(
-                "{name:?} {label:?} {candidates} {ef_search:?} {max_per_artist:?} {half_life:?} {score}\n"
+                "{name:?} {labels:?} {candidates} {width:?} {caps:?} {mmr:?} {exploration:?} \
+                 {pinned:?} {freshness_half_life_days:?} {score}\n"
             );
         }
         text
@@ -133,20 +238,38 @@ impl Variants {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VariantsError {
-    /// Not TOML, an unknown field, or a value that is not allowed; the source says on which line.
+    /// Not TOML, an unknown field, or a value of another type; the source says on which line.
     #[error("{source}")]
     Parse {
         /// What the reader of TOML says.
         source: Box<toml::de::Error>,
     },
+    /// A value that is not allowed.
+    #[error("line {line}: {problem}")]
+    Refused {
+        /// Where, from 1.
+        line: usize,
+        /// What is wrong.
+        problem: VariantProblem,
+    },
+}
+
+/// What is wrong with a variant or a parameter.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum VariantProblem {
     /// No variant at all.
     #[error("variant: none is declared, at least one is needed")]
     None,
     /// More than are allowed.
-    #[error("variant: {count} are declared, at most {max} are allowed", max = Bounds::VARIANTS)]
+    #[error("{what}: {count} are declared, at most {max} are allowed")]
     TooMany {
+        /// Of what.
+        what: &'static str,
         /// How many.
         count: usize,
+        /// The most allowed.
+        max: usize,
     },
     /// A name that could not be shown or assigned.
     #[error("variant.{name:?}: a name is 1 to {max} bytes without `|` and control characters", max = Bounds::NAME_BYTES)]
@@ -164,9 +287,19 @@ pub enum VariantsError {
         /// Its value.
         value: String,
         /// The least allowed.
-        least: String,
+        least: f64,
         /// The most allowed.
-        most: String,
+        most: f64,
+    },
+    /// A field that does not go with another, or with what is declared.
+    #[error("variant.{variant}.{field}: {problem}")]
+    Field {
+        /// The variant.
+        variant: String,
+        /// The field.
+        field: String,
+        /// What is wrong.
+        problem: String,
     },
     /// A scoring expression that does not parse.
     #[error("variant.{variant}.score: {source}")]
@@ -176,243 +309,298 @@ pub enum VariantsError {
         /// What is wrong with it.
         source: ParseError,
     },
+    /// A parameter that is declared wrongly.
+    #[error("parameter.{name}: {problem}")]
+    Parameter {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        problem: String,
+    },
 }
 
 /// A variant as written, before its values are looked at.
-#[derive(Debug, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Declared {
-    label: Option<String>,
-    #[serde(default = "default_candidates")]
-    candidates: i64,
-    ef_search: Option<i64>,
-    score: String,
-    max_per_artist: Option<i64>,
-    #[serde(default = "default_half_life")]
-    freshness_half_life_days: f64,
+    #[serde(default)]
+    description: Option<Spanned<String>>,
+    label: Option<Spanned<String>>,
+    labels: Option<Spanned<Vec<String>>>,
+    candidates: Option<Spanned<i64>>,
+    ef_search: Option<Spanned<i64>>,
+    recall: Option<Spanned<f64>>,
+    score: Spanned<String>,
+    #[serde(default)]
+    params: BTreeMap<String, Spanned<f64>>,
+    max_per_artist: Option<Spanned<i64>>,
+    max_per_scene: Option<Spanned<i64>>,
+    mmr_lambda: Option<Spanned<f64>>,
+    mmr_pool: Option<Spanned<i64>>,
+    exploration: Option<DeclaredExploration>,
+    #[serde(default)]
+    pinned: Option<Spanned<Vec<String>>>,
+    freshness_half_life_days: Option<Spanned<f64>>,
 }
 
-fn default_candidates() -> i64 {
-    500
+/// `[variant.NAME.exploration]`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeclaredExploration {
+    temperature: Spanned<f64>,
+    pool: Option<Spanned<i64>>,
 }
 
-fn default_half_life() -> f64 {
-    180.0
-}
+/// Candidates without a word about them.
+const CANDIDATES: usize = 500;
+/// Half life of freshness without a word about it, in days.
+const HALF_LIFE_DAYS: f64 = 180.0;
+/// Candidates that are spread or sampled from without a word about it.
+const POOL: usize = 200;
 
-impl<'de> serde::Deserialize<'de> for Variants {
-    /// Checks while it reads, so that the reader adds the line of the table to what is wrong in it.
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        BTreeMap::<String, Declared>::deserialize(deserializer)?
-            .try_into()
-            .map_err(serde::de::Error::custom)
-    }
-}
-
-impl TryFrom<BTreeMap<String, Declared>> for Variants {
-    type Error = VariantsError;
-
-    fn try_from(declared: BTreeMap<String, Declared>) -> Result<Self, VariantsError> {
-        match declared.len() {
-            0 => return Err(VariantsError::None),
-            count if count > Bounds::VARIANTS => return Err(VariantsError::TooMany { count }),
-            _ => {}
-        }
-        let by_name = declared
-            .into_iter()
-            .map(|(name, declared)| Ok((name.clone(), declared.check(name)?)))
-            .collect::<Result<_, VariantsError>>()?;
-        Ok(Self { by_name })
-    }
-}
+type Refusal = (usize, VariantProblem);
 
 impl Declared {
-    fn check(self, name: String) -> Result<Variant, VariantsError> {
+    fn check(
+        self,
+        name: &str,
+        at: usize,
+        parameters: &BTreeMap<String, Parameter>,
+    ) -> Result<Variant, Refusal> {
         if !(1..=Bounds::NAME_BYTES).contains(&name.len())
             || name.chars().any(|c| c == '|' || c.is_control())
         {
-            return Err(VariantsError::Name { name });
+            let name = name.to_owned();
+            return Err((at, VariantProblem::Name { name }));
         }
-        let score = Expression::parse(&self.score).map_err(|source| VariantsError::Score {
-            variant: name.clone(),
-            source,
-        })?;
-        let candidates = bounded(&name, "candidates", self.candidates, Bounds::CANDIDATES)?;
-        let ef_search = self
-            .ef_search
-            .map(|value| bounded(&name, "ef_search", value, Bounds::EF_SEARCH))
-            .transpose()?;
-        let max_per_artist = self
-            .max_per_artist
-            .map(|value| bounded(&name, "max_per_artist", value, Bounds::MAX_PER_ARTIST))
-            .transpose()?;
-        let half_life = self.freshness_half_life_days;
-        let bounds = Bounds::FRESHNESS_HALF_LIFE_DAYS;
-        if !bounds.contains(&half_life) {
-            return Err(out_of_bounds(
-                &name,
-                "freshness_half_life_days",
-                half_life,
-                bounds,
-            ));
+        let field = Fields { variant: name };
+        let (score, parameters) = field.score(&self.score, &self.params, parameters)?;
+        let width = match (&self.ef_search, &self.recall) {
+            (Some(ef), None) => Some(Width::Ef(
+                field.count("ef_search", Some(ef))?.unwrap_or_default(),
+            )),
+            (None, Some(recall)) => Some(Width::Recall(field.number("recall", recall)?)),
+            (None, None) => None,
+            (Some(_), Some(recall)) => {
+                return Err(field.wrong("recall", recall, "not together with ef_search"));
+            }
+        };
+        let labels = match (self.label, self.labels) {
+            (Some(label), None) => {
+                let at = label.span();
+                Spanned::new(at, vec![label.into_inner()])
+            }
+            (None, Some(labels)) => {
+                field.length("labels", labels.get_ref().len(), &labels)?;
+                labels
+            }
+            (None, None) => Spanned::new(0..0, Vec::new()),
+            (Some(_), Some(labels)) => {
+                return Err(field.wrong("labels", &labels, "not together with label"));
+            }
+        };
+        if let Some(label) = labels.get_ref().iter().find(|label| !is_label(label)) {
+            let problem =
+                format!("{label:?} is not 1 to 64 of a-z, 0-9, '_', '-', starting with a letter");
+            return Err(field.wrong("labels", &labels, &problem));
         }
+        let mmr_pool = field.count("mmr_pool", self.mmr_pool.as_ref())?;
+        let mmr = match (&self.mmr_lambda, &self.mmr_pool) {
+            (Some(lambda), _) => {
+                #[expect(clippy::cast_possible_truncation, reason = "0 to 1")]
+                let lambda = field.number("mmr_lambda", lambda)? as f32;
+                let pool = mmr_pool.unwrap_or(POOL);
+                Some(Mmr { lambda, pool })
+            }
+            (None, Some(pool)) => {
+                return Err(field.wrong("mmr_pool", pool, "says nothing without mmr_lambda"));
+            }
+            (None, None) => None,
+        };
+        let exploration = match &self.exploration {
+            None => None,
+            Some(declared) => Some(Exploration {
+                temperature: field.number("exploration.temperature", &declared.temperature)?,
+                pool: field
+                    .count("exploration.pool", declared.pool.as_ref())?
+                    .unwrap_or(POOL),
+            }),
+        };
+        let pinned = match self.pinned {
+            None => Vec::new(),
+            Some(pinned) => {
+                field.length("pinned", pinned.get_ref().len(), &pinned)?;
+                let too_long = |id: &&String| !(1..=Bounds::ID_BYTES).contains(&id.len());
+                if let Some(id) = pinned.get_ref().iter().find(too_long) {
+                    let problem = format!("an id is 1 to 128 bytes, {id:?} is not");
+                    return Err(field.wrong("pinned", &pinned, &problem));
+                }
+                pinned.into_inner()
+            }
+        };
+        let description = match self.description {
+            None => String::new(),
+            Some(description) => {
+                field.length("description", description.get_ref().len(), &description)?;
+                description.into_inner()
+            }
+        };
+        let cap = |name, value: Option<&Spanned<i64>>| {
+            let cap = field.count(name, value)?;
+            Ok(cap.map(|cap| u32::try_from(cap).unwrap_or(u32::MAX)))
+        };
+        let half_life = self.freshness_half_life_days.as_ref();
         Ok(Variant {
-            name,
-            label: self.label,
-            candidates,
-            ef_search,
+            name: name.to_owned(),
+            description,
+            labels: labels.into_inner(),
+            candidates: field
+                .count("candidates", self.candidates.as_ref())?
+                .unwrap_or(CANDIDATES),
+            width,
             score,
-            max_per_artist,
-            freshness_half_life_days: half_life,
+            parameters,
+            caps: Caps {
+                artist: cap("max_per_artist", self.max_per_artist.as_ref())?,
+                scene: cap("max_per_scene", self.max_per_scene.as_ref())?,
+            },
+            mmr,
+            exploration,
+            pinned,
+            freshness_half_life_days: match half_life {
+                None => HALF_LIFE_DAYS,
+                Some(days) => field.number("freshness_half_life_days", days)?,
+            },
         })
     }
 }
 
-/// The value as the type that holds its bounds.
-fn bounded<T: TryFrom<i64>>(
-    variant: &str,
-    field: &'static str,
-    value: i64,
-    bounds: RangeInclusive<i64>,
-) -> Result<T, VariantsError> {
-    match T::try_from(value) {
-        Ok(fits) if bounds.contains(&value) => Ok(fits),
-        _ => Err(out_of_bounds(variant, field, value, bounds)),
+/// Checks the fields of one variant.
+struct Fields<'a> {
+    variant: &'a str,
+}
+
+impl Fields<'_> {
+    fn score(
+        &self,
+        text: &Spanned<String>,
+        given: &BTreeMap<String, Spanned<f64>>,
+        parameters: &BTreeMap<String, Parameter>,
+    ) -> Result<(Expression, BTreeMap<String, f64>), Refusal> {
+        let names: Vec<&str> = text
+            .get_ref()
+            .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '.'))
+            .collect();
+        for (name, value) in given {
+            let field = format!("params.{name}");
+            let Some(parameter) = parameters.get(name) else {
+                let declared: Vec<_> = parameters.keys().map(String::as_str).collect();
+                let problem = format!("not declared; declared: {}", declared.join(", "));
+                return Err(self.wrong(&field, value, &problem));
+            };
+            if !names.contains(&name.as_str()) {
+                return Err(self.wrong(&field, value, "the score does not name it"));
+            }
+            if let Some(complaint) = parameter.complaint(*value.get_ref()) {
+                return Err(self.wrong(&field, value, &complaint));
+            }
+        }
+        let value = |parameter: &Parameter| {
+            let given = given.get(&parameter.name);
+            given.map_or(parameter.default, |value| *value.get_ref())
+        };
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "scores are computed in single precision"
+        )]
+        let values = parameters
+            .iter()
+            .map(|(name, parameter)| (name.as_str(), value(parameter) as f32))
+            .collect();
+        let score = Expression::parse_with(text.get_ref(), &values).map_err(|source| {
+            let variant = self.variant.to_owned();
+            (text.span().start, VariantProblem::Score { variant, source })
+        })?;
+        let named = parameters
+            .iter()
+            .filter(|(name, _)| names.contains(&name.as_str()))
+            .map(|(name, parameter)| (name.clone(), value(parameter)))
+            .collect();
+        Ok((score, named))
+    }
+
+    fn count(
+        &self,
+        name: &'static str,
+        value: Option<&Spanned<i64>>,
+    ) -> Result<Option<usize>, Refusal> {
+        let Some(spanned) = value else {
+            return Ok(None);
+        };
+        let value = *spanned.get_ref();
+        match usize::try_from(value) {
+            Ok(count) if within(name).contains(&(value as f64)) => Ok(Some(count)),
+            _ => Err(self.out_of_bounds(name, spanned.span().start, value.to_string())),
+        }
+    }
+
+    fn number(&self, name: &'static str, value: &Spanned<f64>) -> Result<f64, Refusal> {
+        let number = *value.get_ref();
+        if within(name).contains(&number) {
+            return Ok(number);
+        }
+        Err(self.out_of_bounds(name, value.span().start, number.to_string()))
+    }
+
+    fn length<T>(
+        &self,
+        name: &'static str,
+        length: usize,
+        value: &Spanned<T>,
+    ) -> Result<(), Refusal> {
+        if within(name).contains(&(length as f64)) {
+            return Ok(());
+        }
+        let length = format!("length {length}");
+        Err(self.out_of_bounds(name, value.span().start, length))
+    }
+
+    fn out_of_bounds(&self, field: &'static str, at: usize, value: String) -> Refusal {
+        let (least, most) = bounds(field);
+        let variant = self.variant.to_owned();
+        let problem = VariantProblem::OutOfBounds {
+            variant,
+            field,
+            value,
+            least,
+            most,
+        };
+        (at, problem)
+    }
+
+    fn wrong<T>(&self, field: &str, value: &Spanned<T>, problem: &str) -> Refusal {
+        let problem = VariantProblem::Field {
+            variant: self.variant.to_owned(),
+            field: field.to_owned(),
+            problem: problem.to_owned(),
+        };
+        (value.span().start, problem)
     }
 }
 
-fn out_of_bounds<T: ToString>(
-    variant: &str,
-    field: &'static str,
-    value: T,
-    bounds: RangeInclusive<T>,
-) -> VariantsError {
-    VariantsError::OutOfBounds {
-        variant: variant.to_owned(),
-        field,
-        value: value.to_string(),
-        least: bounds.start().to_string(),
-        most: bounds.end().to_string(),
-    }
+fn within(name: &str) -> RangeInclusive<f64> {
+    let (least, most) = bounds(name);
+    least..=most
+}
+
+/// As the store has it: a letter, then letters, digits, `_` and `-`; 64 at most.
+fn is_label(label: &str) -> bool {
+    (1..=64).contains(&label.len())
+        && label.starts_with(|first: char| first.is_ascii_lowercase())
+        && label
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn the_defaults_are_what_the_documentation_says() {
-        let variants = Variants::from_toml(DEFAULT_TOML).expect("valid");
-        assert_eq!(variants.names(), ["balanced", "plain"]);
-        let plain = variants.default_variant().expect("declared");
-        assert_eq!(
-            (plain.name.as_str(), plain.score.to_string().as_str()),
-            ("plain", "similarity")
-        );
-        assert_eq!(
-            (plain.max_per_artist, plain.candidates, plain.ef_search),
-            (None, 500, None)
-        );
-        let balanced = variants.get("balanced").expect("declared");
-        assert_eq!(
-            balanced.score.to_string(),
-            "similarity + 0.15 * popularity + 0.1 * freshness"
-        );
-        assert_eq!(balanced.max_per_artist, Some(2));
-    }
-
-    #[test]
-    fn all_fields_are_read() {
-        let text = "[variant.v]\nlabel = 'canary'\ncandidates = 10000\nef_search = 1\n\
-                    score = 'freshness'\nmax_per_artist = 1000\nfreshness_half_life_days = 7\n";
-        let variants = Variants::from_toml(text).expect("valid");
-        let expected = Variant {
-            name: "v".to_owned(),
-            label: Some("canary".to_owned()),
-            candidates: 10_000,
-            ef_search: Some(1),
-            score: Expression::parse("freshness").expect("valid"),
-            max_per_artist: Some(1_000),
-            freshness_half_life_days: 7.0,
-        };
-        assert_eq!(variants.get("v"), Some(&expected));
-        assert_eq!(variants.default_variant(), Some(&expected));
-    }
-
-    #[test]
-    fn refusals_name_variant_field_and_bounds() {
-        let cases = [
-            (
-                "candidates = 0",
-                "variant.v.candidates: 0 is not in 1 to 10000",
-            ),
-            (
-                "candidates = -1",
-                "variant.v.candidates: -1 is not in 1 to 10000",
-            ),
-            (
-                "ef_search = 100000",
-                "variant.v.ef_search: 100000 is not in 1 to 10000",
-            ),
-            (
-                "max_per_artist = 0",
-                "variant.v.max_per_artist: 0 is not in 1 to 1000",
-            ),
-            (
-                "freshness_half_life_days = nan",
-                "variant.v.freshness_half_life_days: NaN is not in 0.01 to 36500",
-            ),
-            (
-                "max_per_arist = 2",
-                "unknown field `max_per_arist`, expected one of `label`",
-            ),
-            ("label = 3", "invalid type: integer `3`"),
-            ("candidates = 99999999999999999999", "line 3"),
-        ];
-        for (line, expected) in cases {
-            let text = format!("[variant.v]\nscore = 'similarity'\n{line}\n");
-            let message = Variants::from_toml(&text).expect_err(line).to_string();
-            assert!(message.contains(expected), "{message:?} lacks {expected:?}");
-            assert!(message.contains("line "), "{message:?} has no line");
-        }
-        let score = |text: &str| {
-            let text = format!("[variant.v]\nscore = '{text}'\n");
-            Variants::from_toml(&text)
-                .expect_err("not an expression")
-                .to_string()
-        };
-        assert!(score("1 +").contains("variant.v.score: column 4: the expression ends"));
-        assert!(score("novelty").contains("unknown name `novelty`; there are the features"));
-        let message = Variants::from_toml("[variant]\n")
-            .expect_err("none")
-            .to_string();
-        assert!(message.contains("none is declared"), "{message}");
-        let message = Variants::from_toml("[variant.'a|b']\nscore = '1'")
-            .expect_err("bad")
-            .to_string();
-        assert!(message.contains("without `|`"), "{message}");
-    }
-
-    #[test]
-    fn the_canonical_text_follows_meaning_only() {
-        let canonical = |text: &str| Variants::from_toml(text).expect("valid").canonical();
-        let a = canonical("[variant.v]\nscore = '(similarity)'\ncandidates = 500\n");
-        assert_eq!(
-            a,
-            canonical("# the same\n[variant.v]\nscore = 'similarity'")
-        );
-        assert_ne!(
-            a,
-            canonical("[variant.v]\nscore = 'similarity'\ncandidates = 501")
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_is_read_or_refused(text in "[\\[\\]a-z.=\"0-9\n ]{0,200}|.{0,200}") {
-            let _ = Variants::from_toml(&text);
-        }
-    }
-}
+mod tests;

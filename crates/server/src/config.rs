@@ -13,7 +13,9 @@ use refrain_experiments::{
     Config as ExperimentsConfig, DEFAULT_SURFACE, ExperimentConfig, LayerConfig, Ordered,
     SurfaceConfig,
 };
-use refrain_ranking::{DEFAULT_TOML as DEFAULT_VARIANTS, Variants};
+use refrain_ranking::{
+    DEFAULT_TOML as DEFAULT_VARIANTS, ParameterTables, VariantTables, Variants, VariantsError,
+};
 use refrain_taste::{StoreOptions, Weights};
 use serde::{Deserialize, Deserializer};
 
@@ -39,7 +41,7 @@ pub struct Config {
     pub limits: Limits,
     /// `[log]`.
     pub log: LogConfig,
-    /// `[variant.*]`.
+    /// `[variant.*]` and `[parameter.*]`.
     pub variants: Variants,
     /// `[layer.*]`, `[surface.*]` and `[experiment.*]`.
     pub experiments: ExperimentsConfig,
@@ -130,11 +132,13 @@ impl Config {
             source: Box::new(source),
         };
         let file: File = toml::from_str(text).map_err(parse)?;
-        let config = match file.into_config() {
-            Ok(config) => config,
-            // The built-in variants are a constant that a test parses.
-            Err(source) => return Err(parse(source)),
-        };
+        let config = file.into_config(text).map_err(|error| match error {
+            Problem::BuiltIn(source) => parse(*source),
+            problem => ConfigError::Value {
+                origin: origin.to_owned(),
+                problem,
+            },
+        })?;
         config.check().map_err(|problem| ConfigError::Value {
             origin: origin.to_owned(),
             problem,
@@ -193,9 +197,7 @@ impl Config {
         }
         // A variant that retrieves from a label which nobody watches could never answer.
         for variant in self.variants.iter() {
-            if let Some(label) = &variant.label
-                && !labels.contains(label)
-            {
+            if let Some(label) = variant.labels.iter().find(|label| !labels.contains(label)) {
                 let (variant, label) = (variant.name.clone(), label.clone());
                 return Err(Problem::VariantLabel { variant, label });
             }
@@ -207,9 +209,9 @@ impl Config {
 impl Default for Config {
     fn default() -> Self {
         // An empty file has all the defaults; that it parses is held by a test.
-        match toml::from_str::<File>("").and_then(File::into_config) {
-            Ok(config) => config,
-            Err(error) => unreachable!("the built-in configuration does not parse: {error}"),
+        match toml::from_str::<File>("").map(|file| file.into_config("")) {
+            Ok(Ok(config)) => config,
+            other => unreachable!("the built-in configuration does not parse: {other:?}"),
         }
     }
 }
@@ -363,6 +365,12 @@ pub enum Problem {
     /// Variants and experiments that do not fit together.
     #[error(transparent)]
     Policy(PolicyError),
+    /// Variants or parameters that are not allowed.
+    #[error(transparent)]
+    Variants(VariantsError),
+    /// The built-in configuration does not parse, which a test rules out.
+    #[error(transparent)]
+    BuiltIn(Box<toml::de::Error>),
     /// There is no store to serve from.
     #[error("store.url is not set: where are versions published?")]
     NoStore,
@@ -382,7 +390,9 @@ struct File {
     limits: Limits,
     #[serde(default)]
     log: LogConfig,
-    variant: Option<Variants>,
+    variant: Option<VariantTables>,
+    #[serde(default)]
+    parameter: ParameterTables,
     #[serde(default)]
     layer: BTreeMap<String, LayerConfig>,
     #[serde(default)]
@@ -392,17 +402,14 @@ struct File {
 }
 
 impl File {
-    fn into_config(self) -> Result<Config, toml::de::Error> {
-        #[derive(Deserialize)]
-        struct BuiltIn {
-            variant: Variants,
-        }
-
+    /// `text` is what it was read from: it finds the lines of what is wrong.
+    fn into_config(self, text: &str) -> Result<Config, Problem> {
         let own_variants = self.variant.is_some();
         let variants = match self.variant {
-            Some(variants) => variants,
-            None => toml::from_str::<BuiltIn>(DEFAULT_VARIANTS)?.variant,
+            Some(variants) => Variants::new(variants, &self.parameter, text),
+            None => Variants::from_toml(DEFAULT_VARIANTS),
         };
+        let variants = variants.map_err(Problem::Variants)?;
         let declared =
             !(self.layer.is_empty() && self.surface.is_empty() && self.experiment.0.is_empty());
         let experiments = if declared {
@@ -410,7 +417,8 @@ impl File {
         } else if own_variants {
             everyone_gets_the_default(&variants)
         } else {
-            toml::from_str(refrain_experiments::DEFAULT_TOML)?
+            toml::from_str(refrain_experiments::DEFAULT_TOML)
+                .map_err(|source| Problem::BuiltIn(Box::new(source)))?
         };
         Ok(Config {
             server: self.server,
@@ -529,6 +537,10 @@ mod tests {
             ),
             ("[server]\nlabels = []\n", ["line 1", "1 to 16 labels"]),
             ("[profiles.weights]\nhide = 3\n", ["line 1", "hide"]),
+            (
+                "[variant.v]\nscore = '1'\nmmr_lambda = 2\n",
+                ["line 3", "variant.v.mmr_lambda: 2 is not in 0 to 1"],
+            ),
             ("[log]\nformat = 'xml'\n", ["line 2", "xml"]),
             ("[store]\nurl = 3\n", ["line 2", "string"]),
             ("listen = '127.0.0.1:1'\n", ["line 1", "listen"]),

@@ -340,6 +340,7 @@ pub(crate) fn results(version: &Version, answer: &Answer) -> Vec<v1::Result> {
                 Source::Ann => v1::ResultSource::Ann,
                 Source::Exact => v1::ResultSource::Exact,
                 Source::Popular => v1::ResultSource::Popular,
+                Source::Pinned => v1::ResultSource::Pinned,
                 _ => v1::ResultSource::Unspecified,
             }
             .into(),

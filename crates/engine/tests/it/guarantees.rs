@@ -62,7 +62,7 @@ fn cases() -> impl Strategy<Value = Case> {
         0_u8..4,
         prop::option::of(0_u32..4),
         k,
-        0_usize..4,
+        0_usize..7,
     )
         .prop_map(
             |((heard, served, exclude, allow), flags, subject, cap, k, variant)| {
@@ -99,6 +99,9 @@ proptest! {
             variant("score = 'similarity'\ncandidates = 5\nmax_per_artist = 1"),
             variant("score = 'similarity + 0.15 * popularity + 0.1 * freshness'\nmax_per_artist = 2"),
             variant("score = '-similarity / popularity'\ncandidates = 30"),
+            variant("score = 'similarity'\ncandidates = 20\nmax_per_artist = 1\nmmr_lambda = 0.5\nmmr_pool = 15"),
+            variant("score = 'similarity'\nmax_per_artist = 2\n[variant.v.exploration]\ntemperature = 0.2\npool = 30"),
+            variant("score = 'artist_affinity + novelty'\nmmr_lambda = 0.6\n[variant.v.exploration]\ntemperature = 0.2"),
         ];
         let variant = &variants[case.variant];
         let mut owned = Owned::new(&case);
@@ -135,11 +138,12 @@ proptest! {
 
         let allowed: Vec<u32> =
             (0..ITEMS).filter(|&o| is_allowed(version, &case, &request, &owned.profile, o)).collect();
-        let cap = match case.cap.or(variant.max_per_artist) {
+        let cap = match case.cap.or(variant.caps.artist) {
             Some(0) | None => usize::MAX,
             Some(cap) => cap as usize,
         };
-        check(version, &first, &allowed, cap, case.k)?;
+        let by_score = variant.mmr.is_none() && variant.exploration.is_none();
+        check(version, &first, &allowed, cap, case.k, by_score)?;
     }
 }
 
@@ -229,6 +233,7 @@ fn check(
     allowed: &[u32],
     cap: usize,
     k: usize,
+    by_score: bool,
 ) -> Result<(), TestCaseError> {
     let artist = |&ordinal: &u32| version.items().artist(ordinal);
     let found = ordinals(answer);
@@ -266,7 +271,7 @@ fn check(
         .items
         .iter()
         .all(|item| item.source == Source::Popular);
-    prop_assert!(sorted || popular);
+    prop_assert!(sorted || popular || !by_score);
     prop_assert!(answer.items.iter().all(|item| item.score.is_finite()));
     Ok(())
 }

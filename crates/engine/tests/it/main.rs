@@ -8,5 +8,6 @@
 mod fixture;
 mod guarantees;
 mod requests;
+mod shaping;
 mod tastes;
 mod versions;

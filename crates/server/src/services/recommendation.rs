@@ -195,11 +195,7 @@ impl State {
     fn recommend(&self, question: &Question) -> Result<v1::RecommendResponse, Refusal> {
         let request = &question.request;
         let choice = self.choose(question)?;
-        let wanted = match (question.wanted(), &choice.variant.label) {
-            (Wanted::Default, Some(label)) => Wanted::Label(label),
-            (wanted, _) => wanted,
-        };
-        let version = self.versions.select(wanted)?;
+        let version = self.version(question, choice.variant)?;
         let (answer, degraded) = self.answer(question, &version, choice.variant)?;
         Ok(v1::RecommendResponse {
             results: wire::results(&version, &answer),
@@ -235,6 +231,28 @@ impl State {
             kind: Resource::Variant,
             name: unknown.name,
         })
+    }
+
+    /// The version that the request names, else the first of the variant's labels that serves.
+    pub(super) fn version(
+        &self,
+        question: &Question,
+        variant: &Variant,
+    ) -> Result<Arc<Version>, Refusal> {
+        if !matches!(question.wanted(), Wanted::Default) || variant.labels.is_empty() {
+            return self.versions.select(question.wanted());
+        }
+        let mut refusal = None;
+        for label in &variant.labels {
+            match self.versions.select(Wanted::Label(label)) {
+                Ok(version) => return Ok(version),
+                Err(refused) => refusal = refusal.or(Some(refused)),
+            }
+        }
+        match refusal {
+            Some(refused) => Err(refused),
+            None => self.versions.select(Wanted::Default),
+        }
     }
 
     /// What a variant answers from a version, and why it is less than it could be.

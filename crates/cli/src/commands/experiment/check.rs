@@ -22,9 +22,13 @@ pub(super) fn run(args: &CheckArgs, output: &Output) -> anyhow::Result<Exit> {
         "ok": true,
         "variants": config.variants.iter().map(|variant| json!({
             "name": variant.name,
-            "label": variant.label,
+            "labels": variant.labels,
             "candidates": variant.candidates,
-            "max_per_artist": variant.max_per_artist,
+            "score": variant.score.to_string(),
+            "max_per_artist": variant.caps.artist,
+            "max_per_scene": variant.caps.scene,
+            "mmr_lambda": variant.mmr.map(|mmr| mmr.lambda),
+            "temperature": variant.exploration.map(|exploration| exploration.temperature),
         })).collect::<Vec<_>>(),
         "surfaces": config.experiments.surface.iter().map(|(name, surface)| json!({
             "name": name,

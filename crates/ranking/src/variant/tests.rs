@@ -1,0 +1,310 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::parameter::PARAMETERS;
+
+fn read(text: &str) -> Variants {
+    Variants::from_toml(text).expect("valid")
+}
+
+fn refusal(text: &str) -> String {
+    Variants::from_toml(text).expect_err(text).to_string()
+}
+
+#[test]
+fn the_defaults_are_what_the_documentation_says() {
+    let variants = read(DEFAULT_TOML);
+    assert_eq!(variants.names(), ["balanced", "plain"]);
+    let plain = variants.default_variant().expect("declared");
+    assert_eq!(
+        (plain.name.as_str(), plain.score.to_string().as_str()),
+        ("plain", "similarity")
+    );
+    assert_eq!(
+        (plain.caps, plain.candidates, plain.width),
+        (Caps::default(), 500, None)
+    );
+    let balanced = variants.get("balanced").expect("declared");
+    assert_eq!(
+        balanced.score.to_string(),
+        "similarity + 0.15 * popularity + 0.1 * freshness"
+    );
+    assert_eq!(balanced.caps.artist, Some(2));
+}
+
+#[test]
+fn all_fields_are_read() {
+    let text = "[parameter.weight]\ntype = 'number'\nunit = 'score'\nmin = 0\nmax = 1\ndefault = 0.5\n\
+                [variant.v]\ndescription = 'all of it'\nlabels = ['canary', 'stable']\n\
+                candidates = 10000\nef_search = 1\nscore = 'freshness + weight'\n\
+                params = { weight = 0.25 }\nmax_per_artist = 1000\nmax_per_scene = 3\n\
+                mmr_lambda = 0.75\nmmr_pool = 50\npinned = ['a', 'b']\n\
+                freshness_half_life_days = 7\n\
+                [variant.v.exploration]\ntemperature = 0.1\npool = 20\n";
+    let variants = read(text);
+    let expected = Variant {
+        name: "v".to_owned(),
+        description: "all of it".to_owned(),
+        labels: vec!["canary".to_owned(), "stable".to_owned()],
+        candidates: 10_000,
+        width: Some(Width::Ef(1)),
+        score: Expression::parse("freshness + 0.25").expect("valid"),
+        parameters: BTreeMap::from([("weight".to_owned(), 0.25)]),
+        caps: Caps {
+            artist: Some(1_000),
+            scene: Some(3),
+        },
+        mmr: Some(Mmr {
+            lambda: 0.75,
+            pool: 50,
+        }),
+        exploration: Some(Exploration {
+            temperature: 0.1,
+            pool: 20,
+        }),
+        pinned: vec!["a".to_owned(), "b".to_owned()],
+        freshness_half_life_days: 7.0,
+    };
+    assert_eq!(variants.get("v"), Some(&expected));
+    assert_eq!(variants.default_variant(), Some(&expected));
+    let recall = read("[variant.v]\nscore = '1'\nrecall = 0.98\nlabel = 'x'\n");
+    let recall = recall.get("v").expect("declared");
+    assert_eq!(recall.width, Some(Width::Recall(0.98)));
+    assert_eq!(recall.labels, ["x"]);
+}
+
+/// Every bound of the table is held: just inside loads, just outside does not, and says where.
+#[test]
+fn every_bound_of_the_table_is_held() {
+    for setting in PARAMETERS {
+        let (least, most) = setting.bounds;
+        let declare = |value: &str| {
+            let (table, key) = match setting.name.split_once('.') {
+                Some((table, key)) => (format!("[variant.v.{table}]\n"), key),
+                None => (String::new(), setting.name),
+            };
+            let more = match setting.name {
+                "mmr_pool" => "mmr_lambda = 0.5\n",
+                "exploration.pool" => "temperature = 1\n",
+                _ => "",
+            };
+            let score = if key == "score" { "" } else { "score = '1'\n" };
+            format!("[variant.v]\n{score}{table}{more}{key} = {value}\n")
+        };
+        let (inside, outside): (Vec<String>, Vec<String>) = match setting.kind {
+            crate::Kind::Integer => (
+                vec![format!("{least}"), format!("{most}")],
+                vec![format!("{}", least - 1.0), format!("{}", most + 1.0)],
+            ),
+            crate::Kind::Number => (
+                vec![format!("{least}"), format!("{most:.1}")],
+                vec![
+                    format!("{:e}", least - least.abs().max(1.0) * 1e-3),
+                    format!("{:e}", most * 1.001),
+                    "nan".to_owned(),
+                ],
+            ),
+            crate::Kind::Text | crate::Kind::List => (Vec::new(), Vec::new()),
+        };
+        for value in inside {
+            read(&declare(&value));
+        }
+        for value in outside {
+            let message = refusal(&declare(&value));
+            let expected = format!("variant.v.{}:", setting.name);
+            assert!(
+                message.starts_with("line ") && message.contains(&expected),
+                "{message}"
+            );
+        }
+    }
+}
+
+#[test]
+fn refusals_name_line_variant_field_and_bounds() {
+    let cases = [
+        (
+            "candidates = 0",
+            "line 3: variant.v.candidates: 0 is not in 1 to 10000",
+        ),
+        (
+            "candidates = -1",
+            "line 3: variant.v.candidates: -1 is not in 1 to 10000",
+        ),
+        (
+            "ef_search = 100000",
+            "line 3: variant.v.ef_search: 100000 is not in 1 to 10000",
+        ),
+        (
+            "recall = 0.2",
+            "line 3: variant.v.recall: 0.2 is not in 0.5 to 1",
+        ),
+        (
+            "ef_search = 5\nrecall = 0.9",
+            "line 4: variant.v.recall: not together with ef_search",
+        ),
+        (
+            "max_per_artist = 0",
+            "line 3: variant.v.max_per_artist: 0 is not in 1 to 1000",
+        ),
+        (
+            "mmr_lambda = 1.5",
+            "line 3: variant.v.mmr_lambda: 1.5 is not in 0 to 1",
+        ),
+        (
+            "mmr_pool = 5",
+            "line 3: variant.v.mmr_pool: says nothing without mmr_lambda",
+        ),
+        (
+            "\n[variant.v.exploration]\ntemperature = 0",
+            "line 5: variant.v.exploration.temperature: 0 is not in 0.000001 to 1000000",
+        ),
+        (
+            "[variant.v.exploration]\npool = 3",
+            "missing field `temperature`",
+        ),
+        (
+            "labels = []",
+            "line 3: variant.v.labels: length 0 is not in 1 to 16",
+        ),
+        (
+            "label = '../up'",
+            "line 3: variant.v.labels: \"../up\" is not",
+        ),
+        (
+            "label = 'a'\nlabels = ['b']",
+            "line 4: variant.v.labels: not together with label",
+        ),
+        (
+            "pinned = ['']",
+            "line 3: variant.v.pinned: an id is 1 to 128 bytes",
+        ),
+        (
+            "params = { x = 1 }",
+            "line 3: variant.v.params.x: not declared; declared: w",
+        ),
+        (
+            "params = { w = 0.5 }",
+            "line 3: variant.v.params.w: the score does not name it",
+        ),
+        (
+            "freshness_half_life_days = nan",
+            "line 3: variant.v.freshness_half_life_days: NaN is not in 0.01 to 36500",
+        ),
+        (
+            "max_per_arist = 2",
+            "unknown field `max_per_arist`, expected one of `description`",
+        ),
+        ("label = 3", "invalid type: integer `3`"),
+        ("candidates = 99999999999999999999", "line 3"),
+    ];
+    let parameter =
+        "[parameter.w]\ntype = 'number'\nunit = 'score'\nmin = 0\nmax = 1\ndefault = 0\n";
+    for (line, expected) in cases {
+        let message = refusal(&format!(
+            "[variant.v]\nscore = 'similarity'\n{line}\n{parameter}"
+        ));
+        assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+        assert!(message.contains("line "), "{message:?} has no line");
+    }
+    let score = |text: &str| refusal(&format!("\n[variant.v]\nscore = '{text}'\n"));
+    assert!(score("1 +").contains("line 3: variant.v.score: column 4: the expression ends"));
+    assert!(score("mood").contains("unknown name `mood`; there are the features"));
+    let message = refusal("[variant]\n");
+    assert!(message.contains("none is declared"), "{message}");
+    let message = refusal("\n[variant.'a|b']\nscore = '1'");
+    assert!(
+        message.contains("line 2") && message.contains("without `|`"),
+        "{message}"
+    );
+}
+
+#[test]
+fn parameters_are_declared_with_type_unit_and_bounds() {
+    let declare = |more: &str, variant: &str| {
+        format!("[parameter.{more}\n[variant.v]\nscore = 'similarity + w'\n{variant}\n")
+    };
+    let whole = "w]\ntype = 'integer'\nunit = 'plays'\nmin = 0\nmax = 10\ndefault = 2";
+    let variants = read(&declare(whole, ""));
+    let variant = variants.get("v").expect("declared");
+    assert_eq!(variant.score.to_string(), "similarity + 2");
+    assert_eq!(
+        variants.parameters().next().map(|p| p.unit.as_str()),
+        Some("plays")
+    );
+    for (parameter, variant, expected) in [
+        (
+            whole,
+            "params = { w = 11 }",
+            "variant.v.params.w: 11 is not in 0 to 10 (plays)",
+        ),
+        (
+            whole,
+            "params = { w = 0.5 }",
+            "variant.v.params.w: 0.5 is no whole number",
+        ),
+        (
+            "w]\ntype = 'number'\nunit = 'x'\nmin = 0\nmax = 1\ndefault = 2",
+            "",
+            "line 1: parameter.w: default: 2 is not in 0 to 1 (x)",
+        ),
+        (
+            "w]\ntype = 'number'\nunit = 'x'\nmin = 2\nmax = 1\ndefault = 2",
+            "",
+            "parameter.w: min 2 and max 1 are no range",
+        ),
+        (
+            "w]\ntype = 'text'\nunit = 'x'\nmin = 0\nmax = 1\ndefault = 0",
+            "",
+            "neither `number`",
+        ),
+        (
+            "w]\ntype = 'number'\nmin = 0\nmax = 1\ndefault = 0",
+            "",
+            "missing field `unit`",
+        ),
+        (
+            "freshness]\ntype = 'number'\nunit = 'x'\nmin = 0\nmax = 1\ndefault = 0",
+            "",
+            "parameter.freshness: the name belongs to a feature",
+        ),
+        (
+            "'W-1']\ntype = 'number'\nunit = 'x'\nmin = 0\nmax = 1\ndefault = 0",
+            "",
+            "a name is 1 to 64 of a-z",
+        ),
+    ] {
+        let message = refusal(&declare(parameter, variant));
+        assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+    }
+}
+
+#[test]
+fn the_canonical_text_follows_meaning_only() {
+    let canonical = |text: &str| read(text).canonical();
+    let a = canonical("[variant.v]\nscore = '(similarity)'\ncandidates = 500\n");
+    assert_eq!(
+        a,
+        canonical("# the same\n[variant.v]\nscore = 'similarity'\ndescription = 'x'")
+    );
+    for other in [
+        "candidates = 501",
+        "pinned = ['x']",
+        "mmr_lambda = 0.5",
+        "recall = 0.9",
+        "max_per_scene = 1",
+        "[variant.v.exploration]\ntemperature = 1",
+    ] {
+        assert_ne!(
+            a,
+            canonical(&format!("[variant.v]\nscore = 'similarity'\n{other}"))
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_refused(text in "[\\[\\]a-z.=\"0-9\n ]{0,200}|.{0,200}") {
+        let _ = Variants::from_toml(&text);
+    }
+}
