@@ -241,6 +241,12 @@ pub fn prefetch<T>(slice: &[T]) {
     }
 }
 
+/// Asks for the line of one element; past the end it asks for what nobody needs.
+#[inline(always)]
+pub fn prefetch_at<T>(slice: &[T], at: usize) {
+    prefetch_line(slice.as_ptr().wrapping_add(at).cast());
+}
+
 /// Asks for one cache line.
 #[inline(always)]
 pub(crate) fn prefetch_line(address: *const u8) {

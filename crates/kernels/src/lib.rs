@@ -20,6 +20,7 @@
     reason = "SIMD intrinsics and their pointer loads; every other numeric crate forbids unsafe"
 )]
 
+pub mod codes;
 mod kernels;
 mod level;
 mod metric;
@@ -34,7 +35,7 @@ mod avx512;
 mod neon;
 mod scalar;
 
-pub use kernels::{Kernels, prefetch};
+pub use kernels::{Kernels, prefetch, prefetch_at};
 pub use level::{Level, LevelError, ParseLevelError};
 pub use metric::{Metric, ParseMetricError};
 

@@ -1,0 +1,187 @@
+//! Rows of int8 codes scored against a query of i16: exact integers, the same at every level.
+//!
+//! The query keeps sixteen bits, so that only the rows lose precision. Products are summed in
+//! pairs by multiply-add of i16, which every instruction set of [`Level`] has, so none needs a
+//! correction or saturates.
+//!
+//! A whole search is compiled for each instruction set: [`Kernels::run`] enters a function with its
+//! features enabled and hands the [`Task`] a value of [`Simd`], whose methods are inlined into the
+//! task. Only code that is inlined (`#[inline(always)]`) gains by it: a closure or an iterator
+//! adaptor between the task and a call of `Simd` is a function of its own, without the features.
+
+use crate::{Kernels, Level, kernels::prefetch_line};
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod scalar;
+
+pub use scalar::Scalar;
+
+/// Bytes of a block; rows are whole blocks, padded with zeros.
+pub const BLOCK: usize = 32;
+
+/// Rows of codes, one after another, each of a whole number of [`BLOCK`]s.
+#[derive(Clone, Copy, Debug)]
+pub struct CodeRows<'a> {
+    codes: &'a [i8],
+    stride: usize,
+    rows: usize,
+}
+
+impl<'a> CodeRows<'a> {
+    /// Views `codes` as rows of `stride` bytes.
+    ///
+    /// # Panics
+    /// When `stride` is no multiple of [`BLOCK`] (or zero), or the codes are no whole rows.
+    pub fn new(codes: &'a [i8], stride: usize) -> Self {
+        assert!(
+            stride > 0 && stride.is_multiple_of(BLOCK),
+            "a stride of {stride} is no whole number of blocks"
+        );
+        assert!(codes.len().is_multiple_of(stride), "codes of broken rows");
+        Self {
+            codes,
+            stride,
+            rows: codes.len() / stride,
+        }
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// Bytes of a row.
+    pub fn stride(&self) -> usize {
+        self.stride
+    }
+
+    /// A row; `None` past the last.
+    pub fn row(&self, id: u32) -> Option<&'a [i8]> {
+        let start = (id as usize).checked_mul(self.stride)?;
+        self.codes.get(start..start + self.stride)
+    }
+
+    /// Where a row starts; an id past the last is taken as the last. There is a row.
+    #[inline(always)]
+    fn start(&self, id: u32) -> *const i8 {
+        let id = (id as usize).min(self.rows - 1);
+        self.codes.as_ptr().wrapping_add(id * self.stride)
+    }
+
+    /// Asks for the memory of a row. Any id will do. `B` as in [`Simd::dots`].
+    #[inline(always)]
+    pub fn prefetch<const B: usize>(&self, id: u32) {
+        let start = self.codes.as_ptr().cast::<u8>();
+        let start = start.wrapping_add((id as usize).wrapping_mul(self.stride));
+        let stride = if B == 0 { self.stride } else { B * BLOCK };
+        for line in 0..stride.div_ceil(64).min(crate::PREFETCH_LINES) {
+            prefetch_line(start.wrapping_add(line * 64));
+        }
+    }
+}
+
+/// The operations of one instruction set; a value of it proves that this machine has it.
+pub trait Simd: Copy + std::fmt::Debug + sealed::Sealed {
+    /// `Σ query[i] rows[r][i]` for each of `R` rows of `blocks` blocks.
+    ///
+    /// # Safety
+    /// `query` points to `blocks * BLOCK` values and each of `rows` to as many.
+    unsafe fn sums<const R: usize>(
+        self,
+        blocks: usize,
+        query: *const i16,
+        rows: [*const i8; R],
+    ) -> [i32; R];
+
+    /// Scores `R` rows: `Σ query[i] rows[ids[r]][i]` for each. An id past the last row counts as the
+    /// last row: ids may come from a damaged file.
+    ///
+    /// `B` is the number of blocks of a row where that is known when compiling, or 0. The sums must
+    /// fit an i32: see [`largest`].
+    ///
+    /// # Panics
+    /// When the query is not as long as a row, `B` is wrong, or there are no rows.
+    #[inline(always)]
+    fn dots<const B: usize, const R: usize>(
+        self,
+        query: &[i16],
+        rows: CodeRows<'_>,
+        ids: [u32; R],
+    ) -> [i32; R] {
+        let blocks = blocks::<B>(query, rows);
+        assert!(!rows.is_empty(), "ids, but no rows");
+        let mut starts = [rows.codes.as_ptr(); R];
+        for r in 0..R {
+            starts[r] = rows.start(ids[r]);
+        }
+        // SAFETY: `blocks` checked query and stride; `start` stays within the rows.
+        unsafe { self.sums(blocks, query.as_ptr(), starts) }
+    }
+}
+
+#[inline(always)]
+fn blocks<const B: usize>(query: &[i16], rows: CodeRows<'_>) -> usize {
+    assert_eq!(query.len(), rows.stride, "a query of another length");
+    if B == 0 {
+        rows.stride / BLOCK
+    } else {
+        assert_eq!(rows.stride, B * BLOCK, "compiled for another stride");
+        B
+    }
+}
+
+/// The largest magnitude a value of a query may have, so that with `weight = Σ |query[i]| / max
+/// |query[i]|` no sum over codes of at most 128 overflows.
+pub fn largest(weight: f64) -> i16 {
+    // A hundredth is left for what rounding adds.
+    let bound = f64::from(i32::MAX) * 0.99 / 128.0 / weight.max(1.0);
+    #[expect(clippy::cast_possible_truncation, reason = "within the range of i16")]
+    let bound = bound.floor().min(f64::from(i16::MAX)) as i16;
+    bound
+}
+
+/// Work to be compiled for each instruction set.
+pub trait Task {
+    /// What it returns.
+    type Output;
+
+    /// Does the work. Mark the implementation `#[inline(always)]`, and all that is hot in it.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+impl Kernels {
+    /// Runs the task as compiled for this level.
+    #[inline]
+    pub fn run<T: Task>(&self, task: T) -> T::Output {
+        match self.level() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a level is only in `Kernels` when the machine has it.
+            Level::Avx2 => unsafe { avx2::run(task) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Level::Avx512 => unsafe { avx512::run(task) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            Level::Neon => unsafe { neon::run(task) },
+            _ => task.run(Scalar),
+        }
+    }
+}
+
+mod sealed {
+    /// Instruction sets are this crate's to make.
+    pub trait Sealed {}
+}
+
+#[cfg(test)]
+mod tests;

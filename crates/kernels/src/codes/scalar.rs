@@ -1,0 +1,33 @@
+//! Codes in plain Rust: the definition.
+
+use super::{BLOCK, Simd, sealed::Sealed};
+
+/// Plain Rust, on any machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Scalar;
+
+impl Sealed for Scalar {}
+
+impl Simd for Scalar {
+    #[inline(always)]
+    unsafe fn sums<const R: usize>(
+        self,
+        blocks: usize,
+        query: *const i16,
+        rows: [*const i8; R],
+    ) -> [i32; R] {
+        rows.map(|row| {
+            // SAFETY: the caller's contract.
+            let (query, row) = unsafe {
+                (
+                    std::slice::from_raw_parts(query, blocks * BLOCK),
+                    std::slice::from_raw_parts(row, blocks * BLOCK),
+                )
+            };
+            let products = query.iter().zip(row);
+            products.fold(0, |sum: i32, (q, c)| {
+                sum.wrapping_add(i32::from(*q) * i32::from(*c))
+            })
+        })
+    }
+}
