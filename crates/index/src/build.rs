@@ -1,22 +1,25 @@
 //! Building an index: batches of items are linked in parallel against what is already there, so
 //! that the outcome does not depend on the number of threads.
 
+mod coded;
+mod copies;
 mod insert;
 mod levels;
 mod pages;
+mod project;
 mod prune;
+mod reorder;
 mod repair;
 
 use bytes::Bytes;
+use coded::Coded;
 use pages::Pages;
-use refrain_kernels::{Kernels, Metric};
+use refrain_kernels::Metric;
 
-use crate::{
-    layout::{
-        EMPTY, Graph, HEADER, Header, LINKS, MAGIC, MAX_DIM, MAX_ITEMS, MAX_LAYERS, MAX_M, MIN_M,
-        NAV_ITEMS, NAV_LINKS, VECTORS, VERSION,
-    },
-    search::normalise,
+use crate::layout::{
+    CENTRE, CODES, EMPTY, Graph, HEADER, Header, LENGTHS, LINKS, MAGIC, MAX_DIM, MAX_ITEMS,
+    MAX_LAYERS, MAX_M, MIN_M, NAV_ITEMS, NAV_LINKS, ORDINALS, PLACES, PROJECTION, REMAINDERS,
+    SCALES, SKETCH_SCALES, SKETCHES, SQUARES, STEPS, VERSION,
 };
 
 /// How an index is to be built.
@@ -40,7 +43,7 @@ impl Default for BuildParams {
         Self {
             metric: Metric::InnerProduct,
             m: 16,
-            ef_construction: 200,
+            ef_construction: 80,
             seed: 0,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
         }
@@ -141,21 +144,25 @@ pub fn build(
             source,
         })?;
     let memory = |source| BuildError::Memory { items: n, source };
-    let mut vectors = Pages::copied(vectors).map_err(memory)?;
-    if params.metric == Metric::Cosine {
-        vectors.chunks_exact_mut(dim).for_each(normalise);
-    }
-    let space = Space::new(params.metric, dim, &vectors);
-    let mut draft = Draft::new(n, params, &space).map_err(memory)?;
+    let mut coded = pool
+        .install(|| Coded::new(params.metric, dim, vectors))
+        .map_err(memory)?;
+    let copies = pool.install(|| copies::Copies::find(&coded));
+    let mut draft = Draft::new(n, params, &coded, &copies).map_err(memory)?;
     pool.install(|| {
-        insert::insert_all(&mut draft, &space, params, progress);
-        draft.repaired = repair::connect(&mut draft, &space);
+        insert::insert_all(&mut draft, &coded, &copies, params, progress);
+        copies.chain(&mut draft);
+        draft.repaired = repair::connect(&mut draft, &coded);
     });
-    let stats = draft.stats();
+    let order = reorder::order(&draft, &coded);
+    let (ordinals, places) = reorder::apply(&order, &mut draft, &mut coded).map_err(memory)?;
+    let stats = draft.stats(&coded);
     Ok(BuiltIndex {
-        header: draft.header(dim, params),
+        header: draft.header(dim, params, &coded),
         draft,
-        vectors,
+        coded,
+        ordinals,
+        places,
         stats,
     })
 }
@@ -165,7 +172,11 @@ pub fn build(
 pub struct BuiltIndex {
     header: Header,
     draft: Draft,
-    vectors: Pages<f32>,
+    coded: Coded,
+    /// Place to ordinal.
+    ordinals: Vec<u32>,
+    /// Ordinal to place.
+    places: Vec<u32>,
     stats: BuildStats,
 }
 
@@ -189,8 +200,12 @@ pub struct BuildStats {
     pub layers: usize,
     /// Links an item has on the base layer, on average.
     pub mean_degree: f64,
+    /// Items equal to another, which hang behind it.
+    pub copies: usize,
     /// Items that no path led to after linking, and that were attached.
     pub repaired: usize,
+    /// Root mean square over the items of what coding lost of a vector, relative to its length.
+    pub coding_loss: f32,
 }
 
 impl BuiltIndex {
@@ -199,20 +214,39 @@ impl BuiltIndex {
         let Self {
             header,
             draft,
-            vectors,
+            coded,
+            ordinals,
+            places,
             ..
         } = self;
         let section = |name, bytes, hot| Section { name, bytes, hot };
-        vec![
-            section(
-                HEADER,
-                Bytes::copy_from_slice(bytemuck::bytes_of(&header)),
-                false,
+        let header = Bytes::copy_from_slice(bytemuck::bytes_of(&header));
+        let (projection, sketches, sketch_scales) = match coded.sketch {
+            None => (Vec::new(), Bytes::new(), Vec::new()),
+            Some(sketch) => (
+                sketch.projection,
+                Bytes::from_owner(sketch.codes),
+                sketch.scales,
             ),
+        };
+        // In the order of use, what every search reads first.
+        vec![
+            section(HEADER, header, false),
+            section(STEPS, owned(coded.steps.to_vec()), false),
+            section(CENTRE, owned(coded.centre), false),
+            section(CODES, Bytes::from_owner(coded.codes), true),
             section(LINKS, Bytes::from_owner(draft.links), true),
-            section(VECTORS, Bytes::from_owner(vectors), true),
-            section(NAV_ITEMS, Bytes::from_owner(Plain(draft.nav_items)), false),
-            section(NAV_LINKS, Bytes::from_owner(Plain(draft.nav_links)), false),
+            section(SCALES, Bytes::from(coded.scales), true),
+            section(SQUARES, owned(coded.squares), false),
+            section(LENGTHS, owned(coded.lengths), false),
+            section(NAV_ITEMS, owned(draft.nav_items), false),
+            section(NAV_LINKS, owned(draft.nav_links), false),
+            section(PROJECTION, owned(projection), false),
+            section(SKETCHES, sketches, true),
+            section(SKETCH_SCALES, Bytes::from(sketch_scales), true),
+            section(REMAINDERS, Bytes::from_owner(coded.remainders), true),
+            section(ORDINALS, owned(ordinals), false),
+            section(PLACES, owned(places), false),
         ]
     }
 
@@ -222,45 +256,17 @@ impl BuiltIndex {
     }
 }
 
+/// Numbers as the bytes of a section.
+fn owned<T: bytemuck::Pod + Send>(numbers: Vec<T>) -> Bytes {
+    Bytes::from_owner(Plain(numbers))
+}
+
 /// Numbers seen as bytes.
 struct Plain<T>(Vec<T>);
 
 impl<T: bytemuck::Pod> AsRef<[u8]> for Plain<T> {
     fn as_ref(&self) -> &[u8] {
         bytemuck::cast_slice(&self.0)
-    }
-}
-
-/// The vectors to be linked, and how near two of them are.
-struct Space<'a> {
-    kernels: Kernels,
-    metric: Metric,
-    dim: usize,
-    vectors: &'a [f32],
-    /// One over the length of each vector; only for inner product.
-    inverse_norms: Vec<f32>,
-}
-
-impl<'a> Space<'a> {
-    fn new(metric: Metric, dim: usize, vectors: &'a [f32]) -> Self {
-        let kernels = Kernels::active();
-        let inverse_norm =
-            |row: &[f32]| kernels.dot(row, row).sqrt().max(f32::MIN_POSITIVE).recip();
-        let inverse_norms = match metric {
-            Metric::InnerProduct => vectors.chunks_exact(dim).map(inverse_norm).collect(),
-            Metric::Cosine | Metric::L2 => Vec::new(),
-        };
-        Self {
-            kernels,
-            metric,
-            dim,
-            vectors,
-            inverse_norms,
-        }
-    }
-
-    fn vector(&self, ordinal: u32) -> &'a [f32] {
-        &self.vectors[ordinal as usize * self.dim..][..self.dim]
     }
 }
 
@@ -278,11 +284,17 @@ struct Draft {
     nav_position: Vec<u32>,
     entry: u32,
     repaired: usize,
+    copies: usize,
 }
 
 impl Draft {
-    fn new(n: usize, params: &BuildParams, space: &Space<'_>) -> std::io::Result<Self> {
-        let nav = levels::draw(n, params);
+    fn new(
+        n: usize,
+        params: &BuildParams,
+        coded: &Coded,
+        copies: &copies::Copies,
+    ) -> std::io::Result<Self> {
+        let nav = levels::draw(n, params, copies);
         let rows: usize = nav.counts.iter().map(|count| *count as usize).sum();
         let mut nav_position = vec![EMPTY; n];
         for (position, item) in (0..).zip(&nav.items) {
@@ -295,10 +307,11 @@ impl Draft {
             nav_links: vec![EMPTY; rows * params.m],
             layers: nav.counts.iter().filter(|count| **count > 0).count(),
             counts: nav.counts,
-            entry: levels::entry(&nav.items, space),
+            entry: levels::entry(&nav.items, params.metric, coded),
             nav_items: nav.items,
             nav_position,
             repaired: 0,
+            copies: copies.len(),
         })
     }
 
@@ -328,7 +341,7 @@ impl Draft {
         &mut self.nav_links[(before + position as usize) * self.m..][..self.m]
     }
 
-    fn stats(&self) -> BuildStats {
+    fn stats(&self, coded: &Coded) -> BuildStats {
         let links = self.links.iter().filter(|link| **link != EMPTY).count();
         #[expect(clippy::cast_precision_loss, reason = "an average for people")]
         let mean_degree = links as f64 / self.n.max(1) as f64;
@@ -336,11 +349,13 @@ impl Draft {
             items: self.n,
             layers: self.layers,
             mean_degree,
+            copies: self.copies,
             repaired: self.repaired,
+            coding_loss: coded.loss,
         }
     }
 
-    fn header(&self, dim: usize, params: &BuildParams) -> Header {
+    fn header(&self, dim: usize, params: &BuildParams, coded: &Coded) -> Header {
         let position = Metric::ALL
             .iter()
             .position(|metric| *metric == params.metric);
@@ -356,10 +371,13 @@ impl Draft {
             m: small(params.m),
             ef_construction: small(params.ef_construction),
             entry: self.entry,
-            codes: 0,
+            stride: small(coded.stride),
             layers: small(self.layers),
             counts: self.counts,
-            reserved: [0; 10],
+            coarse_error: coded.coarse_error,
+            loss: coded.loss,
+            width: small(coded.sketch.as_ref().map_or(0, |sketch| sketch.width)),
+            reserved: [0; 31],
         }
     }
 }

@@ -1,10 +1,13 @@
 //! The thorough look at an index: O(n).
 
-use refrain_kernels::Metric;
+use refrain_kernels::{Metric, codes::CodeRows};
 
 use crate::{
     index::Index,
-    layout::{EMPTY, LINKS, Layer, NAV_ITEMS, NAV_LINKS, VECTORS},
+    layout::{
+        CENTRE, CODES, EMPTY, LENGTHS, LINKS, Layer, NAV_ITEMS, NAV_LINKS, ORDINALS, PROJECTION,
+        REMAINDERS, SKETCHES, SQUARES,
+    },
     scratch::Visited,
     walk::count,
 };
@@ -36,6 +39,24 @@ pub enum Problem {
     NotUnit {
         /// Its length.
         length: f32,
+    },
+    /// A code is -128, which none is, or not zero behind the last dimension.
+    #[error("code {code} cannot be there")]
+    BadCode {
+        /// The code.
+        code: i8,
+    },
+    /// A length is larger than the one before.
+    #[error("length {length} is larger than the one before")]
+    Rising {
+        /// The length.
+        length: f32,
+    },
+    /// Ordinals and places do not lead back to each other.
+    #[error("ordinal {ordinal} does not lead back to its place")]
+    NoPermutation {
+        /// The ordinal.
+        ordinal: u32,
     },
     /// A link or ordinal is past the end.
     #[error("link to {link}, of {nodes} nodes")]
@@ -78,7 +99,7 @@ impl Index {
     /// # Errors
     /// The first [`StructureError`], with its place.
     pub fn check(&self) -> Result<(), StructureError> {
-        self.check_vectors()?;
+        self.check_items()?;
         let graph = self.graph();
         let mut visited = Visited::default();
         check_rows(LINKS, 0, &graph.base(), &mut visited)?;
@@ -107,29 +128,51 @@ impl Index {
         self.check_reachable(&mut visited)
     }
 
-    fn check_vectors(&self) -> Result<(), StructureError> {
-        let dim = self.dim();
-        let at = |value: usize| (value as u64) * 4;
-        for (ordinal, row) in self.vectors().chunks_exact(dim).enumerate() {
-            if let Some(d) = row.iter().position(|value| !value.is_finite()) {
-                let problem = Problem::NotFinite { value: row[d] };
-                let offset = at(ordinal * dim + d);
-                return Err(StructureError {
-                    section: VECTORS,
-                    offset,
-                    problem,
-                });
+    fn check_items(&self) -> Result<(), StructureError> {
+        let (dim, space) = (self.dim(), self.space());
+        let wrong = |section, offset: usize, problem| StructureError {
+            section,
+            offset: offset as u64,
+            problem,
+        };
+        let finite = |section, values: &[f32]| match values.iter().position(|v| !v.is_finite()) {
+            None => Ok(()),
+            Some(at) => {
+                let problem = Problem::NotFinite { value: values[at] };
+                Err(wrong(section, at * 4, problem))
             }
+        };
+        finite(CENTRE, space.centre)?;
+        finite(SQUARES, space.squares)?;
+        finite(LENGTHS, space.lengths)?;
+        if let Some(at) = space.lengths.windows(2).position(|pair| pair[0] < pair[1]) {
+            let problem = Problem::Rising {
+                length: space.lengths[at + 1],
+            };
+            return Err(wrong(LENGTHS, (at + 1) * 4, problem));
+        }
+        if let Some(sketch) = space.sketch {
+            finite(PROJECTION, sketch.projection)?;
+            let width = sketch.projection.len() / dim;
+            check_codes(SKETCHES, sketch.rows, width)?;
+        }
+        check_codes(CODES, space.rows, dim)?;
+        let mut row = Vec::with_capacity(dim);
+        for place in 0..count(self.len()) {
             if self.metric() == Metric::Cosine {
+                space.decode(place, &mut row);
                 let length = row.iter().map(|value| value * value).sum::<f32>().sqrt();
                 if length != 0.0 && (length - 1.0).abs() > 1e-3 {
                     let problem = Problem::NotUnit { length };
-                    return Err(StructureError {
-                        section: VECTORS,
-                        offset: at(ordinal * dim),
-                        problem,
-                    });
+                    return Err(wrong(REMAINDERS, place as usize * dim, problem));
                 }
+            }
+        }
+        let places = self.places();
+        for (place, ordinal) in (0..count(self.len())).zip(self.ordinals()) {
+            if places.get(*ordinal as usize) != Some(&place) {
+                let problem = Problem::NoPermutation { ordinal: *ordinal };
+                return Err(wrong(ORDINALS, place as usize * 4, problem));
             }
         }
         Ok(())
@@ -158,6 +201,26 @@ impl Index {
             }),
         }
     }
+}
+
+/// Looks at rows of codes of `width` values: none is -128, and zeros follow.
+fn check_codes(
+    section: &'static str,
+    rows: CodeRows<'_>,
+    width: usize,
+) -> Result<(), StructureError> {
+    for place in 0..count(rows.len()) {
+        let codes = rows.row(place).unwrap_or_default();
+        let odd = |(at, code): (usize, &i8)| *code == i8::MIN || (at >= width && *code != 0);
+        if let Some(at) = codes.iter().enumerate().position(odd) {
+            return Err(StructureError {
+                section,
+                offset: (place as usize * rows.stride() + at) as u64,
+                problem: Problem::BadCode { code: codes[at] },
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Looks at the rows of one layer, which begins at word `first` of its section.

@@ -1,104 +1,328 @@
-//! Exact search: every allowed item is scored.
+//! Scoring by all bytes: of what a walk has found, or of every allowed item.
 
-use std::time::Instant;
+use std::{cmp::Reverse, collections::BinaryHeap, time::Instant};
+
+use refrain_kernels::{
+    Kernels, Metric,
+    codes::{self, Simd, Task},
+};
 
 use crate::{
+    codes::CodeQuery,
     filter::Filter,
-    pool::Ranked,
-    scratch::Scratch,
-    walk::{End, Scorer, Spent, count},
+    layout::RUN,
+    pool::{Pool, Ranked},
+    scratch::{Block, Scratch},
+    space::{Scorer, Space},
+    walk::{Admit, End, Spent, count},
 };
 
 /// Items scored at a time: few enough for their scores to stay in the first-level cache.
-const BLOCK: usize = 256;
+const STEP: usize = 256;
 
-/// Scores all allowed items; `scratch.results` (reset by the caller to `k`) ends with the best.
-/// O(n · dim), or O(|allow| · dim) when few are allowed.
-pub(crate) fn scan(
-    scorer: &Scorer<'_>,
-    filter: &Filter<'_>,
-    deadline: Option<Instant>,
-    scratch: &mut Scratch,
-    spent: &mut Spent,
-) -> End {
-    let n = scorer.vectors.len() / scorer.query.len();
-    match filter.allow {
-        // A gathered row costs about two that are read in order.
-        Some(allow) if allow.len() < n / 2 => {
-            let mut ids = allow
-                .iter()
-                .filter(|id| (*id as usize) < n && !filter.excludes(*id));
-            loop {
-                scratch.block.positions.clear();
-                scratch.block.positions.extend(ids.by_ref().take(BLOCK));
-                if scratch.block.positions.is_empty() {
-                    return End::Converged;
-                }
-                if past(deadline) {
-                    return End::Deadline;
-                }
-                gathered(scorer, scratch, spent);
-            }
+/// The best score an item can have by all its bytes, from the one by its high bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Bound {
+    l2: bool,
+    /// Squared length of the query.
+    square: f32,
+    /// What the low bytes may add to the score, for a step and a unit of the query's length.
+    coarse: f32,
+    /// What rounding of the query may add, for a step.
+    rounding: f32,
+}
+
+impl Bound {
+    /// `query` comes from [`Space::unit`].
+    #[inline(always)]
+    pub(crate) fn new(space: &Space<'_>, query: &[f32], coded: &CodeQuery) -> Self {
+        let square: f32 = query.iter().map(|value| value * value).sum();
+        // Bounds are computed in floats, too: they are a little wider than they need.
+        let coarse = space.coarse_error * 1.001;
+        Self {
+            l2: space.metric == Metric::L2,
+            square,
+            coarse,
+            rounding: coded.factor * 0.5 * 127.0 * space.dim as f32 + square.sqrt() * coarse * 1e-3,
         }
-        _ => {
-            for first in (0..n).step_by(BLOCK) {
-                if past(deadline) {
-                    return End::Deadline;
-                }
-                consecutive(scorer, filter, first, BLOCK.min(n - first), scratch, spent);
-            }
-            End::Converged
+    }
+
+    /// Let the item be `x = x̂ + e`, `x̂` by its high bytes. By Cauchy and Schwarz `q·e ≤ |q| |e|`.
+    /// For l2, where `score = 2 q·x̂ - |x̂|²`: `-|q - x|² = score - |q|² + 2 (q - x̂)·e - |e|²`.
+    #[inline(always)]
+    pub(crate) fn best(&self, score: f32, step: f32) -> f32 {
+        if self.l2 {
+            let square = (self.square - score).max(0.0);
+            let apart = square.sqrt() * self.coarse * step;
+            2.0 * (apart + self.rounding * step) + self.square * 1e-5 - square
+        } else {
+            score + (self.square.sqrt() * self.coarse + self.rounding) * step
         }
     }
 }
 
-fn gathered(scorer: &Scorer<'_>, scratch: &mut Scratch, spent: &mut Spent) {
-    let Scratch { results, block, .. } = scratch;
-    let ids = &block.positions;
-    block.scores.clear();
-    block.scores.resize(ids.len(), 0.0);
-    let dim = scorer.query.len();
-    let Scorer {
-        kernels,
-        metric,
-        query,
-        vectors,
-    } = *scorer;
-    kernels.score_ids(metric, query, vectors, dim, ids, &mut block.scores);
-    spent.distance_comps += count(ids.len());
-    for (id, score) in ids.iter().zip(&block.scores) {
-        results.insert(Ranked::new(*score, *id));
+impl Bound {
+    /// The best score an item of that length can have; inner product only.
+    #[inline(always)]
+    fn longest(&self, length: f32) -> f32 {
+        self.square.sqrt() * length * 1.000_1
+    }
+
+    /// How many places, from the first, can hold something better than `item`; inner product only,
+    /// where the longest come first: `q·x ≤ |q| |x|`.
+    #[inline(always)]
+    pub(crate) fn reach(&self, space: &Space<'_>, item: Ranked) -> usize {
+        let step = space.step(item.position());
+        let slack = (self.square.sqrt() * self.coarse + self.rounding) * step;
+        let score = item.score() - slack;
+        // The section falls, unless it is damaged: then the reach is wrong, but within the items.
+        let runs = space
+            .lengths
+            .partition_point(|longest| self.longest(*longest) >= score);
+        (runs * RUN).min(space.len())
     }
 }
 
-fn consecutive(
-    scorer: &Scorer<'_>,
-    filter: &Filter<'_>,
-    first: usize,
-    len: usize,
-    scratch: &mut Scratch,
-    spent: &mut Spent,
+/// The first places scanned, under inner product.
+pub(crate) struct Head<'a> {
+    pub(crate) space: &'a Space<'a>,
+    pub(crate) bound: Bound,
+    pub(crate) k: usize,
+    /// Items that may be scanned, if then the answer is complete.
+    pub(crate) budget: usize,
+    /// Which may come back, if not all.
+    pub(crate) admit: Option<Admit<'a>>,
+}
+
+/// Items scanned in any case: where a walk begins.
+const HEAD: usize = 2 * RUN;
+
+impl Head<'_> {
+    /// Fills the pool (and the frontier, of a filtered walk) from the first places. Returns how
+    /// many were scanned, and whether no item after them can be among the best `k`.
+    #[inline(always)]
+    pub(crate) fn scan<S: Simd, const B: usize>(
+        &self,
+        simd: S,
+        scorer: &Scorer<'_>,
+        (pool, frontier, block): (&mut Pool, &mut BinaryHeap<Reverse<Ranked>>, &mut Block),
+        spent: &mut Spent,
+    ) -> (usize, bool) {
+        let n = self.space.len();
+        let mut at = 0;
+        let mut end = HEAD.min(n);
+        loop {
+            while at < end {
+                let len = STEP.min(end - at);
+                for (place, position) in (at..).zip(&mut block.positions[..len]) {
+                    *position = count(place);
+                }
+                scorer.score::<S, B>(simd, &block.positions[..len], &mut block.scores);
+                spent.scored(len);
+                for slot in 0..len {
+                    let score = block.scores[slot];
+                    if score < pool.bar_score() {
+                        continue;
+                    }
+                    let item = Ranked::new(score, block.positions[slot]);
+                    match self.admit {
+                        None => pool.insert(item),
+                        Some(admit) => {
+                            frontier.push(Reverse(item));
+                            if admit.allows(item.position()) {
+                                pool.insert(item);
+                            }
+                        }
+                    }
+                }
+                at += len;
+            }
+            let reach = match pool.score_at(self.k) {
+                Some(item) => self.bound.reach(self.space, item),
+                None => n,
+            };
+            if self.space.sketch.is_some() {
+                return (at, false);
+            }
+            if reach <= at {
+                return (at, true);
+            }
+            if reach - at > self.budget.saturating_sub(at) {
+                return (at, false);
+            }
+            end = reach.min(at + STEP);
+        }
+    }
+}
+
+/// Scores what is in `found` (places) by all bytes into `results` (ordinals), leaving out what
+/// cannot be among them. What a sketch leaves out has no bound: then scoring ends when enough in a
+/// row did not get in.
+#[inline(always)]
+pub(crate) fn refine(
+    space: &Space<'_>,
+    ordinals: &[u32],
+    query: &[f32],
+    coded: &CodeQuery,
+    found: &Pool,
+    results: &mut Pool,
+    row: &mut Vec<f32>,
 ) {
-    let Scratch { results, block, .. } = scratch;
-    block.scores.clear();
-    block.scores.resize(len, 0.0);
-    let dim = scorer.query.len();
-    let Scorer {
-        kernels,
-        metric,
-        query,
-        vectors,
-    } = *scorer;
-    let rows = &vectors[first * dim..(first + len) * dim];
-    kernels.score_rows(metric, query, rows, dim, &mut block.scores);
-    spent.distance_comps += count(len);
-    let open = filter.is_open();
-    let mut bar = results.bar();
-    for (id, score) in (count(first)..).zip(&block.scores) {
-        let item = Ranked::new(*score, id);
-        if item < bar && (open || filter.allows(id)) {
-            results.insert(item);
-            bar = results.bar();
+    let kernels = Kernels::active();
+    let bound = Bound::new(space, query, coded);
+    let found = found.items();
+    found
+        .iter()
+        .take(AHEAD)
+        .for_each(|item| space.prefetch(item.position()));
+    let mut missed = 0;
+    for (at, item) in found.iter().enumerate() {
+        if let Some(later) = found.get(at + AHEAD) {
+            space.prefetch(later.position());
+        }
+        let place = item.position();
+        let hopeless = match space.sketch {
+            None => bound.best(item.score(), space.step(place)) < results.bar_score(),
+            Some(_) => missed == PATIENCE,
+        };
+        let Some(ordinal) = ordinals.get(place as usize).copied() else {
+            continue;
+        };
+        if hopeless || ordinal as usize >= ordinals.len() {
+            continue;
+        }
+        let score = space.exact(kernels, query, place, row);
+        let newcomer = Ranked::new(score, ordinal);
+        missed = if newcomer < results.bar() {
+            0
+        } else {
+            missed + 1
+        };
+        results.insert(newcomer);
+    }
+}
+
+/// Items ahead of which the memory for all their bytes is requested.
+const AHEAD: usize = 4;
+
+/// Items in a row that did not get in, in the order of their sketches, after which none of the
+/// others is expected to.
+const PATIENCE: usize = 16;
+
+/// Every allowed item scored, to be compiled for each instruction set.
+///
+/// O(n · dim), or O(|allow| · dim) when few are allowed. All are scored by their high bytes, and
+/// those that can be among the best by all their bytes: the outcome is exact.
+pub(crate) struct Scan<'a> {
+    pub(crate) space: Space<'a>,
+    pub(crate) ordinals: &'a [u32],
+    pub(crate) places: &'a [u32],
+    pub(crate) filter: &'a Filter<'a>,
+    pub(crate) deadline: Option<Instant>,
+    /// `results` (reset by the caller to `k`) ends with the best.
+    pub(crate) scratch: &'a mut Scratch,
+}
+
+impl Task for Scan<'_> {
+    type Output = (End, Spent);
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> (End, Spent) {
+        match self.space.rows.stride() / codes::BLOCK {
+            2 => self.go::<S, 2>(simd),
+            4 => self.go::<S, 4>(simd),
+            _ => self.go::<S, 0>(simd),
+        }
+    }
+}
+
+impl Scan<'_> {
+    #[inline(always)]
+    fn go<S: Simd, const B: usize>(self, simd: S) -> (End, Spent) {
+        let Self {
+            space,
+            ordinals,
+            places,
+            filter,
+            deadline,
+            scratch,
+        } = self;
+        let Scratch {
+            results,
+            block,
+            query,
+            coded,
+            row,
+            ..
+        } = scratch;
+        let n = space.len();
+        let scorer = space.scanner(coded);
+        let bound = Bound::new(&space, query, coded);
+        let kernels = Kernels::active();
+        let mut spent = Spent::default();
+        let mut take = |place: u32, score: f32, results: &mut Pool, open: bool| {
+            if bound.best(score, space.step(place)) < results.bar_score() {
+                return;
+            }
+            let ordinal = ordinals.get(place as usize).copied().unwrap_or(u32::MAX);
+            if (ordinal as usize) < n && (open || filter.allows(ordinal)) {
+                let score = space.exact(kernels, query, place, row);
+                results.insert(Ranked::new(score, ordinal));
+            }
+        };
+        match filter.allow {
+            // A gathered row costs about two that are read in order.
+            Some(allow) if allow.len() < n / 2 => {
+                let place = |ordinal: u32| places.get(ordinal as usize).copied();
+                let ids = allow.iter().filter(|ordinal| !filter.excludes(*ordinal));
+                let mut ids = ids.filter_map(place).filter(|place| (*place as usize) < n);
+                loop {
+                    let mut count = 0;
+                    for place in ids.by_ref().take(STEP) {
+                        block.positions[count] = place;
+                        scorer.prefetch::<B>(place);
+                        count += 1;
+                    }
+                    if count == 0 {
+                        return (End::Complete, spent);
+                    }
+                    if past(deadline) {
+                        return (End::Deadline, spent);
+                    }
+                    let chosen = &block.positions[..count];
+                    scorer.score::<S, B>(simd, chosen, &mut block.scores);
+                    spent.scored(count);
+                    for (place, score) in chosen.iter().zip(&block.scores) {
+                        // Asked once more: in a damaged file a place may lead to another ordinal.
+                        take(*place, *score, results, false);
+                    }
+                }
+            }
+            _ => {
+                let open = filter.is_open();
+                for first in (0..n).step_by(STEP) {
+                    if past(deadline) {
+                        return (End::Deadline, spent);
+                    }
+                    // Under inner product the longest come first: no item from here on can be
+                    // better than its length allows.
+                    let longest = space.lengths.get(first / RUN).copied();
+                    if longest.is_some_and(|longest| bound.longest(longest) < results.bar_score()) {
+                        return (End::Complete, spent);
+                    }
+                    let len = STEP.min(n - first);
+                    for (at, place) in block.positions[..len].iter_mut().enumerate() {
+                        *place = count(first + at);
+                    }
+                    let chosen = &block.positions[..len];
+                    scorer.score::<S, B>(simd, chosen, &mut block.scores);
+                    spent.scored(len);
+                    for (place, score) in chosen.iter().zip(&block.scores) {
+                        take(*place, *score, results, open);
+                    }
+                }
+                (End::Complete, spent)
+            }
         }
     }
 }

@@ -1,11 +1,16 @@
 //! An index over sections of bytes: opened in constant time, read in place.
 
 use bytes::Bytes;
-use refrain_kernels::Metric;
+use refrain_kernels::{Metric, codes::CodeRows};
 
-use crate::layout::{
-    Graph, HEADER, Header, LINKS, MAGIC, MAX_DIM, MAX_ITEMS, MAX_LAYERS, MAX_M, MIN_M, NAV_ITEMS,
-    NAV_LINKS, VECTORS, VERSION,
+use crate::{
+    codes::{self, RUNGS},
+    layout::{
+        CENTRE, CODES, Graph, HEADER, Header, LENGTHS, LINKS, MAGIC, MAX_DIM, MAX_ITEMS,
+        MAX_LAYERS, MAX_M, MIN_M, NAV_ITEMS, NAV_LINKS, ORDINALS, PLACES, PROJECTION, REMAINDERS,
+        RUN, SCALES, SKETCH_SCALES, SKETCHES, SQUARES, STEPS, VERSION,
+    },
+    space::{Sketch, Space},
 };
 
 /// A built index, viewed where its bytes lie (a mapped file, usually).
@@ -17,10 +22,21 @@ use crate::layout::{
 pub struct Index {
     header: Header,
     metric: Metric,
-    vectors: Bytes,
+    steps: Box<[f32; RUNGS]>,
+    centre: Bytes,
+    codes: Bytes,
+    scales: Bytes,
+    squares: Bytes,
+    lengths: Bytes,
+    projection: Bytes,
+    sketches: Bytes,
+    sketch_scales: Bytes,
+    remainders: Bytes,
     links: Bytes,
     nav_items: Bytes,
     nav_links: Bytes,
+    ordinals: Bytes,
+    places: Bytes,
 }
 
 /// What an index was built with.
@@ -72,6 +88,14 @@ pub enum OpenError {
         /// The version found.
         found: u32,
     },
+    /// A step is no positive number.
+    #[error("section index.steps, offset {offset}: step is {value}, expected a positive number")]
+    BadStep {
+        /// Where it is, in bytes from the start of the section.
+        offset: usize,
+        /// Its value.
+        value: f32,
+    },
     /// A field of the header has a value it cannot have.
     #[error("section index.header, offset {offset}: {field} is {value}, which cannot be")]
     BadField {
@@ -102,9 +126,9 @@ impl Index {
             }
         })?;
         let metric = header.validate()?;
-        let words = |name: &'static str, count: u64| {
+        let sized = |name: &'static str, expected: u64| {
             let bytes = get(name)?;
-            let (expected, actual) = (count * 4, bytes.len() as u64);
+            let actual = bytes.len() as u64;
             if expected != actual {
                 return Err(OpenError::WrongLength {
                     section: name,
@@ -112,17 +136,60 @@ impl Index {
                     actual,
                 });
             }
+            Ok(bytes)
+        };
+        let words = |name: &'static str, count: u64| {
+            let bytes = sized(name, count * 4)?;
             match bytemuck::try_cast_slice::<u8, u32>(&bytes) {
                 Ok(_) => Ok(bytes),
                 Err(_) => Err(OpenError::Misaligned { section: name }),
             }
         };
+        let (n, dim) = (header.n, u64::from(header.dim));
+        let squares = if metric == Metric::L2 { n } else { 0 };
+        let width = u64::from(header.width);
+        let sketch = if width > 0 {
+            n * codes::stride(header.width as usize) as u64
+        } else {
+            0
+        };
+        let runs = if metric == Metric::InnerProduct {
+            n.div_ceil(RUN as u64)
+        } else {
+            0
+        };
+        let steps: Vec<f32> = sized(STEPS, RUNGS as u64 * 4)?
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|bytes| f32::from_le_bytes(*bytes))
+            .collect();
+        if let Some(at) = steps
+            .iter()
+            .position(|step| !(step.is_finite() && *step > 0.0))
+        {
+            return Err(OpenError::BadStep {
+                offset: at * 4,
+                value: steps[at],
+            });
+        }
         Ok(Self {
             metric,
-            vectors: words(VECTORS, header.n * u64::from(header.dim))?,
-            links: words(LINKS, header.n * u64::from(header.m) * 2)?,
+            steps: steps.try_into().unwrap_or_else(|_| Box::new([1.0; RUNGS])), // never: just checked
+            centre: words(CENTRE, dim)?,
+            codes: sized(CODES, n * u64::from(header.stride))?,
+            scales: sized(SCALES, n)?,
+            squares: words(SQUARES, squares)?,
+            lengths: words(LENGTHS, runs)?,
+            projection: words(PROJECTION, width * dim)?,
+            sketches: sized(SKETCHES, sketch)?,
+            sketch_scales: sized(SKETCH_SCALES, if width > 0 { n } else { 0 })?,
+            remainders: sized(REMAINDERS, n * dim)?,
+            links: words(LINKS, n * u64::from(header.m) * 2)?,
             nav_items: words(NAV_ITEMS, u64::from(header.counts[0]))?,
             nav_links: words(NAV_LINKS, header.nav_rows() * u64::from(header.m))?,
+            ordinals: words(ORDINALS, n)?,
+            places: words(PLACES, n)?,
             header,
         })
     }
@@ -160,15 +227,66 @@ impl Index {
         }
     }
 
-    /// The vector of an item, as stored: normalised for cosine.
-    pub fn vector(&self, ordinal: u32) -> Option<&[f32]> {
-        let start = (ordinal as usize).checked_mul(self.dim())?;
-        self.vectors().get(start..start + self.dim())
+    /// The vector of an item as stored: of unit length for cosine, and with the loss of coding
+    /// ([`Index::coding_loss`]). `None` for an ordinal past the end. O(dim).
+    pub fn vector(&self, ordinal: u32) -> Option<Vec<f32>> {
+        let place = self.place(ordinal)?;
+        let space = self.space();
+        let mut out = Vec::with_capacity(self.dim());
+        space.decode(place, &mut out);
+        for (value, centre) in out.iter_mut().zip(space.centre) {
+            *value += centre;
+        }
+        Some(out)
     }
 
-    /// All vectors, row-major.
-    pub fn vectors(&self) -> &[f32] {
-        bytemuck::cast_slice(&self.vectors)
+    /// What coding lost: root mean square over the items of the error of a vector relative to its
+    /// length.
+    pub fn coding_loss(&self) -> f32 {
+        self.header.loss
+    }
+
+    /// Where an item lies; `None` for an ordinal past the end, or in a damaged file.
+    pub(crate) fn place(&self, ordinal: u32) -> Option<u32> {
+        let places: &[u32] = bytemuck::cast_slice(&self.places);
+        let place = places.get(ordinal as usize).copied();
+        place.filter(|place| (*place as usize) < self.len())
+    }
+
+    /// Place to ordinal. Only for values below `len`.
+    pub(crate) fn ordinals(&self) -> &[u32] {
+        bytemuck::cast_slice(&self.ordinals)
+    }
+
+    /// Ordinal to place.
+    pub(crate) fn places(&self) -> &[u32] {
+        bytemuck::cast_slice(&self.places)
+    }
+
+    pub(crate) fn space(&self) -> Space<'_> {
+        Space {
+            metric: self.metric,
+            dim: self.dim(),
+            rows: CodeRows::new(
+                bytemuck::cast_slice(&self.codes),
+                self.header.stride as usize,
+            ),
+            scales: &self.scales,
+            steps: &self.steps,
+            squares: bytemuck::cast_slice(&self.squares),
+            lengths: bytemuck::cast_slice(&self.lengths),
+            centre: bytemuck::cast_slice(&self.centre),
+            remainders: bytemuck::cast_slice(&self.remainders),
+            coarse_error: self.header.coarse_error,
+            sketch: (self.header.width > 0).then(|| Sketch {
+                projection: bytemuck::cast_slice(&self.projection),
+                rows: CodeRows::new(
+                    bytemuck::cast_slice(&self.sketches),
+                    codes::stride(self.header.width as usize),
+                ),
+                scales: &self.sketch_scales,
+            }),
+        }
     }
 
     pub(crate) fn graph(&self) -> Graph<'_> {
@@ -210,11 +328,22 @@ impl Header {
         if self.n > 0 && u64::from(self.entry) >= self.n {
             return Err(bad("entry", 44, self.entry.into()));
         }
-        if self.codes != 0 {
-            return Err(bad("codes", 48, self.codes.into()));
+        if self.stride as usize != codes::stride(self.dim as usize) {
+            return Err(bad("stride", 48, self.stride.into()));
         }
         if self.layers as usize > MAX_LAYERS {
             return Err(bad("layers", 52, self.layers.into()));
+        }
+        if self.width > self.dim {
+            return Err(bad("width", 128, self.width.into()));
+        }
+        for (offset, field, value) in [
+            (120, "coarse_error", self.coarse_error),
+            (124, "loss", self.loss),
+        ] {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(bad(field, offset, value.to_bits().into()));
+            }
         }
         let mut above = self.n;
         for (layer, &count) in self.counts.iter().enumerate() {

@@ -1,15 +1,29 @@
 //! The sections an index is made of, and the header that says how long each must be.
 //!
+//! Inside the index an item is known by its *place*. Under inner product the longest vectors come
+//! first, so that no item further on can score better than a bound; else items that are near each
+//! other lie near each other. [`ORDINALS`] and [`PLACES`] lead from one numbering to the other.
+//!
 //! | section | content |
 //! |---|---|
-//! | [`HEADER`] | [`Header`], 160 bytes |
-//! | [`VECTORS`] | `f32[n × dim]`, row-major, normalised for cosine |
-//! | [`LINKS`] | `u32[n × 2m]`: the base layer, one row of ordinals an item, [`EMPTY`] after the last |
-//! | [`NAV_ITEMS`] | `u32[counts[0]]`: ordinals of the items of layer 1, highest top layer first, then by ordinal: the items of layer `l` are the first `counts[l - 1]` |
+//! | [`HEADER`] | [`Header`], 256 bytes |
+//! | [`STEPS`] | `f32[256]`: the steps of [`crate::codes`], from the widest to the narrowest |
+//! | [`CENTRE`] | `f32[dim]`: what is taken off every vector before it is coded; zeros but for l2 |
+//! | [`CODES`] | `i8[n × stride]`, by place: the high bytes of the coded values, zeros after `dim` |
+//! | [`SCALES`] | `u8[n]`, by place: position of the item's step in [`STEPS`] |
+//! | [`SQUARES`] | `f32[n]`, by place, l2 only: squared length of what the high bytes stand for |
+//! | [`PROJECTION`] | `f32[width × dim]`, where `width > 0`: rows of the projection that is walked |
+//! | [`SKETCHES`] | `i8[n × stride of width]`, by place, where `width > 0`: high bytes of the projected values |
+//! | [`SKETCH_SCALES`] | `u8[n]`, by place, where `width > 0`: position of the sketch's step in [`STEPS`] |
+//! | [`LENGTHS`] | `f32[⌈n / 64⌉]`, by place, ip only: length of the longest of each 64 items; falls |
+//! | [`LINKS`] | `u32[n × 2m]`: the base layer, one row of places an item, [`EMPTY`] after the last |
+//! | [`NAV_ITEMS`] | `u32[counts[0]]`: places of the items of layer 1, highest top layer first: the items of layer `l` are the first `counts[l - 1]` |
 //! | [`NAV_LINKS`] | `u32[(counts[0] + counts[1] + …) × m]`: layers 1, 2, … one after another, rows of positions in [`NAV_ITEMS`] |
+//! | [`REMAINDERS`] | `i8[n × dim]`, by place: the low bytes of the coded values |
+//! | [`ORDINALS`] | `u32[n]`: place to ordinal |
+//! | [`PLACES`] | `u32[n]`: ordinal to place |
 //!
-//! Everything is little-endian and used in place. Codes (quantised vectors) will be a section of
-//! their own, announced in [`Header::codes`].
+//! Everything is little-endian and used in place.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -18,14 +32,39 @@ compile_error!("sections are little-endian and used in place: big-endian machine
 
 /// Name of the header section.
 pub(crate) const HEADER: &str = "index.header";
-/// Name of the section of vectors.
-pub(crate) const VECTORS: &str = "index.vectors";
+/// Name of the section of steps.
+pub(crate) const STEPS: &str = "index.steps";
+/// Name of the section of the centre.
+pub(crate) const CENTRE: &str = "index.centre";
+/// Name of the section of codes.
+pub(crate) const CODES: &str = "index.codes";
+/// Name of the section of scales.
+pub(crate) const SCALES: &str = "index.scales";
+/// Name of the section of squared lengths.
+pub(crate) const SQUARES: &str = "index.squares";
+/// Name of the section of the projection.
+pub(crate) const PROJECTION: &str = "index.projection";
+/// Name of the section of sketches.
+pub(crate) const SKETCHES: &str = "index.sketches";
+/// Name of the section of the scales of sketches.
+pub(crate) const SKETCH_SCALES: &str = "index.sketch_scales";
+/// Name of the section of lengths.
+pub(crate) const LENGTHS: &str = "index.lengths";
+/// Name of the section of remainders.
+pub(crate) const REMAINDERS: &str = "index.remainders";
+/// Name of the section of ordinals.
+pub(crate) const ORDINALS: &str = "index.ordinals";
+/// Name of the section of places.
+pub(crate) const PLACES: &str = "index.places";
 /// Name of the section of base-layer links.
 pub(crate) const LINKS: &str = "index.links";
 /// Name of the section of upper-layer items.
 pub(crate) const NAV_ITEMS: &str = "index.nav_items";
 /// Name of the section of upper-layer links.
 pub(crate) const NAV_LINKS: &str = "index.nav_links";
+
+/// Items to one entry of [`LENGTHS`].
+pub(crate) const RUN: usize = 64;
 
 /// An unused slot of a row of links.
 pub(crate) const EMPTY: u32 = u32::MAX;
@@ -45,7 +84,7 @@ pub const MAX_M: usize = 256;
 /// First bytes of a header section.
 pub(crate) const MAGIC: [u8; 8] = *b"\x89RFIDX\r\n";
 /// Version of this layout.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// The fixed part: everything the lengths of the other sections follow from.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -60,16 +99,24 @@ pub(crate) struct Header {
     pub(crate) dim: u32,
     pub(crate) m: u32,
     pub(crate) ef_construction: u32,
-    /// Ordinal the base layer is entered at when there is no layer above, and that every item can
+    /// Place the base layer is entered at when there is no layer above, and that every item can
     /// be reached from.
     pub(crate) entry: u32,
-    /// Kind of codes; 0: none, the vectors themselves steer the walk.
-    pub(crate) codes: u32,
+    /// Bytes from one row of codes to the next: `dim` rounded up, see [`crate::codes::stride`].
+    pub(crate) stride: u32,
     pub(crate) layers: u32,
     /// Items of layers 1, 2, …; 0 past the last.
     pub(crate) counts: [u32; MAX_LAYERS],
+    /// Longest difference between a vector (less the centre) and what its high bytes stand for,
+    /// in steps of the item.
+    pub(crate) coarse_error: f32,
+    /// Root mean square, over the items, of the difference between a vector and what all its
+    /// bytes stand for, relative to the length of the vector: what was lost by coding.
+    pub(crate) loss: f32,
+    /// Dimensions of the sketch that is walked; 0: all dimensions are.
+    pub(crate) width: u32,
     /// Written as 0, not read.
-    pub(crate) reserved: [u32; 10],
+    pub(crate) reserved: [u32; 31],
 }
 
 impl Header {
@@ -93,7 +140,7 @@ pub(crate) struct Graph<'a> {
 }
 
 impl<'a> Graph<'a> {
-    /// The base layer: positions are ordinals.
+    /// The base layer: positions are places.
     pub(crate) fn base(&self) -> Layer<'a> {
         Layer {
             links: self.links,
@@ -125,7 +172,7 @@ pub(crate) struct Layer<'a> {
     pub(crate) links: &'a [u32],
     pub(crate) degree: usize,
     pub(crate) len: usize,
-    /// Position to ordinal; `None` on the base layer, where they are the same.
+    /// Position to place; `None` on the base layer, where they are the same.
     pub(crate) items: Option<&'a [u32]>,
 }
 
@@ -137,7 +184,7 @@ impl<'a> Layer<'a> {
         &self.links[start..start + self.degree]
     }
 
-    /// The ordinal at a position.
+    /// The place at a position.
     #[inline]
     pub(crate) fn item(&self, position: u32) -> u32 {
         self.items

@@ -5,8 +5,12 @@
 //! their bytes lie, without copying or reading through; [`Index::search`] answers. Nothing here
 //! opens a file, and nothing knows what an item is.
 
+mod batch;
+mod browse;
 mod build;
 mod check;
+mod codes;
+mod delta;
 mod exact;
 mod filter;
 mod index;
@@ -14,10 +18,14 @@ mod layout;
 mod pool;
 mod scratch;
 mod search;
+mod space;
 mod walk;
 
+pub use batch::BatchError;
+pub use browse::Browse;
 pub use build::{BuildError, BuildParams, BuildStats, BuiltIndex, Progress, Section, build};
 pub use check::{Problem, StructureError};
+pub use delta::{Delta, DeltaError, DeltaScratch, merge};
 pub use filter::{Filter, OrdinalSet};
 pub use index::{Index, IndexParams, OpenError};
 pub use layout::{MAX_DIM, MAX_ITEMS, MAX_M, MIN_M};

@@ -86,9 +86,19 @@ impl Pool {
         }
     }
 
+    /// A newcomer of a smaller score is not taken.
+    #[inline(always)]
+    pub(crate) fn bar_score(&self) -> f32 {
+        if self.items.len() < self.capacity {
+            f32::NEG_INFINITY
+        } else {
+            self.items.last().map_or(f32::INFINITY, |last| last.score())
+        }
+    }
+
     /// Takes the newcomer in if it is better than the bar; the worst gives way when full.
     /// O(log capacity) comparisons and one move of memory.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn insert(&mut self, item: Ranked) {
         if item >= self.bar() {
             return;
@@ -109,6 +119,21 @@ impl Pool {
         self.items[at].0 |= 1;
         self.cursor = at + 1;
         Some(self.items[at].position())
+    }
+
+    /// The best that has not been expanded.
+    #[inline(always)]
+    pub(crate) fn next(&self) -> Option<u32> {
+        let rest = self.items.get(self.cursor..)?;
+        rest.iter()
+            .find(|item| !item.expanded())
+            .map(|item| item.position())
+    }
+
+    /// The score of rank `k`, from 1; `None` if there are not that many.
+    #[inline]
+    pub(crate) fn score_at(&self, k: usize) -> Option<Ranked> {
+        self.items.get(k.checked_sub(1)?).copied()
     }
 
     pub(crate) fn items(&self) -> &[Ranked] {

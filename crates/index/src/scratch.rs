@@ -2,7 +2,11 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use crate::pool::{Pool, Ranked};
+use crate::{
+    codes::CodeQuery,
+    layout::MAX_M,
+    pool::{Pool, Ranked},
+};
 
 /// What a search needs besides the index; reuse it, and searches stop allocating.
 ///
@@ -14,8 +18,12 @@ pub struct Scratch {
     pub(crate) pool: Pool,
     pub(crate) results: Pool,
     pub(crate) frontier: BinaryHeap<Reverse<Ranked>>,
-    pub(crate) block: Block,
+    pub(crate) block: Box<Block>,
+    /// The query as given, or of unit length.
     pub(crate) query: Vec<f32>,
+    pub(crate) coded: CodeQuery,
+    /// A vector being decoded.
+    pub(crate) row: Vec<f32>,
 }
 
 impl Scratch {
@@ -25,14 +33,26 @@ impl Scratch {
     }
 }
 
+/// Most positions scored at once: a row of the widest degree.
+pub(crate) const BLOCK: usize = 2 * MAX_M;
+
 /// Positions on their way to being scored, and their scores.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Block {
-    /// Positions within the layer.
-    pub(crate) positions: Vec<u32>,
-    /// Their ordinals, where the two differ.
-    pub(crate) ordinals: Vec<u32>,
-    pub(crate) scores: Vec<f32>,
+    pub(crate) positions: [u32; BLOCK],
+    /// Their places, where the two differ.
+    pub(crate) places: [u32; BLOCK],
+    pub(crate) scores: [f32; BLOCK],
+}
+
+impl Default for Block {
+    fn default() -> Self {
+        Self {
+            positions: [0; BLOCK],
+            places: [0; BLOCK],
+            scores: [0.0; BLOCK],
+        }
+    }
 }
 
 /// A set that is emptied in constant time: who carries the current stamp is in it.
@@ -55,11 +75,56 @@ impl Visited {
         }
     }
 
+    /// Makes the first `len` positions members.
+    pub(crate) fn mark(&mut self, len: usize) {
+        self.stamps[..len].fill(self.current);
+    }
+
+    /// The set as the walk takes it.
+    #[inline(always)]
+    pub(crate) fn marks(&mut self, len: usize) -> Marks<'_> {
+        Marks {
+            stamps: &mut self.stamps[..len],
+            current: self.current,
+        }
+    }
+
     /// Whether the position is within bounds and new; it is a member from now on.
-    #[inline]
     pub(crate) fn insert(&mut self, position: u32) -> bool {
         let stamp = self.stamps.get_mut(position as usize);
         stamp.is_some_and(|stamp| std::mem::replace(stamp, self.current) != self.current)
+    }
+}
+
+/// The set, borrowed for one walk.
+#[derive(Debug)]
+pub(crate) struct Marks<'a> {
+    stamps: &'a mut [u8],
+    current: u8,
+}
+
+impl Marks<'_> {
+    /// Puts what is new among `links` into `new`, and returns how many that are. Ends at the first
+    /// link that is none. Those left out are members from now on as well.
+    ///
+    /// Whether a link is new is as good as random, and a branch on it would be mispredicted half of
+    /// the time: every link is written, and the end moves on past the new ones only.
+    ///
+    /// Not inlined: within the walk the loop would keep nothing in registers.
+    #[inline(never)]
+    pub(crate) fn unseen(&mut self, links: &[u32], new: &mut [u32; BLOCK]) -> usize {
+        let (stamps, current) = (&mut *self.stamps, self.current);
+        let mut count = 0;
+        for &link in &links[..links.len().min(BLOCK)] {
+            let at = link as usize;
+            if at >= stamps.len() {
+                break;
+            }
+            new[count % BLOCK] = link;
+            count += usize::from(stamps[at] != current);
+            stamps[at] = current;
+        }
+        count
     }
 }
 

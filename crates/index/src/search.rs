@@ -2,14 +2,19 @@
 
 use std::time::Instant;
 
-use refrain_kernels::{Kernels, Metric};
+use refrain_kernels::{
+    Kernels,
+    codes::{BLOCK, Simd, Task},
+};
 
 use crate::{
     exact,
     filter::Filter,
     index::Index,
+    pool::Ranked,
     scratch::Scratch,
-    walk::{self, End, Limits, Scorer, Spent, count},
+    space::Space,
+    walk::{self, End, Limits, Spent, count},
 };
 
 /// How a search is to be done.
@@ -131,31 +136,17 @@ impl Index {
         }
         let costs = self.predict(ef, &params.filter);
         if costs.exact <= costs.walk {
-            return self.search_exact_until(query, k, params, scratch, out);
+            return Ok(self.exact(query, k, params, scratch, out));
         }
-        let unit = self.unit_query(query, scratch);
-        let scorer = self.scorer(&unit);
-        let mut spent = Spent::default();
-        let end = self.walk(&scorer, ef, params, costs.exact, scratch, &mut spent);
-        put_back(unit, scratch);
-        let found = if params.filter.is_open() {
-            &scratch.pool
-        } else {
-            &scratch.results
-        };
-        out.extend(found.items().iter().take(k).map(hit));
+        let budgets = (costs.exact, costs.walk);
+        let (end, spent) = self.walk(query, k, ef, params, budgets, scratch, out);
         if end == End::Budget || (end == End::Converged && out.len() < k) {
-            let mut stats = self.search_exact_until(query, k, params, scratch, out)?;
+            let mut stats = self.exact(query, k, params, scratch, out);
             stats.hops += spent.hops;
             stats.distance_comps = stats.distance_comps.saturating_add(spent.distance_comps);
             return Ok(stats);
         }
-        Ok(SearchStats {
-            hops: spent.hops,
-            distance_comps: spent.distance_comps,
-            exact: false,
-            truncated: end == End::Deadline,
-        })
+        Ok(stats(end, spent))
     }
 
     /// As [`Index::search`] by the graph alone: never replaced by exact search, so it may return
@@ -174,23 +165,9 @@ impl Index {
         out.clear();
         self.refuse_bad(query)?;
         let ef = params.ef_search.max(k).min(self.len());
-        let unit = self.unit_query(query, scratch);
-        let scorer = self.scorer(&unit);
-        let mut spent = Spent::default();
-        let end = self.walk(&scorer, ef, params, usize::MAX, scratch, &mut spent);
-        put_back(unit, scratch);
-        let found = if params.filter.is_open() {
-            &scratch.pool
-        } else {
-            &scratch.results
-        };
-        out.extend(found.items().iter().take(k).map(hit));
-        Ok(SearchStats {
-            hops: spent.hops,
-            distance_comps: spent.distance_comps,
-            exact: false,
-            truncated: end == End::Deadline,
-        })
+        let k = k.min(self.len());
+        let (end, spent) = self.walk(query, k, ef, params, (usize::MAX, 0), scratch, out);
+        Ok(stats(end, spent))
     }
 
     /// The `k` best allowed items by scoring all of them. O(n · dim).
@@ -222,100 +199,71 @@ impl Index {
         scratch: &mut Scratch,
         out: &mut Vec<Hit>,
     ) -> Result<SearchStats, SearchError> {
+        out.clear();
         self.refuse_bad(query)?;
         let params = SearchParams {
             ef_search: k,
             filter: *filter,
             deadline,
         };
-        self.search_exact_until(query, k.min(self.len()), &params, scratch, out)
+        Ok(self.exact(query, k.min(self.len()), &params, scratch, out))
     }
 
-    fn search_exact_until(
+    fn exact(
         &self,
         query: &[f32],
         k: usize,
         params: &SearchParams<'_>,
         scratch: &mut Scratch,
         out: &mut Vec<Hit>,
-    ) -> Result<SearchStats, SearchError> {
+    ) -> SearchStats {
         out.clear();
-        let unit = self.unit_query(query, scratch);
+        let space = self.space();
+        space.unit(query, &mut scratch.query);
+        scratch.coded.set(&scratch.query, space.rows.stride());
         scratch.results.reset(k);
-        let mut spent = Spent::default();
-        let end = exact::scan(
-            &self.scorer(&unit),
-            &params.filter,
-            params.deadline,
+        let (end, spent) = Kernels::active().run(exact::Scan {
+            space,
+            ordinals: self.ordinals(),
+            places: self.places(),
+            filter: &params.filter,
+            deadline: params.deadline,
             scratch,
-            &mut spent,
-        );
-        put_back(unit, scratch);
+        });
         out.extend(scratch.results.items().iter().map(hit));
-        Ok(SearchStats {
-            hops: 0,
-            distance_comps: spent.distance_comps,
-            exact: end == End::Converged,
-            truncated: end == End::Deadline,
-        })
+        stats(end, spent)
     }
 
-    /// Down the layers, then the beam on the base layer.
+    /// Down the layers, the beam on the base layer, and what it found scored by all bytes.
+    #[expect(clippy::too_many_arguments, reason = "one call in three places")]
     fn walk(
         &self,
-        scorer: &Scorer<'_>,
+        query: &[f32],
+        k: usize,
         ef: usize,
         params: &SearchParams<'_>,
-        budget: usize,
+        (budget, scan_budget): (usize, usize),
         scratch: &mut Scratch,
-        spent: &mut Spent,
-    ) -> End {
-        let graph = self.graph();
-        scratch.visited.reset(self.len());
-        scratch.pool.reset(ef);
-        scratch.results.reset(ef);
-        if graph.n == 0 {
-            return End::Converged;
+        out: &mut Vec<Hit>,
+    ) -> (End, Spent) {
+        if self.is_empty() {
+            return (End::Converged, Spent::default());
         }
-        let mut position = 0;
-        for number in (1..=graph.layers).rev() {
-            let layer = graph.above(number);
-            position = walk::greedy(&layer, scorer, position, &mut scratch.block, spent);
-        }
-        // Everything can be reached from the entry, whatever the layers above have come to.
-        let descended = graph.nav_items.get(position as usize).copied();
-        let seeds = [graph.entry, descended.unwrap_or(graph.entry)];
-        let base = graph.base();
-        if params.filter.is_open() {
-            let Scratch {
-                pool,
-                visited,
-                block,
-                ..
-            } = scratch;
-            walk::beam(
-                &base,
-                scorer,
-                &seeds,
-                params.deadline,
-                (pool, visited, block),
-                spent,
-            )
-        } else {
-            let limits = Limits {
-                deadline: params.deadline,
-                budget: count(budget),
-            };
-            walk::beam_filtered(
-                &base,
-                scorer,
-                &seeds,
-                &params.filter,
-                limits,
-                scratch,
-                spent,
-            )
-        }
+        let space = self.space();
+        space.unit(query, &mut scratch.query);
+        space.code_for_walk(&scratch.query, &mut scratch.row, &mut scratch.coded);
+        let answer = Kernels::active().run(Walk {
+            index: self,
+            space,
+            k,
+            ef,
+            params,
+            budget,
+            scan_budget,
+            scratch,
+        });
+        out.extend(scratch.results.items().iter().map(hit));
+        answer
     }
 
     fn predict(&self, ef: usize, filter: &Filter<'_>) -> Costs {
@@ -331,16 +279,7 @@ impl Index {
         Costs { exact, walk }
     }
 
-    fn scorer<'a>(&'a self, query: &'a [f32]) -> Scorer<'a> {
-        Scorer {
-            kernels: Kernels::active(),
-            metric: self.metric(),
-            query,
-            vectors: self.vectors(),
-        }
-    }
-
-    fn refuse_bad(&self, query: &[f32]) -> Result<(), SearchError> {
+    pub(crate) fn refuse_bad(&self, query: &[f32]) -> Result<(), SearchError> {
         if query.len() != self.dim() {
             let (expected, actual) = (self.dim(), query.len());
             return Err(SearchError::WrongDimension { expected, actual });
@@ -350,16 +289,137 @@ impl Index {
             None => Ok(()),
         }
     }
+}
 
-    /// The query as it is scored, in memory lent by the scratch until [`put_back`].
-    fn unit_query(&self, query: &[f32], scratch: &mut Scratch) -> Vec<f32> {
-        let mut unit = std::mem::take(&mut scratch.query);
-        unit.clear();
-        unit.extend_from_slice(query);
-        if self.metric() == Metric::Cosine {
-            normalise(&mut unit);
+/// A walk, to be compiled for each instruction set.
+struct Walk<'a> {
+    index: &'a Index,
+    space: Space<'a>,
+    k: usize,
+    ef: usize,
+    params: &'a SearchParams<'a>,
+    budget: usize,
+    /// Items that may be scanned, where that makes the answer exact, instead of walking.
+    scan_budget: usize,
+    scratch: &'a mut Scratch,
+}
+
+impl Task for Walk<'_> {
+    type Output = (End, Spent);
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> (End, Spent) {
+        match self.space.walk_stride() / BLOCK {
+            2 => self.go::<S, 2>(simd),
+            4 => self.go::<S, 4>(simd),
+            _ => self.go::<S, 0>(simd),
         }
-        unit
+    }
+}
+
+impl Walk<'_> {
+    /// Ends with the best `k` in `scratch.results`, by all bytes, as ordinals.
+    #[inline(always)]
+    fn go<S: Simd, const B: usize>(self, simd: S) -> (End, Spent) {
+        let Self {
+            index,
+            space,
+            k,
+            ef,
+            params,
+            budget,
+            scan_budget,
+            scratch,
+        } = self;
+        let Scratch {
+            visited,
+            pool,
+            results,
+            frontier,
+            block,
+            query,
+            coded,
+            row,
+        } = scratch;
+        let graph = index.graph();
+        let scorer = space.walker(coded);
+        let mut spent = Spent::default();
+        visited.reset(index.len());
+        pool.reset(ef);
+        let admit = walk::Admit {
+            filter: &params.filter,
+            ordinals: index.ordinals(),
+        };
+        let open = params.filter.is_open();
+        let bound = exact::Bound::new(&space, query, coded);
+        let mut seeds = [graph.entry; 2];
+        let mut seeds = &mut seeds[..];
+        frontier.clear();
+        if space.lengths.is_empty() {
+            let mut position = 0;
+            for number in (1..=graph.layers).rev() {
+                let layer = graph.above(number);
+                position = walk::greedy::<S, B>(simd, &layer, &scorer, position, block, &mut spent);
+            }
+            // Everything can be reached from the entry, whatever the layers above have come to.
+            let descended = graph.nav_items.get(position as usize).copied();
+            seeds[1] = descended.unwrap_or(graph.entry);
+        } else {
+            // The longest vectors are in most answers: they are where the walk begins, and where
+            // the bound is near, all that can be in the answer.
+            let head = exact::Head {
+                space: &space,
+                bound,
+                k,
+                budget: scan_budget,
+                admit: (!open).then_some(admit),
+            };
+            let memory = (&mut *pool, &mut *frontier, &mut **block);
+            let (reached, complete) = head.scan::<S, B>(simd, &scorer, memory, &mut spent);
+            if complete {
+                results.reset(k);
+                exact::refine(&space, index.ordinals(), query, coded, pool, results, row);
+                return (End::Complete, spent);
+            }
+            visited.mark(reached);
+            seeds = &mut [];
+        }
+        let base = graph.base();
+        let end = if open {
+            let memory = (&mut *pool, visited.marks(index.len()), &mut **block);
+            walk::beam::<S, B>(
+                simd,
+                &base,
+                &scorer,
+                seeds,
+                params.deadline,
+                memory,
+                &mut spent,
+            )
+        } else {
+            let limits = Limits {
+                deadline: params.deadline,
+                budget: count(budget),
+            };
+            walk::beam_filtered::<S, B>(
+                simd,
+                &base,
+                &scorer,
+                seeds,
+                admit,
+                limits,
+                (
+                    &mut *pool,
+                    frontier,
+                    visited.marks(index.len()),
+                    &mut **block,
+                ),
+                &mut spent,
+            )
+        };
+        results.reset(k);
+        exact::refine(&space, index.ordinals(), query, coded, pool, results, row);
+        (end, spent)
     }
 }
 
@@ -369,11 +429,16 @@ struct Costs {
     walk: usize,
 }
 
-fn put_back(unit: Vec<f32>, scratch: &mut Scratch) {
-    scratch.query = unit;
+fn stats(end: End, spent: Spent) -> SearchStats {
+    SearchStats {
+        hops: spent.hops,
+        distance_comps: spent.distance_comps,
+        exact: end == End::Complete,
+        truncated: end == End::Deadline,
+    }
 }
 
-fn hit(item: &crate::pool::Ranked) -> Hit {
+fn hit(item: &Ranked) -> Hit {
     Hit {
         ordinal: item.position(),
         score: item.score(),

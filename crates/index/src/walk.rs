@@ -4,25 +4,17 @@
 //! before it is known to be inside its layer, and every loop ends by the visited set or by strict
 //! improvement, whatever the links say.
 
-use std::{cmp::Reverse, time::Instant};
+use std::{cmp::Reverse, collections::BinaryHeap, time::Instant};
 
-use refrain_kernels::{Kernels, Metric, prefetch};
+use refrain_kernels::{codes::Simd, prefetch};
 
 use crate::{
     filter::Filter,
     layout::Layer,
     pool::{Pool, Ranked},
-    scratch::{Block, Scratch, Visited},
+    scratch::{Block, Marks},
+    space::Scorer,
 };
-
-/// How a node scores against what is searched for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Scorer<'a> {
-    pub(crate) kernels: Kernels,
-    pub(crate) metric: Metric,
-    pub(crate) query: &'a [f32],
-    pub(crate) vectors: &'a [f32],
-}
 
 /// What a walk has spent.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,11 +23,20 @@ pub(crate) struct Spent {
     pub(crate) distance_comps: u32,
 }
 
+impl Spent {
+    #[inline(always)]
+    pub(crate) fn scored(&mut self, vectors: usize) {
+        self.distance_comps = self.distance_comps.saturating_add(count(vectors));
+    }
+}
+
 /// How a walk ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// Nothing better could be found from what it had.
     Converged,
+    /// Everything that can be in the answer was scored.
+    Complete,
     /// The deadline passed.
     Deadline,
     /// It spent its budget.
@@ -53,62 +54,75 @@ pub(crate) struct Limits {
 /// Hops between two looks at the clock.
 const HOPS_A_LOOK: u32 = 8;
 
-impl Scorer<'_> {
-    /// Scores `block.positions` of a layer into `block.scores`, leaving out positions whose
-    /// ordinal is out of range.
-    pub(crate) fn score(&self, layer: &Layer<'_>, block: &mut Block, spent: &mut Spent) {
-        let Block {
-            positions,
-            ordinals,
-            scores,
-        } = block;
-        let dim = self.query.len();
-        let ids: &[u32] = match layer.items {
-            None => positions,
-            Some(items) => {
-                let n = self.vectors.len() / dim;
-                positions.retain(|position| {
-                    items
-                        .get(*position as usize)
-                        .is_some_and(|ordinal| (*ordinal as usize) < n)
-                });
-                ordinals.clear();
-                ordinals.extend(positions.iter().map(|position| items[*position as usize]));
-                ordinals
-            }
-        };
-        scores.clear();
-        scores.resize(ids.len(), 0.0);
-        self.kernels
-            .score_ids(self.metric, self.query, self.vectors, dim, ids, scores);
-        spent.distance_comps += count(ids.len());
+/// Scores the first `count` positions of a block, which are of the base layer.
+#[inline(always)]
+pub(crate) fn score<S: Simd, const B: usize>(
+    simd: S,
+    scorer: &Scorer<'_>,
+    block: &mut Block,
+    count: usize,
+    spent: &mut Spent,
+) {
+    let places = &block.positions[..count];
+    for place in places {
+        scorer.prefetch::<B>(*place);
     }
+    scorer.score::<S, B>(simd, places, &mut block.scores);
+    spent.scored(count);
 }
 
-/// From `start`, to the neighbour that is better than all, until none is. Returns where it stands.
-pub(crate) fn greedy(
+/// Scores the first positions of a block, which are of a layer above the base.
+#[inline(always)]
+fn score_above<S: Simd, const B: usize>(
+    simd: S,
+    items: &[u32],
+    scorer: &Scorer<'_>,
+    block: &mut Block,
+    count: usize,
+    spent: &mut Spent,
+) {
+    let n = scorer.len();
+    for at in 0..count {
+        // A damaged file may hold any place; the kernels take those past the end as the last.
+        let position = (block.positions[at] as usize).min(items.len() - 1);
+        let place = items[position];
+        block.places[at] = if (place as usize) < n { place } else { 0 };
+        scorer.prefetch::<B>(place);
+    }
+    scorer.score::<S, B>(simd, &block.places[..count], &mut block.scores);
+    spent.scored(count);
+}
+
+/// From `start`, to the neighbour that is better than all, until none is, on a layer above the
+/// base. Returns where it stands.
+#[inline(always)]
+pub(crate) fn greedy<S: Simd, const B: usize>(
+    simd: S,
     layer: &Layer<'_>,
     scorer: &Scorer<'_>,
     start: u32,
     block: &mut Block,
     spent: &mut Spent,
 ) -> u32 {
-    block.positions.clear();
-    block.positions.push(start);
-    scorer.score(layer, block, spent);
-    let Some(score) = block.scores.first() else {
+    let items = layer.items.unwrap_or_default();
+    if items.is_empty() || scorer.len() == 0 {
         return start;
-    };
-    let mut best = Ranked::new(*score, start);
+    }
+    block.positions[0] = start;
+    score_above::<S, B>(simd, items, scorer, block, 1, spent);
+    let mut best = Ranked::new(block.scores[0], start);
     loop {
         spent.hops += 1;
-        block.positions.clear();
-        let row = layer.row(best.position());
-        block
-            .positions
-            .extend(row.iter().filter(|link| (**link as usize) < layer.len));
-        scorer.score(layer, block, spent);
-        let next = ranked(block).min().unwrap_or(Ranked::WORST);
+        let mut count = 0;
+        for &link in layer.row(best.position()) {
+            if link as usize >= layer.len {
+                break;
+            }
+            block.positions[count] = link;
+            count += 1;
+        }
+        score_above::<S, B>(simd, items, scorer, block, count, spent);
+        let next = ranked(block, count).min().unwrap_or(Ranked::WORST);
         if next >= best {
             return best.position();
         }
@@ -116,73 +130,107 @@ pub(crate) fn greedy(
     }
 }
 
-/// Best-first search with a pool (its capacity is `ef`); the pool holds the result.
+/// Best-first search of any layer with a pool (its capacity is `ef`); the pool holds the result.
 ///
 /// Starts from what is in the pool and from `seeds`.
-pub(crate) fn beam(
+#[inline(always)]
+pub(crate) fn beam<S: Simd, const B: usize>(
+    simd: S,
     layer: &Layer<'_>,
     scorer: &Scorer<'_>,
     seeds: &[u32],
     deadline: Option<Instant>,
-    (pool, visited, block): (&mut Pool, &mut Visited, &mut Block),
+    (pool, mut marks, block): (&mut Pool, Marks<'_>, &mut Block),
     spent: &mut Spent,
 ) -> End {
-    visit(layer, seeds, visited, block);
-    scorer.score(layer, block, spent);
-    ranked(block).for_each(|item| pool.insert(item));
-    while let Some(node) = pool.expand() {
+    let mut links = seeds;
+    loop {
+        let count = marks.unseen(links, &mut block.positions);
+        match layer.items {
+            None => score::<S, B>(simd, scorer, block, count, spent),
+            Some(items) => score_above::<S, B>(simd, items, scorer, block, count, spent),
+        }
+        let mut bar = pool.bar_score();
+        let new = block.positions[..count].iter().zip(&block.scores);
+        for (position, score) in new {
+            if *score >= bar {
+                // Most that get in are expanded in the end.
+                prefetch(layer.row(*position));
+                pool.insert(Ranked::new(*score, *position));
+                bar = pool.bar_score();
+            }
+        }
+        let Some(node) = pool.expand() else {
+            return End::Converged;
+        };
         if late(deadline, spent.hops) {
             return End::Deadline;
         }
         spent.hops += 1;
-        visit(layer, layer.row(node), visited, block);
-        scorer.score(layer, block, spent);
-        for item in ranked(block) {
-            if item < pool.bar() {
-                // Most that get in are expanded in the end.
-                prefetch(layer.row(item.position()));
-                pool.insert(item);
+        links = layer.row(node);
+        // While these are scored, the memory of those after them comes near.
+        if layer.items.is_none()
+            && let Some(next) = pool.next()
+        {
+            for &link in layer.row(next) {
+                scorer.prefetch::<B>(link);
             }
         }
     }
-    End::Converged
+}
+
+/// Which places may come back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Admit<'a> {
+    pub(crate) filter: &'a Filter<'a>,
+    /// Place to ordinal.
+    pub(crate) ordinals: &'a [u32],
+}
+
+impl Admit<'_> {
+    #[inline(always)]
+    pub(crate) fn allows(&self, place: u32) -> bool {
+        let ordinal = self.ordinals.get(place as usize);
+        ordinal.is_some_and(|ordinal| self.filter.allows(*ordinal))
+    }
 }
 
 /// Best-first search of the base layer for items that pass a filter: others route, but do not
-/// count. `scratch.results` (its capacity is `ef`) holds what was found; the walk goes on until it
-/// is full of allowed items better than all that is left, or the limits are met.
-pub(crate) fn beam_filtered(
+/// count. The pool (its capacity is `ef`) holds what was found; the walk goes on until it is full
+/// of allowed items better than all that is left, or the limits are met.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "inlined into its one caller")]
+pub(crate) fn beam_filtered<S: Simd, const B: usize>(
+    simd: S,
     layer: &Layer<'_>,
     scorer: &Scorer<'_>,
     seeds: &[u32],
-    filter: &Filter<'_>,
+    admit: Admit<'_>,
     limits: Limits,
-    scratch: &mut Scratch,
+    (found, frontier, mut marks, block): (
+        &mut Pool,
+        &mut BinaryHeap<Reverse<Ranked>>,
+        Marks<'_>,
+        &mut Block,
+    ),
     spent: &mut Spent,
 ) -> End {
-    let Scratch {
-        visited,
-        results,
-        frontier,
-        block,
-        ..
-    } = scratch;
-    frontier.clear();
-    visit(layer, seeds, visited, block);
+    let mut links = seeds;
     loop {
-        scorer.score(layer, block, spent);
-        for item in ranked(block) {
-            if item < results.bar() {
+        let count = marks.unseen(links, &mut block.positions);
+        score::<S, B>(simd, scorer, block, count, spent);
+        for item in ranked(block, count) {
+            if item < found.bar() {
                 frontier.push(Reverse(item));
-                if filter.allows(item.position()) {
-                    results.insert(item);
+                if admit.allows(item.position()) {
+                    found.insert(item);
                 }
             }
         }
         let Some(Reverse(next)) = frontier.pop() else {
             return End::Converged;
         };
-        if next >= results.bar() {
+        if next >= found.bar() {
             return End::Converged;
         }
         if late(limits.deadline, spent.hops) {
@@ -192,30 +240,14 @@ pub(crate) fn beam_filtered(
             return End::Budget;
         }
         spent.hops += 1;
-        visit(layer, layer.row(next.position()), visited, block);
+        links = layer.row(next.position());
     }
 }
 
-/// Puts what is new among `links` into the block.
-///
-/// Whether a link is new is as good as random, and a branch on it would be mispredicted half of
-/// the time: every link is written, and the end moves on past the new ones only.
-#[inline]
-fn visit(layer: &Layer<'_>, links: &[u32], visited: &mut Visited, block: &mut Block) {
-    let positions = &mut block.positions;
-    positions.resize(links.len(), 0);
-    let mut new = 0;
-    for &link in links {
-        positions[new] = link;
-        new += usize::from((link as usize) < layer.len && visited.insert(link));
-    }
-    positions.truncate(new);
-}
-
-/// The positions of a scored block with their scores.
-pub(crate) fn ranked(block: &Block) -> impl Iterator<Item = Ranked> + '_ {
-    block
-        .positions
+/// The first positions of a scored block with their scores.
+#[inline(always)]
+pub(crate) fn ranked(block: &Block, count: usize) -> impl Iterator<Item = Ranked> + '_ {
+    block.positions[..count]
         .iter()
         .zip(&block.scores)
         .map(|(at, score)| Ranked::new(*score, *at))
@@ -227,6 +259,7 @@ fn late(deadline: Option<Instant>, hops: u32) -> bool {
 }
 
 /// Lengths here are below 2^31 (`MAX_ITEMS`).
+#[inline(always)]
 pub(crate) fn count(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }

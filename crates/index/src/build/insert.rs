@@ -9,14 +9,18 @@
 use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
-use refrain_kernels::Metric;
+use refrain_kernels::{
+    Kernels, Metric,
+    codes::{BLOCK, Simd, Task},
+};
 
-use super::{BuildParams, Draft, Progress, Space, levels, prune::PruneScratch};
+use super::{BuildParams, Coded, Draft, Progress, copies::Copies, levels, prune::PruneScratch};
 use crate::{
+    codes::CodeQuery,
     layout::{EMPTY, Layer},
     pool::Ranked,
     scratch::Scratch,
-    walk::{self, Scorer, Spent, count},
+    walk::{self, Spent, count},
 };
 
 /// Items linked at a time: enough to keep many threads busy, few enough for the scores within a
@@ -33,23 +37,25 @@ const HEADROOM: usize = 8;
 /// on Gowalla's.
 const BLUR: f32 = 1.0;
 
-/// Links every item.
+/// Links every item that is no copy of another.
 pub(super) fn insert_all(
     draft: &mut Draft,
-    space: &Space<'_>,
+    coded: &Coded,
+    copies: &Copies,
     params: &BuildParams,
     progress: &dyn Progress,
 ) {
-    let order = order(draft.n, params.seed, space);
+    let mut order = order(draft.n, params.seed, coded);
+    order.retain(|item| !copies.contains(*item));
     let workers = Workers::new(params.threads);
     let ef = params.ef_construction.max(params.m);
     let mut inserted = 0;
     let mut top = None;
     for batch in order.chunks(BATCH) {
         let base = (inserted > 0).then(|| order[0]);
-        let chosen = choose(draft, space, ef, batch, Start { top, base }, &workers);
+        let chosen = choose(draft, coded, ef, batch, Start { top, base }, &workers);
         let back = enter(draft, &chosen);
-        link_back(draft, space, &back, &workers);
+        link_back(draft, coded, &back, &workers);
         let positions = batch.iter().map(|item| draft.nav_position[*item as usize]);
         top = top
             .into_iter()
@@ -69,14 +75,14 @@ pub(super) fn insert_all(
 /// lets an item begin with a few neighbours larger than itself, without which the graph of a
 /// catalogue of like norms leads only downwards. The blur is relative to the norm, not to its
 /// rank: ranks bring the few giants of a heavy tail in among the small.
-fn order(n: usize, seed: u64, space: &Space<'_>) -> Vec<u32> {
-    if space.metric != Metric::InnerProduct {
+fn order(n: usize, seed: u64, coded: &Coded) -> Vec<u32> {
+    if coded.metric != Metric::InnerProduct {
         return (0..count(n)).collect();
     }
     let blurred = |item: u32| {
         let draw = u16::try_from(levels::hash(!seed, item) >> 48).unwrap_or(0);
         let factor = 1.0 + BLUR * f32::from(draw) / 65_536.0;
-        Ranked::new(space.inverse_norms[item as usize] / factor, item)
+        Ranked::new(coded.inverse_norms[item as usize] / factor, item)
     };
     let mut order: Vec<Ranked> = (0..count(n)).map(blurred).collect();
     order.sort_unstable();
@@ -110,14 +116,24 @@ struct Back {
 /// First phase: the neighbours of every item of the batch, on each of its layers.
 fn choose(
     draft: &Draft,
-    space: &Space<'_>,
+    coded: &Coded,
     ef: usize,
     batch: &[u32],
     start: Start,
     workers: &Workers,
 ) -> Vec<Chosen> {
     let each = (0..batch.len()).into_par_iter().with_max_len(8).map(|at| {
-        workers.with(|worker| neighbours(draft, space, ef, batch[at], &batch[..at], start, worker))
+        workers.with(|worker| {
+            Kernels::active().run(Neighbours {
+                draft,
+                coded,
+                ef,
+                item: batch[at],
+                before: &batch[..at],
+                start,
+                worker,
+            })
+        })
     });
     each.collect::<Vec<_>>().into_iter().flatten().collect()
 }
@@ -144,14 +160,23 @@ fn enter(draft: &mut Draft, chosen: &[Chosen]) -> Vec<Back> {
 }
 
 /// Second phase: every target takes up its links back, or the best of them and its own.
-fn link_back(draft: &mut Draft, space: &Space<'_>, back: &[Back], workers: &Workers) {
+fn link_back(draft: &mut Draft, coded: &Coded, back: &[Back], workers: &Workers) {
     let groups: Vec<&[Back]> = back
         .chunk_by(|a, b| (a.layer, a.target) == (b.layer, b.target))
         .collect();
     let frozen: &Draft = draft;
     let rows: Vec<Vec<u32>> = groups
         .par_iter()
-        .map(|group| workers.with(|worker| merged(frozen, space, group, worker)))
+        .map(|group| {
+            workers.with(|worker| {
+                Kernels::active().run(Merged {
+                    draft: frozen,
+                    coded,
+                    group,
+                    worker,
+                })
+            })
+        })
         .collect();
     for (group, links) in groups.iter().zip(rows) {
         let row = draft.row_mut(group[0].layer, group[0].target);
@@ -161,157 +186,210 @@ fn link_back(draft: &mut Draft, space: &Space<'_>, back: &[Back], workers: &Work
 }
 
 /// Looks for the neighbours of a new item on each of its layers, from the top.
-fn neighbours(
-    draft: &Draft,
-    space: &Space<'_>,
+struct Neighbours<'a> {
+    draft: &'a Draft,
+    coded: &'a Coded,
     ef: usize,
     item: u32,
-    before: &[u32],
+    before: &'a [u32],
     start: Start,
-    worker: &mut Worker,
-) -> Vec<Chosen> {
-    let Worker {
-        search,
-        prune,
-        candidates,
-        kept,
-        ..
-    } = worker;
-    let scorer = space.scorer(item);
-    let own = draft.nav_position[item as usize];
-    let own_layers = draft.layers_of(own);
-    let top_layers = start.top.map_or(0, |top| draft.layers_of(top));
-    let mut spent = Spent::default();
-    let mut position = start.top;
-    for number in (own_layers + 1..=top_layers).rev() {
-        let layer = draft.layer(number);
-        let from = position.unwrap_or(0);
-        position = Some(walk::greedy(
-            &layer,
-            &scorer,
-            from,
-            &mut search.block,
-            &mut spent,
-        ));
-    }
-    let mut chosen = Vec::with_capacity(own_layers + 1);
-    for number in (0..=own_layers).rev() {
-        let layer = draft.layer(number);
-        let at = draft.position(number, item);
-        let Scratch {
-            pool,
-            visited,
-            block,
-            ..
-        } = &mut *search;
-        pool.reset(ef);
-        visited.reset(layer.len);
-        visited.insert(at);
-        let mates = before.iter().map(|mate| draft.position(number, *mate));
-        block.positions.clear();
-        block
-            .positions
-            .extend(mates.filter(|mate| visited.insert(*mate)));
-        scorer.score(&layer, block, &mut spent);
-        // Best first: each is then appended, and nothing in the pool has to move.
-        candidates.clear();
-        candidates.extend(walk::ranked(block));
-        candidates.sort_unstable();
-        candidates.iter().for_each(|mate| pool.insert(*mate));
-        let seed = match number {
-            0 => position.map_or(start.base, |position| {
-                Some(draft.nav_items[position as usize])
-            }),
-            _ if number <= top_layers => position,
-            _ => None,
-        };
-        walk::beam(
-            &layer,
-            &scorer,
-            seed.as_slice(),
-            None,
-            (pool, visited, block),
-            &mut spent,
-        );
-        candidates.clear();
-        candidates.extend(
-            pool.items()
-                .iter()
-                .map(|found| found.at(layer.item(found.position()))),
-        );
-        if number > 0 && number <= top_layers {
-            // The best of the batch has no links yet: go down from the best that has.
-            let linked = pool.items().iter().map(|found| found.position());
-            let mut linked = linked.filter(|at| layer.row(*at)[0] != EMPTY);
-            position = linked.next().or(position);
+    worker: &'a mut Worker,
+}
+
+impl Task for Neighbours<'_> {
+    type Output = Vec<Chosen>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Vec<Chosen> {
+        match self.coded.walk_stride() / BLOCK {
+            2 => self.go::<S, 2>(simd),
+            4 => self.go::<S, 4>(simd),
+            _ => self.go::<S, 0>(simd),
         }
-        space.select(item, candidates, draft.m, prune, kept);
-        let links = kept
-            .iter()
-            .map(|end| draft.position(number, *end))
-            .collect();
-        chosen.push(Chosen {
-            layer: number,
-            position: at,
-            links,
-        });
     }
-    chosen
+}
+
+impl Neighbours<'_> {
+    #[inline(always)]
+    fn go<S: Simd, const B: usize>(self, simd: S) -> Vec<Chosen> {
+        let Self {
+            draft,
+            coded,
+            ef,
+            item,
+            before,
+            start,
+            worker,
+        } = self;
+        let Worker {
+            search,
+            prune,
+            candidates,
+            kept,
+            ends,
+            scores,
+            query,
+        } = worker;
+        coded.query(item, query);
+        let scorer = coded.space().walker(query);
+        let own = draft.nav_position[item as usize];
+        let own_layers = draft.layers_of(own);
+        let top_layers = start.top.map_or(0, |top| draft.layers_of(top));
+        let mut spent = Spent::default();
+        let mut position = start.top;
+        for number in (own_layers + 1..=top_layers).rev() {
+            let layer = draft.layer(number);
+            let from = position.unwrap_or(0);
+            let block = &mut search.block;
+            position = Some(walk::greedy::<S, B>(
+                simd, &layer, &scorer, from, block, &mut spent,
+            ));
+        }
+        let mut chosen = Vec::with_capacity(own_layers + 1);
+        for number in (0..=own_layers).rev() {
+            let layer = draft.layer(number);
+            let at = draft.position(number, item);
+            let Scratch {
+                pool,
+                visited,
+                block,
+                ..
+            } = &mut *search;
+            pool.reset(ef);
+            visited.reset(layer.len);
+            visited.insert(at);
+            // Exactly, among those before it in the batch; best first: each is then appended, and
+            // nothing in the pool has to move.
+            ends.clear();
+            let mates = before.iter().filter(|mate| {
+                let position = draft.position(number, **mate);
+                (position as usize) < layer.len && visited.insert(position)
+            });
+            ends.extend(mates);
+            scores.resize(ends.len().max(scores.len()), 0.0);
+            for end in &*ends {
+                scorer.prefetch::<B>(*end);
+            }
+            scorer.score::<S, B>(simd, ends, scores);
+            candidates.clear();
+            candidates.extend(
+                ends.iter()
+                    .zip(&*scores)
+                    .map(|(mate, score)| Ranked::new(*score, draft.position(number, *mate))),
+            );
+            candidates.sort_unstable();
+            candidates.iter().for_each(|mate| pool.insert(*mate));
+            let seed = match number {
+                0 => position.map_or(start.base, |position| {
+                    Some(draft.nav_items[position as usize])
+                }),
+                _ if number <= top_layers => position,
+                _ => None,
+            };
+            let memory = (&mut *pool, visited.marks(layer.len), &mut **block);
+            let seeds = seed.as_slice();
+            walk::beam::<S, B>(simd, &layer, &scorer, seeds, None, memory, &mut spent);
+            candidates.clear();
+            candidates.extend(
+                pool.items()
+                    .iter()
+                    .map(|found| found.at(layer.item(found.position()))),
+            );
+            if number > 0 && number <= top_layers {
+                // The best of the batch has no links yet: go down from the best that has.
+                let linked = pool.items().iter().map(|found| found.position());
+                let mut linked = linked.filter(|at| layer.row(*at)[0] != EMPTY);
+                position = linked.next().or(position);
+            }
+            coded.select::<S, B>(simd, item, candidates, draft.m, prune, kept);
+            let links = kept
+                .iter()
+                .map(|end| draft.position(number, *end))
+                .collect();
+            chosen.push(Chosen {
+                layer: number,
+                position: at,
+                links,
+            });
+        }
+        chosen
+    }
 }
 
 /// The row of a target with the sources of its group, pruned when they do not fit.
-fn merged(draft: &Draft, space: &Space<'_>, group: &[Back], worker: &mut Worker) -> Vec<u32> {
-    let Back {
-        layer: number,
-        target,
-        ..
-    } = group[0];
-    let layer = draft.layer(number);
-    let mut row: Vec<u32> = layer
-        .row(target)
-        .iter()
-        .copied()
-        .filter(|l| *l != EMPTY)
-        .collect();
-    let known = row.len();
-    let sources = group.iter().map(|back| back.source);
-    row.extend(sources.filter(|source| !layer.row(target)[..known].contains(source)));
-    if row.len() <= layer.degree {
-        return row;
+struct Merged<'a> {
+    draft: &'a Draft,
+    coded: &'a Coded,
+    group: &'a [Back],
+    worker: &'a mut Worker,
+}
+
+impl Task for Merged<'_> {
+    type Output = Vec<u32>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Vec<u32> {
+        match self.coded.walk_stride() / BLOCK {
+            2 => self.go::<S, 2>(simd),
+            4 => self.go::<S, 4>(simd),
+            _ => self.go::<S, 0>(simd),
+        }
     }
-    let Worker {
-        prune,
-        candidates,
-        kept,
-        ends,
-        scores,
-        ..
-    } = worker;
-    ends.clear();
-    ends.extend(row.iter().map(|position| layer.item(*position)));
-    scores.clear();
-    scores.resize(ends.len(), 0.0);
-    let item = layer.item(target);
-    let Space {
-        kernels,
-        metric,
-        dim,
-        vectors,
-        ..
-    } = space;
-    kernels.score_ids(*metric, space.vector(item), vectors, *dim, ends, scores);
-    candidates.clear();
-    candidates.extend(
-        ends.iter()
-            .zip(&*scores)
-            .map(|(end, score)| Ranked::new(*score, *end)),
-    );
-    candidates.sort_unstable();
-    let limit = layer.degree - layer.degree / HEADROOM;
-    space.select(item, candidates, limit, prune, kept);
-    row.clear();
-    row.extend(kept.iter().map(|end| draft.position(number, *end)));
-    row
+}
+
+impl Merged<'_> {
+    #[inline(always)]
+    fn go<S: Simd, const B: usize>(self, simd: S) -> Vec<u32> {
+        let Self {
+            draft,
+            coded,
+            group,
+            worker,
+        } = self;
+        let Back {
+            layer: number,
+            target,
+            ..
+        } = group[0];
+        let layer = draft.layer(number);
+        let links = layer.row(target).iter().copied();
+        let mut row: Vec<u32> = links.filter(|link| *link != EMPTY).collect();
+        let known = row.len();
+        let sources = group.iter().map(|back| back.source);
+        row.extend(sources.filter(|source| !layer.row(target)[..known].contains(source)));
+        if row.len() <= layer.degree {
+            return row;
+        }
+        let Worker {
+            prune,
+            candidates,
+            kept,
+            ends,
+            scores,
+            query,
+            ..
+        } = worker;
+        ends.clear();
+        ends.extend(row.iter().map(|position| layer.item(*position)));
+        let item = layer.item(target);
+        coded.query(item, query);
+        let scorer = coded.space().walker(query);
+        ends.iter().for_each(|end| scorer.prefetch::<B>(*end));
+        scores.resize(ends.len().max(scores.len()), 0.0);
+        scorer.score::<S, B>(simd, ends, scores);
+        candidates.clear();
+        candidates.extend(
+            ends.iter()
+                .zip(&*scores)
+                .map(|(end, score)| Ranked::new(*score, *end)),
+        );
+        candidates.sort_unstable();
+        let limit = layer.degree - layer.degree / HEADROOM;
+        coded.select::<S, B>(simd, item, candidates, limit, prune, kept);
+        row.clear();
+        row.extend(kept.iter().map(|end| draft.position(number, *end)));
+        row
+    }
 }
 
 /// The memory of one thread.
@@ -323,6 +401,7 @@ struct Worker {
     kept: Vec<u32>,
     ends: Vec<u32>,
     scores: Vec<f32>,
+    query: CodeQuery,
 }
 
 /// One worker a thread of the pool, so that its memory is used again.
@@ -366,22 +445,5 @@ impl Draft {
             .iter()
             .take_while(|count| position < **count)
             .count()
-    }
-}
-
-impl<'a> Space<'a> {
-    pub(super) fn scorer(&self, item: u32) -> Scorer<'a> {
-        let Self {
-            kernels,
-            metric,
-            vectors,
-            ..
-        } = *self;
-        Scorer {
-            kernels,
-            metric,
-            query: self.vector(item),
-            vectors,
-        }
     }
 }

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use refrain_kernels::Metric;
 
-use super::{BuildParams, Space};
+use super::{BuildParams, Coded, copies::Copies};
 use crate::{layout::MAX_LAYERS, pool::Ranked, walk::count};
 
 /// The items of the upper layers.
@@ -17,9 +17,10 @@ pub(super) struct Nav {
 
 /// Draws the top layer of every item: each layer keeps one in `m` of the one below, in
 /// expectation (section 4.1 of the paper, `mL = 1 / ln m`). A draw depends on seed and ordinal
-/// alone, and is made of integers, for logarithms differ between machines.
-pub(super) fn draw(n: usize, params: &BuildParams) -> Nav {
+/// alone, and is made of integers, for logarithms differ between machines. Copies stay below.
+pub(super) fn draw(n: usize, params: &BuildParams, copies: &Copies) -> Nav {
     let mut items: Vec<(Reverse<usize>, u32)> = (0..count(n))
+        .filter(|ordinal| !copies.contains(*ordinal))
         .map(|ordinal| (level(params, ordinal), ordinal))
         .filter(|(level, _)| *level > 0)
         .map(|(level, ordinal)| (Reverse(level), ordinal))
@@ -37,10 +38,10 @@ pub(super) fn draw(n: usize, params: &BuildParams) -> Nav {
 
 /// The item that everything must be reachable from: of inner product the one with the largest
 /// norm, where answers are; else the first of the top layer.
-pub(super) fn entry(nav_items: &[u32], space: &Space<'_>) -> u32 {
-    match space.metric {
+pub(super) fn entry(nav_items: &[u32], metric: Metric, coded: &Coded) -> u32 {
+    match metric {
         Metric::InnerProduct => {
-            let norms = space.inverse_norms.iter().zip(0..);
+            let norms = coded.inverse_norms.iter().zip(0..);
             norms
                 .map(|(inverse, item)| Ranked::new(-inverse, item))
                 .min()
@@ -80,12 +81,13 @@ mod tests {
             seed: 5,
             ..BuildParams::default()
         };
-        let nav = draw(100_000, &params);
+        let none = Copies::none(100_000);
+        let nav = draw(100_000, &params, &none);
         assert!((5_500..7_000).contains(&nav.counts[0]), "{:?}", nav.counts);
         assert!((300..500).contains(&nav.counts[1]), "{:?}", nav.counts);
         assert_eq!(nav.items.len(), nav.counts[0] as usize);
         assert!(nav.items[nav.counts[1] as usize..].is_sorted());
-        let other = draw(100_000, &BuildParams { seed: 6, ..params });
+        let other = draw(100_000, &BuildParams { seed: 6, ..params }, &none);
         assert_ne!(nav.items, other.items);
     }
 }

@@ -32,16 +32,6 @@ impl<T: Pod> Pages<T> {
         Ok(pages)
     }
 
-    /// A copy of `values`.
-    ///
-    /// # Errors
-    /// When the system has not that much memory.
-    pub(super) fn copied(values: &[T]) -> io::Result<Self> {
-        let mut pages = Self::zeroed(values.len())?;
-        pages.copy_from_slice(values);
-        Ok(pages)
-    }
-
     fn zeroed(len: usize) -> io::Result<Self> {
         let bytes = len.checked_mul(size_of::<T>());
         let bytes = bytes.ok_or(io::ErrorKind::OutOfMemory)?;
@@ -89,7 +79,6 @@ mod tests {
         some[1] = 8;
         assert_eq!(*some, [7, 8, 7]);
         assert_eq!(some.as_ref()[4..8], [8, 0, 0, 0]);
-        assert_eq!(*Pages::copied(&[1.5_f32]).expect("memory"), [1.5]);
     }
 
     #[test]

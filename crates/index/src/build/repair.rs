@@ -1,7 +1,13 @@
 //! Making everything reachable.
 
-use super::{Draft, Space};
+use refrain_kernels::{
+    Kernels,
+    codes::{BLOCK, Simd, Task},
+};
+
+use super::{Coded, Draft};
 use crate::{
+    codes::CodeQuery,
     layout::EMPTY,
     scratch::Scratch,
     walk::{self, Spent, count},
@@ -15,7 +21,7 @@ const EF: usize = 64;
 /// An unreached item gets a link from the nearest reached one with a slot to spare: a free one, or
 /// the last that is no edge of the tree by which the others were reached, so that nothing reached
 /// is ever lost.
-pub(super) fn connect(draft: &mut Draft, space: &Space<'_>) -> usize {
+pub(super) fn connect(draft: &mut Draft, coded: &Coded) -> usize {
     if draft.n == 0 {
         return 0;
     }
@@ -26,30 +32,20 @@ pub(super) fn connect(draft: &mut Draft, space: &Space<'_>) -> usize {
     spread(draft, entry, &mut parents, &mut queue);
     let mut repaired = 0;
     let mut scratch = Scratch::new();
+    let mut query = CodeQuery::default();
     for item in 0..count(draft.n) {
         if parents[item as usize] != EMPTY {
             continue;
         }
-        let scorer = space.scorer(item);
-        let Scratch {
-            pool,
-            visited,
-            block,
-            ..
-        } = &mut scratch;
-        pool.reset(EF);
-        visited.reset(draft.n);
-        let base = draft.graph().base();
-        let mut spent = Spent::default();
-        walk::beam(
-            &base,
-            &scorer,
-            &[entry],
-            None,
-            (pool, visited, block),
-            &mut spent,
-        );
-        let near = pool.items().iter().map(|found| found.position());
+        coded.query(item, &mut query);
+        Kernels::active().run(Look {
+            draft,
+            coded,
+            query: &query,
+            entry,
+            scratch: &mut scratch,
+        });
+        let near = scratch.pool.items().iter().map(|found| found.position());
         let reached = (0..count(draft.n)).filter(|other| parents[*other as usize] != EMPTY);
         let host = near
             .chain(reached)
@@ -62,6 +58,55 @@ pub(super) fn connect(draft: &mut Draft, space: &Space<'_>) -> usize {
         spread(draft, item, &mut parents, &mut queue);
     }
     repaired
+}
+
+/// What is near an item, found from the entry; ends in the pool.
+struct Look<'a> {
+    draft: &'a Draft,
+    coded: &'a Coded,
+    query: &'a CodeQuery,
+    entry: u32,
+    scratch: &'a mut Scratch,
+}
+
+impl Task for Look<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        match self.coded.walk_stride() / BLOCK {
+            2 => self.go::<S, 2>(simd),
+            4 => self.go::<S, 4>(simd),
+            _ => self.go::<S, 0>(simd),
+        }
+    }
+}
+
+impl Look<'_> {
+    #[inline(always)]
+    fn go<S: Simd, const B: usize>(self, simd: S) {
+        let scorer = self.coded.space().walker(self.query);
+        let base = self.draft.graph().base();
+        let Scratch {
+            pool,
+            visited,
+            block,
+            ..
+        } = self.scratch;
+        pool.reset(EF);
+        visited.reset(self.draft.n);
+        let mut spent = Spent::default();
+        let memory = (pool, visited.marks(self.draft.n), &mut **block);
+        walk::beam::<S, B>(
+            simd,
+            &base,
+            &scorer,
+            &[self.entry],
+            None,
+            memory,
+            &mut spent,
+        );
+    }
 }
 
 /// A slot of the row that may be overwritten.

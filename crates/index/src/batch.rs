@@ -1,0 +1,117 @@
+//! Many queries on all cores.
+
+use rayon::prelude::*;
+
+use crate::{
+    index::Index,
+    scratch::Scratch,
+    search::{Hit, SearchError, SearchParams},
+};
+
+/// Queries answered by one task: enough to make the hand-over cheap.
+const CHUNK: usize = 16;
+
+/// Why a batch was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BatchError {
+    /// The values do not fill whole queries.
+    #[error("{values} values do not make whole queries of {dim}")]
+    Ragged {
+        /// Values given.
+        values: usize,
+        /// Dimension of the index.
+        dim: usize,
+    },
+    /// A query was refused.
+    #[error("query {query}: {source}")]
+    Query {
+        /// Its row.
+        query: usize,
+        /// Why.
+        source: SearchError,
+    },
+}
+
+impl Index {
+    /// Answers the rows of `queries` (`q × dim`), on the threads of the rayon pool it is called in,
+    /// each as [`Index::search`] would: the answers do not depend on the number of threads.
+    ///
+    /// # Errors
+    /// [`BatchError`], for the first query that does not fit.
+    pub fn search_batch(
+        &self,
+        queries: &[f32],
+        k: usize,
+        params: &SearchParams<'_>,
+    ) -> Result<Vec<Vec<Hit>>, BatchError> {
+        let dim = self.dim();
+        if !queries.len().is_multiple_of(dim) {
+            let values = queries.len();
+            return Err(BatchError::Ragged { values, dim });
+        }
+        let parts: Vec<Vec<Result<Vec<Hit>, BatchError>>> = queries
+            .par_chunks(dim * CHUNK)
+            .enumerate()
+            .map_init(Scratch::new, |scratch, (part, rows)| {
+                let answer = |(row, query): (usize, &[f32])| {
+                    let mut hits = Vec::with_capacity(k.min(self.len()));
+                    let query_row = part * CHUNK + row;
+                    match self.search(query, k, params, scratch, &mut hits) {
+                        Ok(_) => Ok(hits),
+                        Err(source) => Err(BatchError::Query {
+                            query: query_row,
+                            source,
+                        }),
+                    }
+                };
+                rows.chunks_exact(dim).enumerate().map(answer).collect()
+            })
+            .collect();
+        parts.into_iter().flatten().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BuildParams, build};
+
+    #[test]
+    fn a_batch_answers_as_one_by_one() {
+        let dim = 8;
+        let vectors: Vec<f32> = (0_u16..3_000)
+            .map(|at| f32::from(at.wrapping_mul(40_503) % 1_009) / 500.0 - 1.0)
+            .collect();
+        let sections = build(&vectors, dim, &BuildParams::default(), &())
+            .expect("valid")
+            .into_sections();
+        let get = |name: &str| {
+            sections
+                .iter()
+                .find(|s| s.name == name)
+                .map(|s| s.bytes.clone())
+        };
+        let index = Index::open(&get).expect("just built");
+        let params = SearchParams::default();
+        let queries = &vectors[..dim * 37];
+        let batch = index.search_batch(queries, 5, &params).expect("fits");
+        assert_eq!(batch.len(), 37);
+        let (mut scratch, mut hits) = (Scratch::new(), Vec::new());
+        for (query, answer) in queries.chunks_exact(dim).zip(&batch) {
+            index
+                .search(query, 5, &params, &mut scratch, &mut hits)
+                .expect("fits");
+            assert_eq!(&hits, answer);
+        }
+        assert_eq!(
+            index.search_batch(&queries[..7], 5, &params),
+            Err(BatchError::Ragged { values: 7, dim })
+        );
+        let mut bad = queries.to_vec();
+        bad[dim * 20 + 3] = f32::NAN;
+        let source = SearchError::NotFinite { dimension: 3 };
+        let expected = BatchError::Query { query: 20, source };
+        assert_eq!(index.search_batch(&bad, 5, &params), Err(expected));
+    }
+}

@@ -1,0 +1,219 @@
+//! Items as the walk sees them, and scoring against them.
+
+use refrain_kernels::{
+    Kernels, Metric,
+    codes::{CodeRows, Simd},
+    prefetch_at,
+};
+
+use crate::{
+    codes::{self, CodeQuery, RUNGS},
+    search::normalise,
+};
+
+/// The coded items of an index, by place; borrowed from a file or from a build.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Space<'a> {
+    pub(crate) metric: Metric,
+    pub(crate) dim: usize,
+    pub(crate) rows: CodeRows<'a>,
+    pub(crate) scales: &'a [u8],
+    pub(crate) steps: &'a [f32; RUNGS],
+    /// Of l2 only.
+    pub(crate) squares: &'a [f32],
+    /// Of inner product only: the longest of each `RUN` items, falling.
+    pub(crate) lengths: &'a [f32],
+    pub(crate) centre: &'a [f32],
+    pub(crate) remainders: &'a [i8],
+    /// Of long vectors only.
+    pub(crate) sketch: Option<Sketch<'a>>,
+    /// Longest error of the high bytes, in steps.
+    pub(crate) coarse_error: f32,
+}
+
+/// What is walked of long vectors.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sketch<'a> {
+    /// `width × dim`.
+    pub(crate) projection: &'a [f32],
+    pub(crate) rows: CodeRows<'a>,
+    pub(crate) scales: &'a [u8],
+}
+
+impl<'a> Space<'a> {
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The step of an item; the widest for a place past the end.
+    #[inline(always)]
+    pub(crate) fn step(&self, place: u32) -> f32 {
+        let rung = self.scales.get(place as usize).copied().unwrap_or(0);
+        self.steps[usize::from(rung)]
+    }
+
+    #[inline(always)]
+    pub(crate) fn square(&self, place: u32) -> f32 {
+        self.squares.get(place as usize).copied().unwrap_or(0.0)
+    }
+
+    /// Writes the vector at a place, as stored, less the centre.
+    #[inline(always)]
+    pub(crate) fn decode(&self, place: u32, out: &mut Vec<f32>) {
+        let place = (place as usize).min(self.len().saturating_sub(1));
+        let (stride, dim) = (self.rows.stride(), self.dim);
+        out.clear();
+        out.resize(dim, 0.0);
+        let at = u32::try_from(place).unwrap_or(u32::MAX);
+        let Some(high) = self.rows.row(at) else {
+            return;
+        };
+        debug_assert!(stride >= dim);
+        let low = &self.remainders[place * dim..][..dim];
+        codes::decode(&high[..dim], low, self.step(at), out);
+    }
+
+    /// The query as it is scored: of unit length for cosine, less the centre for l2.
+    pub(crate) fn unit(&self, query: &[f32], out: &mut Vec<f32>) {
+        out.clear();
+        out.extend_from_slice(query);
+        match self.metric {
+            Metric::Cosine => normalise(out),
+            Metric::InnerProduct => {}
+            Metric::L2 => {
+                for (value, centre) in out.iter_mut().zip(self.centre) {
+                    *value -= centre;
+                }
+            }
+        }
+    }
+
+    /// Asks for the memory of all bytes of an item.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, place: u32) {
+        self.rows.prefetch::<0>(place);
+        let start = place as usize * self.dim;
+        for line in 0..(self.dim / 64 + 1).min(16) {
+            prefetch_at(self.remainders, start + line * 64);
+        }
+        prefetch_at(self.scales, place as usize);
+    }
+
+    /// Bytes of a row that is walked.
+    pub(crate) fn walk_stride(&self) -> usize {
+        self.sketch.map_or(self.rows, |sketch| sketch.rows).stride()
+    }
+
+    /// Takes on a query from [`Space::unit`] for a walk.
+    pub(crate) fn code_for_walk(&self, query: &[f32], row: &mut Vec<f32>, coded: &mut CodeQuery) {
+        match self.sketch {
+            None => coded.set(query, self.rows.stride()),
+            Some(sketch) => {
+                row.clear();
+                codes::project(sketch.projection, query, row);
+                coded.set(row, sketch.rows.stride());
+            }
+        }
+    }
+
+    /// Scores by what is walked: the high bytes, or those of the sketch.
+    pub(crate) fn walker(self, coded: &'a CodeQuery) -> Scorer<'a> {
+        let (rows, scales) = match self.sketch {
+            None => (self.rows, self.scales),
+            Some(sketch) => (sketch.rows, sketch.scales),
+        };
+        Scorer {
+            space: self,
+            rows,
+            scales,
+            coded,
+        }
+    }
+
+    /// Scores by the high bytes of all dimensions.
+    pub(crate) fn scanner(self, coded: &'a CodeQuery) -> Scorer<'a> {
+        Scorer {
+            space: self,
+            rows: self.rows,
+            scales: self.scales,
+            coded,
+        }
+    }
+
+    /// The score of an item by all its bytes; `query` comes from [`Space::unit`].
+    #[inline(always)]
+    pub(crate) fn exact(
+        &self,
+        kernels: Kernels,
+        query: &[f32],
+        place: u32,
+        row: &mut Vec<f32>,
+    ) -> f32 {
+        self.decode(place, row);
+        kernels.score(self.metric, query, row)
+    }
+}
+
+/// How items score against a query, by high bytes alone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scorer<'a> {
+    pub(crate) space: Space<'a>,
+    rows: CodeRows<'a>,
+    scales: &'a [u8],
+    pub(crate) coded: &'a CodeQuery,
+}
+
+impl Scorer<'_> {
+    pub(crate) fn len(&self) -> usize {
+        self.space.len()
+    }
+
+    /// Asks for the memory that scoring an item takes.
+    #[inline(always)]
+    pub(crate) fn prefetch<const B: usize>(&self, place: u32) {
+        self.rows.prefetch::<B>(place);
+        prefetch_at(self.scales, place as usize);
+        if !self.space.squares.is_empty() {
+            prefetch_at(self.space.squares, place as usize);
+        }
+    }
+
+    /// Scores items, larger is better: the inner product, or `2 q·x - |x|²` for l2.
+    ///
+    /// # Panics
+    /// When there are fewer places for scores than items.
+    #[inline(always)]
+    pub(crate) fn score<S: Simd, const B: usize>(
+        &self,
+        simd: S,
+        places: &[u32],
+        scores: &mut [f32],
+    ) {
+        let scores = &mut scores[..places.len()];
+        let (quads, rest) = places.as_chunks::<4>();
+        let (score_quads, score_rest) = scores.as_chunks_mut::<4>();
+        let query = &self.coded.values;
+        for (quad, scores) in quads.iter().zip(score_quads) {
+            let dots = simd.dots::<B, 4>(query, self.rows, *quad);
+            for r in 0..4 {
+                scores[r] = self.finish(dots[r], quad[r]);
+            }
+        }
+        for (place, score) in rest.iter().zip(score_rest) {
+            let [dot] = simd.dots::<B, 1>(query, self.rows, [*place]);
+            *score = self.finish(dot, *place);
+        }
+    }
+
+    #[inline(always)]
+    fn finish(&self, dot: i32, place: u32) -> f32 {
+        let rung = self.scales.get(place as usize).copied().unwrap_or(0);
+        let step = self.space.steps[usize::from(rung)];
+        let product = dot as f32 * (step * self.coded.factor);
+        if self.space.squares.is_empty() {
+            product
+        } else {
+            2.0 * product - self.space.square(place)
+        }
+    }
+}

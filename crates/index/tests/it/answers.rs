@@ -1,0 +1,247 @@
+//! Answers are those of the naive oracle.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use refrain_index::{
+    BuildError, BuildParams, Filter, Hit, Index, Scratch, SearchError, SearchParams, build,
+};
+use refrain_kernels::{Metric, oracle};
+
+use crate::common::{best, exact, factors, graph, index, ordinals, params, rows, sections, values};
+
+#[test]
+fn exact_search_is_the_oracle() {
+    let (n, dim) = (700, 20);
+    let vectors = factors(1, n, dim);
+    for metric in Metric::ALL {
+        let index = index(&vectors, dim, &params(metric));
+        let stored = rows(&index);
+        let (mut found, mut asked) = (0, 0);
+        for query in values(2, dim * 20).chunks_exact(dim) {
+            let hits = exact(&index, query, 12, Filter::default());
+            let hits = ordinals(&hits);
+            assert_eq!(hits, best(metric, query, &stored, dim, 12), "{metric}");
+            // What coding loses is too little to be seen in the answers.
+            let truth = oracle::top_k(metric, query, &vectors, dim, 12);
+            found += truth.iter().filter(|one| hits.contains(one)).count();
+            asked += truth.len();
+        }
+        assert!(found * 200 >= asked * 199, "{metric}: {found} of {asked}");
+    }
+}
+
+#[test]
+fn what_coding_lost_is_stated() {
+    let (n, dim) = (500, 24);
+    let vectors = factors(60, n, dim);
+    for metric in Metric::ALL {
+        let built = build(&vectors, dim, &params(metric), &()).expect("valid");
+        let index = index(&vectors, dim, &params(metric));
+        assert_eq!(built.stats().coding_loss, index.coding_loss());
+        let mut squares = 0.0;
+        for (row, ordinal) in vectors.chunks_exact(dim).zip(0..) {
+            let norm = row.iter().map(|value| value * value).sum::<f32>().sqrt();
+            let unit: Vec<f32> = row.iter().map(|value| value / norm).collect();
+            let row = if metric == Metric::Cosine { &unit } else { row };
+            let stored = index.vector(ordinal).expect("an item");
+            squares += oracle::l2_squared(row, &stored) / oracle::dot(row, row);
+        }
+        let loss = (squares / n as f64).sqrt();
+        let stated = f64::from(index.coding_loss());
+        assert!(stated < 1e-4, "{metric}: {stated}");
+        // For l2 it is relative to the length from the centre, which is near zero here, not zero.
+        let slack = if metric == Metric::L2 { 2.0 } else { 1.1 };
+        assert!(
+            loss < stated * slack && stated < loss * slack,
+            "{metric}: {loss} {stated}"
+        );
+        let end = u32::try_from(n).expect("few");
+        assert_eq!((index.vector(end), index.vector(u32::MAX)), (None, None));
+    }
+}
+
+#[test]
+fn the_graph_at_full_width_is_exact() {
+    let (n, dim) = (1500, 12);
+    let vectors = factors(3, n, dim);
+    for metric in Metric::ALL {
+        let index = index(&vectors, dim, &params(metric));
+        for query in values(4, dim * 10).chunks_exact(dim) {
+            let hits = graph(&index, query, 40, n);
+            let complete = exact(&index, query, 40, Filter::default());
+            assert_eq!(hits, complete, "{metric}");
+        }
+    }
+}
+
+/// Under inner product a scan of the longest vectors may be the whole answer, and only then is it
+/// said to be exact without a filter.
+#[test]
+fn an_answer_that_is_said_to_be_exact_is() {
+    let (n, dim) = (6000, 16);
+    let mut vectors = values(70, n * dim);
+    for (row, place) in vectors.chunks_exact_mut(dim).zip(1_u16..) {
+        // Few are long: what Zipf's law makes of popularity.
+        let scale = 30.0 / f32::from(place).powf(0.8);
+        row.iter_mut().for_each(|value| *value *= scale);
+    }
+    let index = index(&vectors, dim, &params(Metric::InnerProduct));
+    let mut said = 0;
+    let mut scratch = Scratch::new();
+    let mut hits = Vec::new();
+    for query in values(71, dim * 60).chunks_exact(dim) {
+        for run in [Index::search, Index::search_graph] {
+            let search = SearchParams {
+                ef_search: 32,
+                ..SearchParams::default()
+            };
+            let stats = run(&index, query, 10, &search, &mut scratch, &mut hits).expect("fits");
+            assert!(stats.exact || stats.hops > 0);
+            if stats.exact {
+                said += 1;
+                assert_eq!(hits, exact(&index, query, 10, Filter::default()));
+            }
+        }
+    }
+    assert!(said > 0, "no scan of the longest was complete");
+}
+
+#[test]
+fn the_graph_finds_nearly_all_at_the_default_width() {
+    let (n, dim) = (6000, 16);
+    let vectors = factors(5, n, dim);
+    for metric in Metric::ALL {
+        let params = BuildParams {
+            m: 16,
+            ef_construction: 100,
+            ..params(metric)
+        };
+        let index = index(&vectors, dim, &params);
+        let mut found = 0;
+        let mut hits = Vec::new();
+        let mut scratch = Scratch::new();
+        for query in values(6, dim * 100).chunks_exact(dim) {
+            let defaults = SearchParams::default();
+            index
+                .search_graph(query, 10, &defaults, &mut scratch, &mut hits)
+                .expect("fits");
+            let best = ordinals(&exact(&index, query, 10, Filter::default()));
+            found += hits
+                .iter()
+                .filter(|hit| best.contains(&hit.ordinal))
+                .count();
+        }
+        assert!(found >= 970, "{metric}: {found} of 1000");
+    }
+}
+
+#[test]
+fn threads_do_not_change_a_byte() {
+    let (n, dim) = (2500, 9);
+    let vectors = factors(8, n, dim);
+    for metric in Metric::ALL {
+        let bytes = |threads| -> Vec<Bytes> {
+            let params = BuildParams {
+                threads,
+                ..params(metric)
+            };
+            sections(&vectors, dim, &params)
+                .into_iter()
+                .map(|s| s.bytes)
+                .collect()
+        };
+        let one = bytes(1);
+        assert_eq!(one, bytes(2));
+        assert_eq!(one, bytes(7));
+    }
+}
+
+#[test]
+fn bad_queries_are_refused() {
+    let index = index(&values(15, 30), 3, &params(Metric::L2));
+    let mut hits = vec![Hit {
+        ordinal: 1,
+        score: 1.0,
+    }];
+    let mut run = |query: &[f32]| {
+        index.search(
+            query,
+            3,
+            &SearchParams::default(),
+            &mut Scratch::new(),
+            &mut hits,
+        )
+    };
+    let wrong = SearchError::WrongDimension {
+        expected: 3,
+        actual: 2,
+    };
+    assert_eq!(run(&[1.0, 2.0]), Err(wrong));
+    assert_eq!(
+        run(&[1.0, f32::NAN, 0.0]),
+        Err(SearchError::NotFinite { dimension: 1 })
+    );
+    assert_eq!(
+        run(&[1.0, 0.0, f32::INFINITY]),
+        Err(SearchError::NotFinite { dimension: 2 })
+    );
+    assert!(run(&[f32::MAX; 3]).is_ok());
+    assert!(hits.iter().all(|hit| hit.ordinal < 10));
+}
+
+#[test]
+fn bad_input_builds_nothing() {
+    let ok = params(Metric::L2);
+    let run = |vectors: &[f32], dim, params: &BuildParams| build(vectors, dim, params, &());
+    assert!(matches!(
+        run(&[], 0, &ok),
+        Err(BuildError::Dimension { dim: 0 })
+    ));
+    assert!(matches!(
+        run(&[0.0; 7], 2, &ok),
+        Err(BuildError::Ragged { values: 7, dim: 2 })
+    ));
+    assert!(matches!(
+        run(&[0.0, 1.0, f32::NAN, 1.0], 2, &ok),
+        Err(BuildError::NotFinite {
+            ordinal: 1,
+            dimension: 0
+        })
+    ));
+    for bad in [
+        BuildParams { m: 1, ..ok.clone() },
+        BuildParams {
+            ef_construction: 0,
+            ..ok.clone()
+        },
+        BuildParams {
+            threads: 0,
+            ..ok.clone()
+        },
+    ] {
+        assert!(matches!(
+            run(&[0.0; 4], 2, &bad),
+            Err(BuildError::Parameter { .. })
+        ));
+    }
+}
+
+#[test]
+fn a_deadline_that_has_passed_is_said() {
+    let dim = 8;
+    let vectors = factors(16, 8000, dim);
+    let index = index(&vectors, dim, &params(Metric::InnerProduct));
+    let past = SearchParams {
+        ef_search: 20,
+        deadline: Some(Instant::now()),
+        ..Default::default()
+    };
+    let mut hits = Vec::new();
+    let query = &values(17, dim);
+    let stats = index
+        .search(query, 10, &past, &mut Scratch::new(), &mut hits)
+        .expect("fits");
+    assert!(stats.truncated && !stats.exact);
+    assert!(hits.len() <= 10);
+}
