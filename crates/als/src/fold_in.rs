@@ -162,20 +162,61 @@ impl FoldIn {
                 return Err(FoldInError::Strength { position, strength });
             }
         }
-        let observations = evidence
-            .iter()
-            .filter(|(_, strength)| *strength != 0.0)
-            .map(|&(other, strength)| Observation {
-                other,
-                confidence: self.hyper.confidence(strength.abs()),
-                preferred: strength > 0.0,
+        self.solve_checked(factors, evidence.iter().copied(), scratch, out)
+    }
+
+    /// [`solve`](Self::solve) where the factors do not lie in one array: `rows` holds one row of `rank`
+    /// values a strength, in the order of the evidence. The same rows in the same order give the same
+    /// bits. So a user is folded in who listened to items that are newer than the factors, and, with the
+    /// users' Gram matrix, an item from the vectors of its first listeners.
+    ///
+    /// # Errors
+    /// As [`solve`](Self::solve).
+    pub fn solve_rows(
+        &self,
+        rows: &[f32],
+        strengths: &[f32],
+        scratch: &mut FoldInScratch,
+        out: &mut Vec<f32>,
+    ) -> Result<(), FoldInError> {
+        let rank = self.hyper.rank;
+        if rows.len() != strengths.len() * rank {
+            return Err(FoldInError::FactorsLength {
+                len: rows.len(),
+                items: strengths.len(),
+                rank,
             });
+        }
+        for (position, &strength) in strengths.iter().enumerate() {
+            if !strength.is_finite() || strength.abs() > MAX_STRENGTH {
+                return Err(FoldInError::Strength { position, strength });
+            }
+        }
+        self.solve_checked(rows, (0..).zip(strengths.iter().copied()), scratch, out)
+    }
+
+    /// Evidence within the factors, strengths within their range.
+    fn solve_checked(
+        &self,
+        factors: &[f32],
+        evidence: impl Iterator<Item = (u32, f32)>,
+        scratch: &mut FoldInScratch,
+        out: &mut Vec<f32>,
+    ) -> Result<(), FoldInError> {
+        let observations =
+            evidence
+                .filter(|(_, strength)| *strength != 0.0)
+                .map(|(other, strength)| Observation {
+                    other,
+                    confidence: self.hyper.confidence(strength.abs()),
+                    preferred: strength > 0.0,
+                });
         let fixed = Fixed {
             factors,
             rotated: None,
         };
         out.clear();
-        out.resize(rank, 0.0);
+        out.resize(self.hyper.rank, 0.0);
         self.side
             .solve(fixed, observations, &mut scratch.0, out)
             .map_err(|_| FoldInError::Unsolvable)

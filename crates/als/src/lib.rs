@@ -27,6 +27,7 @@
 //! number of rows only, and every kernel gives the same bits at every SIMD level. Same data, same
 //! [`Hyper`], same bytes: at any thread count.
 
+mod align;
 mod cholesky;
 mod dual;
 mod eigen;
@@ -38,8 +39,9 @@ mod normal;
 mod random;
 mod train;
 
+pub use align::{Rotation, rotation};
 pub use fold_in::{FoldIn, FoldInError, FoldInScratch};
 pub use gram::gram;
 pub use hyper::{Confidence, Hyper, HyperError, MAX_RANK};
 pub use interactions::{Interactions, InteractionsError, MAX_STRENGTH};
-pub use train::{Factors, Progress, TrainError, train};
+pub use train::{Factors, Progress, TrainError, Trainer, train};

@@ -1,5 +1,6 @@
 //! Training: alternating half-steps over items and users.
 
+use crate::align::rotation;
 use crate::gram::gram_in_pool;
 use crate::hyper::{Hyper, HyperError};
 use crate::interactions::Interactions;
@@ -69,6 +70,16 @@ pub enum TrainError {
         /// The iteration, from 1.
         iteration: usize,
     },
+    /// Factors to start from that do not fit the data.
+    #[error("{what} has {got} values where {expected} are due")]
+    Shape {
+        /// Which.
+        what: &'static str,
+        /// How many there are.
+        got: usize,
+        /// How many there must be.
+        expected: usize,
+    },
     /// The threads could not be started.
     #[error("cannot start {threads} threads")]
     Threads {
@@ -97,67 +108,173 @@ pub fn train(
     threads: usize,
     progress: &dyn Progress,
 ) -> Result<Factors, TrainError> {
-    hyper.validate()?;
-    if data.is_empty() {
-        return Err(TrainError::Empty);
+    let mut trainer = Trainer::new(data, hyper, threads)?;
+    while trainer.iteration() < hyper.iterations {
+        trainer.step(progress)?;
     }
-    let rank = hyper.rank;
-    let (users, items) = (data.users() as usize, data.items() as usize);
-    if users
-        .max(items)
-        .checked_mul(rank * size_of::<f32>())
-        .is_none_or(|bytes| bytes > isize::MAX as usize)
-    {
-        return Err(TrainError::TooLarge {
-            rows: data.users().max(data.items()),
-            rank,
-        });
-    }
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .map_err(|source| TrainError::Threads { threads, source })?;
-    let by_user = data.map_strengths(|strength| hyper.confidence(strength));
-    let by_item = by_user.transposed();
-    let counter = Counter {
-        done: AtomicU64::new(0),
-        total: hyper.iterations as u64 * (users + items) as u64,
-        progress,
-    };
-    let mut factors = Factors {
-        rank,
-        users: initial_factors(users, rank, hyper.seed),
-        items: vec![0.0; items * rank],
-    };
-    pool.install(|| {
-        for iteration in 1..=hyper.iterations {
-            half_step(
-                &by_item,
-                hyper,
-                &factors.users,
-                &mut factors.items,
-                &counter,
-            )
-            .map_err(|row| TrainError::Unsolvable {
-                side: "item",
-                row,
-                iteration,
-            })?;
-            half_step(
-                &by_user,
-                hyper,
-                &factors.items,
-                &mut factors.users,
-                &counter,
-            )
-            .map_err(|row| TrainError::Unsolvable {
-                side: "user",
-                row,
-                iteration,
-            })?;
+    Ok(trainer.into_factors())
+}
+
+/// A training run that can be watched, stopped and taken up again between its iterations.
+///
+/// All that an iteration needs of those before it are the user factors, so they and the number of
+/// iterations are a checkpoint: a [`resumed`](Trainer::resume) run ends in the same bytes.
+#[derive(Debug)]
+pub struct Trainer {
+    hyper: Hyper,
+    by_user: Interactions,
+    by_item: Interactions,
+    factors: Factors,
+    iteration: usize,
+    pool: rayon::ThreadPool,
+}
+
+impl Trainer {
+    /// A run before its first iteration, from seeded user factors. `hyper.iterations` only scales
+    /// what progress reports: how often to [`step`](Trainer::step) is the caller's choice.
+    ///
+    /// # Errors
+    /// Hyper-parameters out of range, or no interactions.
+    pub fn new(data: &Interactions, hyper: &Hyper, threads: usize) -> Result<Self, TrainError> {
+        hyper.validate()?;
+        if data.is_empty() {
+            return Err(TrainError::Empty);
         }
-        Ok(factors)
-    })
+        let rank = hyper.rank;
+        let (users, items) = (data.users() as usize, data.items() as usize);
+        if users
+            .max(items)
+            .checked_mul(rank * size_of::<f32>())
+            .is_none_or(|bytes| bytes > isize::MAX as usize)
+        {
+            return Err(TrainError::TooLarge {
+                rows: data.users().max(data.items()),
+                rank,
+            });
+        }
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .map_err(|source| TrainError::Threads { threads, source })?;
+        let by_user = data.map_strengths(|strength| hyper.confidence(strength));
+        Ok(Self {
+            hyper: *hyper,
+            by_item: by_user.transposed(),
+            by_user,
+            factors: Factors {
+                rank,
+                users: initial_factors(users, rank, hyper.seed),
+                items: vec![0.0; items * rank],
+            },
+            iteration: 0,
+            pool,
+        })
+    }
+
+    /// Takes up a run after `iteration` iterations, with the user factors it then had
+    /// ([`Factors::users`]).
+    ///
+    /// # Errors
+    /// Factors of another shape.
+    pub fn resume(&mut self, iteration: usize, users: Vec<f32>) -> Result<(), TrainError> {
+        self.check("user factors", users.len(), self.factors.users.len())?;
+        self.factors.users = users;
+        self.iteration = iteration;
+        Ok(())
+    }
+
+    /// Starts from the item factors of an earlier model instead: the users are solved against them.
+    /// The row of a new item is zero.
+    ///
+    /// # Errors
+    /// Factors of another shape, or a system that cannot be solved.
+    pub fn warm_start(&mut self, items: Vec<f32>) -> Result<(), TrainError> {
+        self.check("item factors", items.len(), self.factors.items.len())?;
+        self.factors.items = items;
+        self.solve_users(&Counter::new(&(), 0, 1))
+    }
+
+    /// Turns the item factors so that they lie as near as possible to `reference`, rows of an earlier
+    /// model and zeros for new items, and solves the users against them.
+    ///
+    /// Scores are unchanged but for rounding; what was stored of the earlier model stays meaningful.
+    /// False, and nothing changed, when fewer items are shared than there are dimensions.
+    ///
+    /// # Errors
+    /// A reference of another shape, or a system that cannot be solved.
+    pub fn align(&mut self, reference: &[f32]) -> Result<bool, TrainError> {
+        self.check("reference", reference.len(), self.factors.items.len())?;
+        let Some(rotation) = rotation(&self.factors.items, reference, self.hyper.rank) else {
+            return Ok(false);
+        };
+        self.pool
+            .install(|| rotation.apply(&mut self.factors.items));
+        self.solve_users(&Counter::new(&(), 0, 1))?;
+        Ok(true)
+    }
+
+    /// Solves all items against the users, then all users against the items.
+    ///
+    /// # Errors
+    /// A system that cannot be solved.
+    pub fn step(&mut self, progress: &dyn Progress) -> Result<(), TrainError> {
+        let rows = u64::from(self.by_user.users()) + u64::from(self.by_item.users());
+        let done = self.iteration as u64 * rows;
+        let total = self.hyper.iterations.max(self.iteration + 1) as u64 * rows;
+        let counter = Counter::new(progress, done, total);
+        self.iteration += 1;
+        let Factors { users, items, .. } = &mut self.factors;
+        let solved = self
+            .pool
+            .install(|| half_step(&self.by_item, &self.hyper, users, items, &counter));
+        solved.map_err(|row| TrainError::Unsolvable {
+            side: "item",
+            row,
+            iteration: self.iteration,
+        })?;
+        self.solve_users(&counter)
+    }
+
+    /// Finished iterations.
+    #[must_use]
+    pub fn iteration(&self) -> usize {
+        self.iteration
+    }
+
+    /// The factors so far.
+    #[must_use]
+    pub fn factors(&self) -> &Factors {
+        &self.factors
+    }
+
+    /// The factors.
+    #[must_use]
+    pub fn into_factors(self) -> Factors {
+        self.factors
+    }
+
+    fn solve_users(&mut self, counter: &Counter<'_>) -> Result<(), TrainError> {
+        let Factors { users, items, .. } = &mut self.factors;
+        let solved = self
+            .pool
+            .install(|| half_step(&self.by_user, &self.hyper, items, users, counter));
+        solved.map_err(|row| TrainError::Unsolvable {
+            side: "user",
+            row,
+            iteration: self.iteration,
+        })
+    }
+
+    fn check(&self, what: &'static str, got: usize, expected: usize) -> Result<(), TrainError> {
+        if got == expected {
+            return Ok(());
+        }
+        Err(TrainError::Shape {
+            what,
+            got,
+            expected,
+        })
+    }
 }
 
 /// Solves every row of one side against the fixed other side. The error is the lowest unsolvable row,
@@ -215,7 +332,15 @@ struct Counter<'a> {
     progress: &'a dyn Progress,
 }
 
-impl Counter<'_> {
+impl<'a> Counter<'a> {
+    fn new(progress: &'a dyn Progress, done: u64, total: u64) -> Self {
+        Self {
+            done: AtomicU64::new(done),
+            total,
+            progress,
+        }
+    }
+
     fn add(&self, rows: usize) {
         let done = self.done.fetch_add(rows as u64, Ordering::Relaxed) + rows as u64;
         self.progress.advance(done, self.total);

@@ -1,7 +1,7 @@
 use crate::{grouped_log, oracle, small_hyper};
 use refrain_als::{
-    Confidence, Factors, FoldIn, FoldInScratch, Hyper, Interactions, Progress, TrainError, gram,
-    train,
+    Confidence, Factors, FoldIn, FoldInScratch, Hyper, Interactions, Progress, TrainError, Trainer,
+    gram, train,
 };
 use std::sync::Mutex;
 
@@ -206,4 +206,90 @@ fn progress_ends_at_its_total() {
     let total = 3 * (130 + 70);
     assert!(calls.iter().all(|&(done, t)| done <= t && t == total));
     assert_eq!(calls.iter().map(|call| call.0).max(), Some(total));
+}
+
+/// Between any two iterations a run may stop: the user factors are all that it goes on from.
+#[test]
+fn a_resumed_run_ends_in_the_same_bytes() {
+    let data = grouped_log(60, 40, 3);
+    let hyper = Hyper {
+        iterations: 5,
+        ..small_hyper()
+    };
+    let whole = train(&data, &hyper, 2, &()).unwrap();
+    for stop in 1..5 {
+        let mut first = Trainer::new(&data, &hyper, 1).unwrap();
+        while first.iteration() < stop {
+            first.step(&()).unwrap();
+        }
+        let mut second = Trainer::new(&data, &hyper, 3).unwrap();
+        second.resume(stop, first.into_factors().users).unwrap();
+        while second.iteration() < hyper.iterations {
+            second.step(&()).unwrap();
+        }
+        assert_eq!(second.into_factors(), whole, "stopped after {stop}");
+    }
+    let mut other = Trainer::new(&data, &hyper, 1).unwrap();
+    let wrong = other.resume(1, vec![0.0; 3]).unwrap_err();
+    assert!(matches!(wrong, TrainError::Shape { got: 3, .. }), "{wrong}");
+}
+
+/// A child of a few passes fits as well as a training from nothing, its vectors lie near the parent's,
+/// and turning them there changes no score.
+#[test]
+fn a_warm_start_is_soon_as_good_and_stays_where_the_parent_was() {
+    let data = grouped_log(120, 60, 4);
+    let hyper = Hyper {
+        iterations: 12,
+        ..small_hyper()
+    };
+    let rank = hyper.rank;
+    let parent = train(&data, &hyper, 1, &()).unwrap();
+    // Ten items are new to the child.
+    let mut known = parent.items.clone();
+    known[..10 * rank].fill(0.0);
+    let mut child = Trainer::new(&data, &Hyper { seed: 99, ..hyper }, 1).unwrap();
+    child.warm_start(known.clone()).unwrap();
+    child.step(&()).unwrap();
+    child.step(&()).unwrap();
+    let before = child.factors().clone();
+    assert!(child.align(&known).unwrap());
+    let after = child.factors().clone();
+    let objective =
+        |factors: &Factors| oracle::objective(&hyper, &data, &factors.users, &factors.items);
+    let (cold, warm) = (objective(&parent), objective(&after));
+    assert!(warm < 1.02 * cold, "{warm} against {cold}");
+    let score = |factors: &Factors, user: usize, item: usize| -> f32 {
+        let (x, y) = (
+            &factors.users[user * rank..][..rank],
+            &factors.items[item * rank..][..rank],
+        );
+        x.iter().zip(y).map(|(a, b)| a * b).sum()
+    };
+    for (user, item) in [(0, 0), (3, 17), (119, 59)] {
+        let (a, b) = (score(&before, user, item), score(&after, user, item));
+        assert!((a - b).abs() < 1e-3, "{a} {b}");
+    }
+    let distance = |items: &[f32]| -> f32 {
+        let pairs = items[10 * rank..].iter().zip(&parent.items[10 * rank..]);
+        pairs.map(|(a, b)| (a - b) * (a - b)).sum::<f32>().sqrt()
+    };
+    let size = parent
+        .items
+        .iter()
+        .map(|value| value * value)
+        .sum::<f32>()
+        .sqrt();
+    assert!(distance(&after.items) <= distance(&before.items));
+    assert!(
+        distance(&after.items) < 0.3 * size,
+        "{} of {size}",
+        distance(&after.items)
+    );
+    // One training from nothing with another seed lies anywhere.
+    let mut stranger = Trainer::new(&data, &Hyper { seed: 99, ..hyper }, 1).unwrap();
+    (0..12).for_each(|_| stranger.step(&()).unwrap());
+    let apart = distance(&stranger.factors().items);
+    assert!(stranger.align(&parent.items).unwrap());
+    assert!(distance(&stranger.factors().items) < 0.8 * apart);
 }

@@ -1,0 +1,183 @@
+//! Turning factors to lie near those of an earlier model.
+//!
+//! A factorisation is known up to an orthogonal matrix, so two trainings of one log give vectors that
+//! score alike and mean nothing to one another. The orthogonal Procrustes problem
+//! `min |A R − B|_F over RᵀR = I` is solved by the orthogonal polar factor of `AᵀB` (Schönemann,
+//! "A generalized solution of the orthogonal Procrustes problem", Psychometrika 1966), found by Newton's
+//! iteration `X ← (X + X⁻ᵀ) / 2` (Higham, "Functions of Matrices", §8.3) in double precision.
+
+use rayon::prelude::*;
+
+/// Newton steps taken at most; the scaled iteration needs about ten.
+const MAX_STEPS: usize = 100;
+
+/// An orthogonal matrix.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rotation {
+    rank: usize,
+    /// Row-major `rank * rank`.
+    matrix: Vec<f64>,
+}
+
+/// The rotation that brings the rows of `from` nearest to those of `to`, both row-major with `rank`
+/// values a row. Rows that are zero in either do not count. `O(rows rank² + rank³)`.
+///
+/// None when the shared rows do not span all dimensions, or something is not finite: then no rotation
+/// is nearest.
+#[must_use]
+pub fn rotation(from: &[f32], to: &[f32], rank: usize) -> Option<Rotation> {
+    if rank == 0 || from.len() != to.len() {
+        return None;
+    }
+    let zero = |row: &[f32]| row.iter().all(|&value| value == 0.0);
+    let mut product = vec![0.0; rank * rank];
+    for (a, b) in from.chunks_exact(rank).zip(to.chunks_exact(rank)) {
+        if zero(a) || zero(b) {
+            continue;
+        }
+        for (&a, row) in a.iter().zip(product.chunks_exact_mut(rank)) {
+            for (sum, &b) in row.iter_mut().zip(b) {
+                *sum += f64::from(a) * f64::from(b);
+            }
+        }
+    }
+    let matrix = polar(product, rank)?;
+    Some(Rotation { rank, matrix })
+}
+
+impl Rotation {
+    /// Multiplies every row by the rotation, in place, in the current pool.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "rounding to f32 is the point"
+    )]
+    pub fn apply(&self, rows: &mut [f32]) {
+        let rank = self.rank;
+        rows.par_chunks_exact_mut(rank)
+            .for_each_init(Vec::new, |turned: &mut Vec<f64>, row| {
+                turned.clear();
+                turned.resize(rank, 0.0);
+                for (&value, column) in row.iter().zip(self.matrix.chunks_exact(rank)) {
+                    for (sum, r) in turned.iter_mut().zip(column) {
+                        *sum += f64::from(value) * r;
+                    }
+                }
+                for (value, turned) in row.iter_mut().zip(&*turned) {
+                    *value = *turned as f32;
+                }
+            });
+    }
+}
+
+/// The orthogonal polar factor of a matrix that is not singular.
+fn polar(mut x: Vec<f64>, order: usize) -> Option<Vec<f64>> {
+    let norm = |matrix: &[f64]| matrix.iter().map(|value| value * value).sum::<f64>().sqrt();
+    let size = norm(&x);
+    if !(size > 0.0 && size.is_finite()) {
+        return None;
+    }
+    for value in &mut x {
+        *value /= size;
+    }
+    for _ in 0..MAX_STEPS {
+        let inverse = inverse(&x, order)?;
+        // Scaling by norms brings the singular values near 1 in a few steps.
+        let scale = (norm(&inverse) / norm(&x)).sqrt();
+        let mut change = 0.0;
+        let next: Vec<f64> = (0..order * order)
+            .map(|at| {
+                let (row, column) = (at / order, at % order);
+                0.5 * (scale * x[at] + inverse[column * order + row] / scale)
+            })
+            .collect();
+        for (new, old) in next.iter().zip(&x) {
+            change += (new - old) * (new - old);
+        }
+        x = next;
+        if !change.is_finite() {
+            return None;
+        }
+        if change.sqrt() < 1e-13 * order as f64 {
+            return Some(x);
+        }
+    }
+    None
+}
+
+/// Gauss and Jordan with partial pivoting. None where a pivot is lost to rounding.
+fn inverse(matrix: &[f64], order: usize) -> Option<Vec<f64>> {
+    let mut a = matrix.to_vec();
+    let mut inverse = vec![0.0; order * order];
+    inverse
+        .iter_mut()
+        .step_by(order + 1)
+        .for_each(|value| *value = 1.0);
+    let largest = matrix
+        .iter()
+        .fold(0.0_f64, |max, value| max.max(value.abs()));
+    for column in 0..order {
+        let pivot = (column..order).max_by(|&i, &j| {
+            let size = |row: usize| a[row * order + column].abs();
+            size(i).total_cmp(&size(j)).then(j.cmp(&i))
+        })?;
+        let value = a[pivot * order + column];
+        if !(value.abs() > largest * f64::EPSILON * order as f64 && value.is_finite()) {
+            return None;
+        }
+        for at in 0..order {
+            a.swap(column * order + at, pivot * order + at);
+            inverse.swap(column * order + at, pivot * order + at);
+        }
+        for at in 0..order {
+            a[column * order + at] /= value;
+            inverse[column * order + at] /= value;
+        }
+        for row in (0..order).filter(|&row| row != column) {
+            let factor = a[row * order + column];
+            if factor != 0.0 {
+                for at in 0..order {
+                    a[row * order + at] -= factor * a[column * order + at];
+                    inverse[row * order + at] -= factor * inverse[column * order + at];
+                }
+            }
+        }
+    }
+    Some(inverse)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::initial_factors;
+
+    #[test]
+    fn finds_the_rotation_that_was_applied_and_passes_over_new_rows() {
+        for rank in [1, 2, 5, 16, 64] {
+            let mut original = initial_factors(300, rank, 3);
+            // Any square matrix has a polar factor: take that of noise as the hidden rotation.
+            let noise = initial_factors(rank, rank, 9);
+            let matrix = polar(noise.iter().map(|&v| f64::from(v)).collect(), rank).unwrap();
+            let hidden = Rotation { rank, matrix };
+            let mut turned = original.clone();
+            hidden.apply(&mut turned);
+            // New items: unknown to the one, nonsense to the other.
+            original[..3 * rank].fill(0.0);
+            turned[..3 * rank].fill(7.0);
+            let found = rotation(&original, &turned, rank).unwrap();
+            found.apply(&mut original);
+            for (a, b) in original[3 * rank..].iter().zip(&turned[3 * rank..]) {
+                assert!((a - b).abs() < 1e-6, "{a} is not {b} at rank {rank}");
+            }
+        }
+    }
+
+    #[test]
+    fn refuses_what_has_no_nearest_rotation() {
+        assert!(rotation(&[], &[], 2).is_none());
+        assert!(rotation(&[1.0, 2.0], &[1.0, 2.0], 2).is_none());
+        assert!(rotation(&[1.0, 0.0, 0.0, 1.0], &[1.0, 0.0], 2).is_none());
+        assert!(rotation(&[f32::NAN; 4], &[1.0, 0.0, 0.0, 1.0], 2).is_none());
+        assert!(rotation(&[0.0; 4], &[1.0, 0.0, 0.0, 1.0], 2).is_none());
+        assert!(rotation(&[1.0, 0.0, 0.0, 1.0], &[0.0, 1.0, 1.0, 0.0], 2).is_some());
+    }
+}
