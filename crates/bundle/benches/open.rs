@@ -96,12 +96,14 @@ fn write(path: &Path) {
         })
         .expect("golden queries");
     let gram = vec![0.0; (DIM * DIM) as usize];
+    let factors = vec![0.0; (ITEMS * DIM) as usize];
     let hyper = serde_json::Value::Null;
     let model = NewModel {
         rank: DIM,
         items: ITEMS,
         gram: &gram,
-        factors: None,
+        factors: &factors,
+        user_gram: None,
         hyper: &hyper,
     };
     writer

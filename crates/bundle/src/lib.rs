@@ -20,6 +20,7 @@ compile_error!(
 pub mod bundle;
 mod column;
 mod corruption;
+pub mod delta;
 mod digest;
 mod durable;
 pub mod items;
@@ -33,10 +34,14 @@ mod time;
 pub use bundle::{Bundle, BundleWriter, Golden, Model, VerifyError, VerifyReport};
 pub use column::Column;
 pub use corruption::{Corruption, Mismatch};
+pub use delta::{DeltaFile, DeltaInfo, NewDelta, write_delta};
 pub use digest::{Digest, FileDigest};
 pub use items::{Dictionary, Item, Items, Ordinals, StringTable, write_items};
 pub use manifest::{Manifest, ManifestError};
 pub use section::{
     OpenError, OpenMode, SectionFile, SectionSpec, SectionWriter, WriteError, write_sections,
 };
-pub use store::{Label, PublishError, Published, Store, StoreError, VersionInfo};
+pub use store::{
+    Collected, DeltaPublished, Keep, Label, PublishDeltaError, PublishError, Published, Store,
+    StoreError, VersionInfo,
+};

@@ -179,7 +179,7 @@ impl Manifest {
         Ok(sealed(serde_json::to_string_pretty(self)?).into_bytes())
     }
 
-    fn parse(path: &Path, bytes: &[u8]) -> Result<Self, ManifestError> {
+    pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Self, ManifestError> {
         let file = || path.to_owned();
         let json = |source| ManifestError::Json {
             file: file(),
@@ -275,7 +275,7 @@ pub fn is_version_id(id: &str) -> bool {
 }
 
 /// Longest manifest that is read.
-const MAX_MANIFEST_BYTES: u64 = 16 << 20;
+pub(crate) const MAX_MANIFEST_BYTES: u64 = 16 << 20;
 const VERSION_RULE: &str = "a version id looks like v20261122T194500Z-1a2b3c4d";
 const FILE_RULE: &str =
     "file names are 1 to 64 of a-z, 0-9, '_', '-', '.', starting with a letter, not the manifest's";

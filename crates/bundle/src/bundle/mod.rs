@@ -253,8 +253,7 @@ impl Bundle {
         }
         if let (Some((model, file)), Some(info)) = (&self.model, &self.manifest.model) {
             let rank = model.rank() as u64;
-            if rank != u64::from(info.rank) || (model.factors().is_none() && rank != u64::from(dim))
-            {
+            if rank != u64::from(info.rank) {
                 return Err(file.broken("params", 0, rule, rank));
             }
             if model.items() != items {

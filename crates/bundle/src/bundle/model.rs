@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::column::Column;
 use crate::corruption::Corruption;
 use crate::digest::FileDigest;
-use crate::section::{OpenError, SectionFile, SectionWriter, WriteError};
+use crate::section::{OpenError, SectionFile, SectionSpec, SectionWriter, WriteError};
 
 /// The fold-in model, mapped.
 #[derive(Debug, Clone)]
@@ -15,7 +15,8 @@ pub struct Model {
     rank: usize,
     items: u32,
     gram: Column<f32>,
-    factors: Option<Column<f32>>,
+    factors: Column<f32>,
+    user_gram: Option<Column<f32>>,
     hyper: serde_json::Value,
 }
 
@@ -25,12 +26,8 @@ impl Model {
     /// # Errors
     /// [`OpenError`] when a section is missing, unknown or of the wrong shape.
     pub fn open(file: &SectionFile) -> Result<Self, OpenError> {
-        file.require_known(&["params", "hyper", "gram", "factors"])?;
-        let Params {
-            rank,
-            items,
-            own_factors,
-        } = file.record("params", PARAMS_VERSION)?;
+        file.require_known(&["params", "hyper", "gram", "factors", USER_GRAM])?;
+        let Params { rank, items } = file.record("params", PARAMS_VERSION)?;
         let hyper = file.section("hyper").ok_or_else(|| file.missing("hyper"))?;
         let hyper = serde_json::from_slice(&hyper).map_err(|error| OpenError::Record {
             file: file.path().to_owned(),
@@ -43,21 +40,25 @@ impl Model {
         if rank == 0 || gram.len() as u64 != wide * wide {
             return Err(file.broken("gram", 0, rule, gram.len() as u64).into());
         }
-        let factors = if own_factors {
-            Some(file.column::<f32>("factors")?)
-        } else {
-            None
-        };
-        if let Some(factors) = &factors
-            && factors.len() as u64 != rows * wide
-        {
+        let factors = file.column::<f32>("factors")?;
+        if factors.len() as u64 != rows * wide {
             return Err(file.broken("factors", 0, rule, factors.len() as u64).into());
+        }
+        let user_gram = match file.section(USER_GRAM) {
+            None => None,
+            Some(_) => Some(file.column::<f32>(USER_GRAM)?),
+        };
+        if let Some(gram) = &user_gram
+            && gram.len() as u64 != wide * wide
+        {
+            return Err(file.broken(USER_GRAM, 0, rule, gram.len() as u64).into());
         }
         Ok(Self {
             rank: rank as usize,
             items,
             gram,
             factors,
+            user_gram,
             hyper,
         })
     }
@@ -77,9 +78,15 @@ impl Model {
         self.gram.as_slice()
     }
 
-    /// The items' factors, row after row of rank values; `None` when they are the index's vectors.
-    pub fn factors(&self) -> Option<&[f32]> {
-        self.factors.as_ref().map(Column::as_slice)
+    /// The items' factors, row after row of rank values: what the index's vectors were coded from.
+    pub fn factors(&self) -> &[f32] {
+        self.factors.as_slice()
+    }
+
+    /// The users' Gram matrix XᵀX, rank x rank, which folds items in; `None` in versions that were
+    /// built without.
+    pub fn user_gram(&self) -> Option<&[f32]> {
+        self.user_gram.as_ref().map(Column::as_slice)
     }
 
     /// The hyper-parameters it was trained with, as the trainer writes them.
@@ -91,7 +98,8 @@ impl Model {
     pub(crate) fn check(&self, file: &SectionFile) -> Result<(), Corruption> {
         for (name, values) in [
             ("gram", self.gram()),
-            ("factors", self.factors().unwrap_or_default()),
+            ("factors", self.factors()),
+            (USER_GRAM, self.user_gram().unwrap_or_default()),
         ] {
             if let Some(at) = values.iter().position(|value| !value.is_finite()) {
                 return Err(file.broken(name, at as u64 * 4, "values are finite", at as u64));
@@ -110,8 +118,10 @@ pub struct NewModel<'a> {
     pub items: u32,
     /// YᵀY, rank x rank.
     pub gram: &'a [f32],
-    /// items x rank; `None` when the index holds exactly these vectors.
-    pub factors: Option<&'a [f32]>,
+    /// items x rank.
+    pub factors: &'a [f32],
+    /// XᵀX of the users' factors, rank x rank, where they are known.
+    pub user_gram: Option<&'a [f32]>,
     /// The trainer's hyper-parameters.
     pub hyper: &'a serde_json::Value,
 }
@@ -126,10 +136,15 @@ pub fn write_model(path: &Path, model: &NewModel<'_>) -> Result<FileDigest, Writ
         items,
         gram,
         factors,
+        user_gram,
         hyper,
     } = *model;
     let is = |values: &[f32], rows: u32| values.len() as u64 == u64::from(rows) * u64::from(rank);
-    if rank == 0 || !is(gram, rank) || !factors.is_none_or(|factors| is(factors, items)) {
+    if rank == 0
+        || !is(gram, rank)
+        || !user_gram.is_none_or(|gram| is(gram, rank))
+        || !is(factors, items)
+    {
         let rule = "it has rank x rank and items x rank values";
         return Err(WriteError::BadValue {
             what: "model",
@@ -137,16 +152,20 @@ pub fn write_model(path: &Path, model: &NewModel<'_>) -> Result<FileDigest, Writ
             rule,
         });
     }
-    let params = Params {
-        rank,
-        items,
-        own_factors: factors.is_some(),
-    };
+    let params = Params { rank, items };
     SectionWriter::write(path, |writer| {
         writer.add_record("params", PARAMS_VERSION, &params)?;
         writer.add_array("hyper", hyper.to_string().as_bytes())?;
         writer.add_array("gram", gram)?;
-        factors.map_or(Ok(()), |factors| writer.add_array("factors", factors))
+        writer.add_array("factors", factors)?;
+        // Optional: readers of before do not need it to fold listeners in.
+        let section = SectionSpec {
+            optional: true,
+            ..SectionSpec::new(USER_GRAM).of::<f32>()
+        };
+        user_gram.map_or(Ok(()), |gram| {
+            writer.add(section, bytemuck::cast_slice(gram))
+        })
     })
 }
 
@@ -154,7 +173,7 @@ pub fn write_model(path: &Path, model: &NewModel<'_>) -> Result<FileDigest, Writ
 struct Params {
     rank: u32,
     items: u32,
-    own_factors: bool,
 }
 
-const PARAMS_VERSION: u8 = 1;
+const PARAMS_VERSION: u8 = 2;
+const USER_GRAM: &str = "user_gram";

@@ -31,7 +31,8 @@ pub(crate) fn sealed(dir: &Path, seed: u64) -> Manifest {
         rank: 1,
         items: 2,
         gram: &[5.0],
-        factors: None,
+        factors: &[1.0, 2.0],
+        user_gram: None,
         hyper: &hyper,
     };
     writer
@@ -81,7 +82,7 @@ fn sealed_opened_verified() {
     let model = bundle.model().unwrap();
     assert_eq!(
         (model.gram(), model.factors(), model.rank()),
-        (&[5.0][..], None, 1)
+        (&[5.0][..], &[1.0, 2.0][..], 1)
     );
     assert_eq!(bundle.verify().unwrap().files, 4);
     // The same input is the same bundle; another is another.

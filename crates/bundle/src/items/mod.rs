@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::lists::Ordinals;
 pub use self::strings::{Dictionary, StringTable};
+pub(crate) use self::write::add_items;
 pub use self::write::{Item, MAX_ID_BYTES, MAX_TAGS, MAX_TEXT_BYTES, write_items};
 
 use self::lists::Lists;
@@ -50,6 +51,11 @@ impl Items {
     /// [`OpenError`] when a section is missing, unknown and required, or of the wrong shape.
     pub fn open(file: &SectionFile) -> Result<Self, OpenError> {
         file.require_known(SECTIONS)?;
+        Self::open_among_others(file)
+    }
+
+    /// [`open`](Self::open) in a file that holds more than items; its reader knows the rest.
+    pub(crate) fn open_among_others(file: &SectionFile) -> Result<Self, OpenError> {
         let Params {
             items,
             artists,
@@ -321,7 +327,7 @@ const NONE: u32 = u32::MAX;
 const NO_TIME: i64 = i64::MIN;
 const WRONG_COUNT: &str = "sections hold one value for each item, artist or tag";
 
-const SECTIONS: &[&str] = &[
+pub(crate) const SECTIONS: &[&str] = &[
     "params",
     "ids.offsets",
     "ids.bytes",

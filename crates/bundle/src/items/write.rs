@@ -42,6 +42,14 @@ pub struct Item<'a> {
 /// # Errors
 /// [`WriteError::Duplicate`] and [`WriteError::BadValue`] name the item; see [`WriteError`].
 pub fn write_items(path: &Path, items: &[Item<'_>]) -> Result<FileDigest, WriteError> {
+    SectionWriter::write(path, |writer| add_items(writer, items))
+}
+
+/// Adds the sections of `items` to a file.
+pub(crate) fn add_items(
+    writer: &mut SectionWriter<'_>,
+    items: &[Item<'_>],
+) -> Result<(), WriteError> {
     let len = u32::try_from(items.len())
         .ok()
         .filter(|&len| len < NONE)
@@ -93,22 +101,20 @@ pub fn write_items(path: &Path, items: &[Item<'_>]) -> Result<FileDigest, WriteE
         .map(|item| item.duration_ms.unwrap_or(NONE))
         .collect();
 
-    SectionWriter::write(path, |writer| {
-        writer.add_record("params", PARAMS_VERSION, &counts)?;
-        Dictionary::write(writer, "ids", &ids)?;
-        StringTable::write(writer, "titles", items.iter().map(|item| item.title))?;
-        Dictionary::write(writer, "artists", &artists.names)?;
-        Dictionary::write(writer, "tags", &tags.names)?;
-        writer.add_array("artist", &artist)?;
-        Lists::write(writer, "artist_items", &artists.items)?;
-        Lists::write(writer, "item_tags", &item_tags)?;
-        Lists::write(writer, "tag_items", &tags.items)?;
-        writer.add_array("release_time", &release_time)?;
-        writer.add_array("duration_ms", &duration_ms)?;
-        writer.add_array("popularity", &popularity)?;
-        writer.add_array("blocked", &blocked)?;
-        writer.add_array("by_popularity", &by_popularity)
-    })
+    writer.add_record("params", PARAMS_VERSION, &counts)?;
+    Dictionary::write(writer, "ids", &ids)?;
+    StringTable::write(writer, "titles", items.iter().map(|item| item.title))?;
+    Dictionary::write(writer, "artists", &artists.names)?;
+    Dictionary::write(writer, "tags", &tags.names)?;
+    writer.add_array("artist", &artist)?;
+    Lists::write(writer, "artist_items", &artists.items)?;
+    Lists::write(writer, "item_tags", &item_tags)?;
+    Lists::write(writer, "tag_items", &tags.items)?;
+    writer.add_array("release_time", &release_time)?;
+    writer.add_array("duration_ms", &duration_ms)?;
+    writer.add_array("popularity", &popularity)?;
+    writer.add_array("blocked", &blocked)?;
+    writer.add_array("by_popularity", &by_popularity)
 }
 
 fn check(item: &Item<'_>) -> Result<(), &'static str> {

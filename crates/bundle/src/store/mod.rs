@@ -1,38 +1,54 @@
-//! Where versions live and which of them a name points at: a store in a local directory.
+//! Where versions live and which of them a name points at: a local directory, or an object store.
 //!
-//! ```text
-//! STORE/versions/<id>/     published bundles; files read-only, never changed
-//! STORE/labels/<name>.json labels: the only files that are replaced, atomically
-//! STORE/staging/           bundles on their way in; anything here may be removed when no one publishes
-//! STORE/audit.jsonl        one line for every change of a label or publication
-//! STORE/lock               held (OS file lock) while a label moves
-//! ```
+//! A store holds *versions* (published bundles, which never change), *labels* (names that point at one and
+//! move), *deltas* (numbered additions to a version, which never change) and an audit log. [`local`] and
+//! [`remote`] say how either kind lays them out.
 //!
-//! [`Store::publish`] copies a bundle in, verifies the copy, gives it its name by one rename and
-//! moves the label. A crash at any moment leaves every label pointing at a whole version: a label
-//! moves only to a version whose directory has its final name, and a directory gets that name only
-//! when complete, verified and synced.
+//! What holds for both, at any moment and wherever a publisher dies:
+//! - a label points at a whole version: one that was read back and verified before the label moved;
+//! - a label moves by compare-and-set, so of two publishers one wins and the other is told;
+//! - a delta has its number alone, follows the one before it, and was read back and verified;
+//! - every change is in the audit log, or its caller was told that it is not;
+//! - what a publisher left behind is invisible, and [`Store::collect`] removes it.
 //!
-//! Concurrency: any number of readers, without locks. Writers of labels take the lock and compare
-//! the label's etag, so of two publishers one wins and the other is told. Retries are the caller's.
+//! Any number of readers, without locks. Retries of a lost race are the caller's.
 
-mod audit;
+mod collect;
+mod deltas;
 mod label;
-mod publish;
+mod local;
+mod objects;
+mod remote;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use jiff::Timestamp;
+use serde::Serialize;
+
+pub use self::collect::{Collected, Keep};
+pub use self::deltas::{DeltaPublished, PublishDeltaError};
 pub use self::label::Label;
-pub use self::publish::{PublishError, Published};
+pub use self::objects::{Listed, Object, ObjectError, Objects, Tag, When};
 
+use self::local::Local;
+use self::remote::Remote;
+use crate::bundle::OpenError;
 use crate::corruption::Corruption;
-use crate::manifest::{Manifest, ManifestError, is_version_id};
+use crate::manifest::{Manifest, ManifestError};
+use crate::{section, time};
 
-/// A store of versions in a local directory.
+/// A store of versions.
 #[derive(Debug, Clone)]
 pub struct Store {
-    root: PathBuf,
+    place: Place,
+}
+
+#[derive(Debug, Clone)]
+enum Place {
+    Local(Local),
+    Remote(Remote),
 }
 
 /// A published version.
@@ -40,10 +56,70 @@ pub struct Store {
 pub struct VersionInfo {
     /// Its manifest.
     pub manifest: Manifest,
-    /// Its directory.
+    /// Where it is, for people: a directory, or a URL.
     pub path: PathBuf,
     /// Bytes of all its files.
     pub bytes: u64,
+}
+
+/// What a publication did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Published {
+    /// The version.
+    pub version: String,
+    /// Its directory in the store.
+    pub path: PathBuf,
+    /// Whether its bytes are new to the store; `false` when it was published before.
+    pub new: bool,
+    /// The label as it is now, when one was asked for.
+    pub label: Option<Label>,
+}
+
+/// A bundle was not published. The store is as it was, but when [`PublishError::Label`] says so the
+/// version is there and only the label is not.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The system refused: the message has the path.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The bundle's manifest cannot be read.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// The copy does not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The copy does not verify: the bundle, or the disk, is damaged.
+    #[error(transparent)]
+    Corrupt(#[from] Corruption),
+    /// A version of that id is there and is another.
+    #[error("{}: holds another bundle under the id {version}", path.display())]
+    DifferentContent {
+        /// The version.
+        version: String,
+        /// Its directory in the store.
+        path: PathBuf,
+    },
+    /// The bundle changed while it was copied.
+    #[error("{}: the bundle changed while it was copied", path.display())]
+    Changed {
+        /// The bundle's directory.
+        path: PathBuf,
+    },
+    /// The object store refused, failed, or did not answer in time. Publishing again goes on from there.
+    #[error(transparent)]
+    Objects(#[from] ObjectError),
+    /// The store refused before anything was copied.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The version is published, but its label was not moved.
+    #[error("{version} is published but not labelled: {source}")]
+    Label {
+        /// The version.
+        version: String,
+        /// Why.
+        source: StoreError,
+    },
 }
 
 /// An operation on a store failed.
@@ -53,15 +129,24 @@ pub enum StoreError {
     /// The system refused: the message has the path.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// A URL of a kind that this build does not serve.
+    /// A URL of a kind that is not served.
     #[error(
-        "{url:?}: stores of scheme {scheme:?} are not supported, only file:///absolute/path or a plain path"
+        "{url:?}: stores of scheme {scheme:?} are not supported, only s3://, gs://, az://, \
+         file:///absolute/path or a plain path"
     )]
     Scheme {
         /// The URL.
         url: String,
         /// Its scheme.
         scheme: String,
+    },
+    /// An object store that cannot be used as it is named or configured.
+    #[error("{url}: {reason}")]
+    Unusable {
+        /// The URL, or the setting.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
     },
     /// A `file:` URL that does not name an absolute path of this machine.
     #[error("{url:?}: a file URL looks like file:///absolute/path")]
@@ -131,6 +216,44 @@ pub enum StoreError {
     /// A published version is damaged.
     #[error(transparent)]
     Corrupt(#[from] Corruption),
+    /// A delta cannot be opened.
+    #[error(transparent)]
+    Delta(section::OpenError),
+    /// A delta lies where another belongs.
+    #[error("{}: is delta number {number} of {version} and lies in the place of another", path.display())]
+    Misplaced {
+        /// The file.
+        path: PathBuf,
+        /// The version that it is of.
+        version: String,
+        /// Its number.
+        number: u64,
+    },
+    /// An object that was read from an object store is not what it must be.
+    #[error("{}: {source}", key.display())]
+    Object {
+        /// The object.
+        key: PathBuf,
+        /// What is wrong with it.
+        source: Box<Self>,
+    },
+    /// A manifest lies under the name of another version.
+    #[error("{}: is the manifest of {found}", file.display())]
+    WrongVersion {
+        /// The file.
+        file: PathBuf,
+        /// The version that it is of.
+        found: String,
+    },
+    /// What was written is not there any more.
+    #[error("{}: was written and is gone: someone removes objects of this store", key.display())]
+    Vanished {
+        /// The object.
+        key: PathBuf,
+    },
+    /// The object store refused, failed, or did not answer in time.
+    #[error(transparent)]
+    Objects(#[from] ObjectError),
     /// The label moved, but the audit log could not be written: the change is in force.
     #[error("label {label:?} now points at {version}, but the audit log was not written: {source}")]
     NotRecorded {
@@ -145,7 +268,8 @@ pub enum StoreError {
 
 impl Store {
     /// The store at `url`: `file:///absolute/path`, or a plain path. Makes no directory and needs
-    /// none yet: the first publication creates them.
+    /// none yet: the first publication creates them. Object stores are opened by whoever may talk to a
+    /// network, and come in by [`Store::remote`].
     ///
     /// # Errors
     /// [`StoreError::Scheme`] for `s3://` and the like, [`StoreError::BadUrl`].
@@ -167,29 +291,70 @@ impl Store {
                 });
             }
         };
-        Ok(Self { root })
+        Ok(Self {
+            place: Place::Local(Local::at(root)),
+        })
     }
 
-    /// The store's directory.
-    pub fn root(&self) -> &Path {
-        &self.root
+    /// The store in an object store. What is read of it is kept in the directory `cache`, which any
+    /// number of processes may share and anyone may remove while no one reads.
+    pub fn remote(objects: Arc<dyn Objects>, cache: PathBuf) -> Self {
+        Self {
+            place: Place::Remote(Remote::new(objects, cache)),
+        }
     }
 
-    /// The directory of a published version.
+    /// Where it is, for people: a directory, or a URL.
+    pub fn location(&self) -> &Path {
+        match &self.place {
+            Place::Local(local) => local.root(),
+            Place::Remote(remote) => Path::new(remote.url()),
+        }
+    }
+
+    /// Publishes the bundle at `bundle` and, with `label`, points that label at it.
+    ///
+    /// Copies, reads back and verifies all of it, lets it become a version, moves the label and appends
+    /// to the audit log. With `expect` the label moves only if it has that etag (empty: only if there is
+    /// no such label); without, only if no one moved it since this call began. Publishing what is there
+    /// already copies nothing.
+    ///
+    /// # Errors
+    /// See [`PublishError`]. Of two publishers to one label one gets [`StoreError::Conflict`].
+    pub fn publish(
+        &self,
+        bundle: &Path,
+        label: Option<&str>,
+        expect: Option<&str>,
+        actor: &str,
+    ) -> Result<Published, PublishError> {
+        match &self.place {
+            Place::Local(local) => local.publish(bundle, label, expect, actor),
+            Place::Remote(remote) => remote.publish(bundle, label, expect, actor),
+        }
+    }
+
+    /// The directory of a published version on this machine; one in an object store is downloaded to the
+    /// cache first, and compared with its manifest.
     ///
     /// # Errors
     /// [`StoreError::NoVersion`]; [`StoreError::NoStore`] when the store has vanished.
     pub fn path(&self, version: &str) -> Result<PathBuf, StoreError> {
-        let path = self.version_path(version);
-        // The id becomes part of a path, so it must look like one before it is looked for.
-        if is_version_id(version) && path.is_dir() {
-            return Ok(path);
+        match &self.place {
+            Place::Local(local) => local.path(version),
+            Place::Remote(remote) => remote.path(version),
         }
-        self.require()?;
-        Err(StoreError::NoVersion {
-            store: self.root.clone(),
-            version: version.to_owned(),
-        })
+    }
+
+    /// The manifest of a published version. Reads nothing else.
+    ///
+    /// # Errors
+    /// [`StoreError::NoVersion`], [`StoreError::Manifest`].
+    pub fn manifest(&self, version: &str) -> Result<Manifest, StoreError> {
+        match &self.place {
+            Place::Local(local) => Ok(Manifest::read(&local.path(version)?)?),
+            Place::Remote(remote) => remote.manifest(version),
+        }
     }
 
     /// All published versions, oldest first. A version whose manifest is damaged is an error.
@@ -197,57 +362,127 @@ impl Store {
     /// # Errors
     /// [`StoreError::NoStore`], [`StoreError::Manifest`].
     pub fn versions(&self) -> Result<Vec<VersionInfo>, StoreError> {
-        self.require()?;
-        let mut versions = Vec::new();
-        for id in names_in(&self.root.join(VERSIONS))? {
-            if !is_version_id(&id) {
-                continue;
-            }
-            let path = self.version_path(&id);
-            let manifest = Manifest::read(&path)?;
-            let bytes = manifest.files.values().map(|file| file.bytes).sum();
-            versions.push(VersionInfo {
-                manifest,
-                path,
-                bytes,
-            });
+        match &self.place {
+            Place::Local(local) => local.versions(),
+            Place::Remote(remote) => remote.versions(),
         }
-        Ok(versions)
     }
 
-    fn version_path(&self, version: &str) -> PathBuf {
-        self.root.join(VERSIONS).join(version)
+    /// The label of that name; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store has vanished or the label's file is damaged.
+    pub fn label(&self, name: &str) -> Result<Option<Label>, StoreError> {
+        match &self.place {
+            Place::Local(local) => local.label(name),
+            Place::Remote(remote) => remote.label(name),
+        }
     }
 
-    /// Tells a store that is not there from an empty one.
-    fn require(&self) -> Result<(), StoreError> {
-        if self.root.is_dir() {
-            return Ok(());
+    /// All labels, by name.
+    ///
+    /// # Errors
+    /// As [`label`](Self::label).
+    pub fn labels(&self) -> Result<Vec<Label>, StoreError> {
+        match &self.place {
+            Place::Local(local) => local.labels(),
+            Place::Remote(remote) => remote.labels(),
         }
-        Err(StoreError::NoStore {
-            path: self.root.clone(),
-        })
+    }
+
+    /// Points a label at a published version, durably and atomically. With `etag`, only if the label
+    /// still has it; an empty one means that there must be no such label yet. Moving a label to where
+    /// it is changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`], [`StoreError::NoVersion`], [`StoreError::BadLabel`]; after
+    /// [`StoreError::NotRecorded`] the label has moved.
+    pub fn set_label(
+        &self,
+        name: &str,
+        version: &str,
+        etag: Option<&str>,
+        actor: &str,
+    ) -> Result<Label, StoreError> {
+        match &self.place {
+            Place::Local(local) => local.set_label(name, version, etag, actor),
+            Place::Remote(remote) => remote.set_label(name, version, etag, actor),
+        }
+    }
+
+    /// Moves a label back to where it was before; again, to where it was before that, and so on.
+    ///
+    /// # Errors
+    /// [`StoreError::NoLabel`], [`StoreError::NoPrevious`], and those of [`set_label`](Self::set_label).
+    pub fn rollback(
+        &self,
+        name: &str,
+        etag: Option<&str>,
+        actor: &str,
+    ) -> Result<Label, StoreError> {
+        match &self.place {
+            Place::Local(local) => local.rollback(name, etag, actor),
+            Place::Remote(remote) => remote.rollback(name, etag, actor),
+        }
+    }
+
+    /// Removes from the cache what is not of these versions; says which versions went. A local store has
+    /// no cache.
+    ///
+    /// # Errors
+    /// The system refused.
+    pub fn trim_cache(&self, keep: &[&str]) -> Result<Vec<String>, StoreError> {
+        match &self.place {
+            Place::Local(_) => Ok(Vec::new()),
+            Place::Remote(remote) => remote.trim_cache(keep),
+        }
     }
 }
 
-const VERSIONS: &str = "versions";
-const LABELS: &str = "labels";
-const STAGING: &str = "staging";
-const LOCK: &str = "lock";
+/// One change, as the audit log has it.
+#[derive(Debug, Serialize)]
+struct AuditLine<'a> {
+    #[serde(with = "time::text")]
+    time: Timestamp,
+    /// `publish`, `set_label`, `rollback`, `freshen`, `collect`.
+    action: &'a str,
+    actor: &'a str,
+    version: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<&'a str>,
+    /// Where the label was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delta: Option<u64>,
+}
 
-/// The names in a directory, sorted; none when it does not exist.
-fn names_in(dir: &Path) -> io::Result<Vec<String>> {
-    let entries = match fs_err::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        // A name that is not UTF-8 is none of ours.
-        names.extend(entry?.file_name().into_string());
+impl<'a> AuditLine<'a> {
+    fn new(time: Timestamp, action: &'a str, actor: &'a str, version: &'a str) -> Self {
+        Self {
+            time,
+            action,
+            actor,
+            version,
+            label: None,
+            from: None,
+            delta: None,
+        }
     }
-    names.sort_unstable();
-    Ok(names)
+}
+
+fn info_of(manifest: Manifest, path: PathBuf) -> VersionInfo {
+    let bytes = manifest.files.values().map(|file| file.bytes).sum();
+    VersionInfo {
+        manifest,
+        path,
+        bytes,
+    }
+}
+
+/// Opens and verifies the bundle in a directory.
+fn local_verify(path: &Path) -> Result<(), PublishError> {
+    local::verify(path)
 }
 
 /// `%20` and its like in the path of a URL.
@@ -274,9 +509,9 @@ mod url_tests {
 
     #[test]
     fn urls() {
-        let root = |url: &str| Store::open(url).unwrap().root;
-        assert_eq!(root("file:///a/b%20c"), Path::new("/a/b c"));
-        assert_eq!(root("a/b"), Path::new("a/b"));
+        let location = |url: &str| Store::open(url).unwrap().location().to_owned();
+        assert_eq!(location("file:///a/b%20c"), Path::new("/a/b c"));
+        assert_eq!(location("a/b"), Path::new("a/b"));
         for url in ["file://host/a", "", "file:///%zz", "file:///%00"] {
             assert!(
                 matches!(Store::open(url), Err(StoreError::BadUrl { .. })),
@@ -313,6 +548,3 @@ mod url_tests {
         names_it(store.rollback("stable", None, "me").unwrap_err());
     }
 }
-
-#[cfg(test)]
-mod tests;

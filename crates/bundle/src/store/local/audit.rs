@@ -3,31 +3,12 @@
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use jiff::Timestamp;
-use serde::Serialize;
-
-use crate::time;
+use crate::store::AuditLine;
 
 const AUDIT: &str = "audit.jsonl";
 
-/// One change.
-#[derive(Debug, Serialize)]
-pub(super) struct Line<'a> {
-    #[serde(with = "time::text")]
-    pub(super) time: Timestamp,
-    /// `publish`, `set_label`, `rollback`.
-    pub(super) action: &'a str,
-    pub(super) actor: &'a str,
-    pub(super) version: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) label: Option<&'a str>,
-    /// Where the label was.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) from: Option<&'a str>,
-}
-
 /// Appends a line durably. The caller holds the store's lock.
-pub(super) fn append(store: &Path, line: &Line<'_>) -> io::Result<()> {
+pub(super) fn append(store: &Path, line: &AuditLine<'_>) -> io::Result<()> {
     let mut text = serde_json::to_string(line)?;
     text.push('\n');
     let path = store.join(AUDIT);
@@ -58,14 +39,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(AUDIT);
         fs_err::write(&path, b"{\"time\":\"20").unwrap();
-        let line = Line {
-            time: Timestamp::UNIX_EPOCH,
-            action: "publish",
-            actor: "me\n",
-            version: "v",
-            label: None,
-            from: None,
-        };
+        let line = AuditLine::new(jiff::Timestamp::UNIX_EPOCH, "publish", "me\n", "v");
         append(dir.path(), &line).unwrap();
         append(dir.path(), &line).unwrap();
         let text = fs_err::read_to_string(&path).unwrap();

@@ -1,86 +1,19 @@
 //! Publishing: a bundle becomes a version of a store, whole or not at all.
 
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use jiff::Timestamp;
-
-use super::{Label, STAGING, Store, StoreError, VERSIONS, audit};
-use crate::bundle::{Bundle, OpenError, VerifyError};
+use super::{Local, STAGING, Staging, VERSIONS};
+use crate::bundle::{Bundle, VerifyError};
 use crate::corruption::{Corruption, Mismatch};
 use crate::digest::{FileDigest, Hasher};
 use crate::durable;
-use crate::manifest::{MANIFEST, Manifest, ManifestError};
+use crate::manifest::{MANIFEST, Manifest};
 use crate::section::OpenMode;
+use crate::store::{PublishError, Published};
 
-/// What a publication did.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Published {
-    /// The version.
-    pub version: String,
-    /// Its directory in the store.
-    pub path: PathBuf,
-    /// Whether its bytes are new to the store; `false` when it was published before.
-    pub new: bool,
-    /// The label as it is now, when one was asked for.
-    pub label: Option<Label>,
-}
-
-/// A bundle was not published. The store is as it was, but when [`PublishError::Label`] says so the
-/// version is there and only the label is not.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PublishError {
-    /// The system refused: the message has the path.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    /// The bundle's manifest cannot be read.
-    #[error(transparent)]
-    Manifest(#[from] ManifestError),
-    /// The copy does not open.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// The copy does not verify: the bundle, or the disk, is damaged.
-    #[error(transparent)]
-    Corrupt(#[from] Corruption),
-    /// A version of that id is there and is another.
-    #[error("{}: holds another bundle under the id {version}", path.display())]
-    DifferentContent {
-        /// The version.
-        version: String,
-        /// Its directory in the store.
-        path: PathBuf,
-    },
-    /// The bundle changed while it was copied.
-    #[error("{}: the bundle changed while it was copied", path.display())]
-    Changed {
-        /// The bundle's directory.
-        path: PathBuf,
-    },
-    /// The store refused before anything was copied.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The version is published, but its label was not moved.
-    #[error("{version} is published but not labelled: {source}")]
-    Label {
-        /// The version.
-        version: String,
-        /// Why.
-        source: StoreError,
-    },
-}
-
-impl Store {
-    /// Publishes the bundle at `bundle` and, with `label`, points that label at it.
-    ///
-    /// Copies to `staging/`, syncs, reads back and verifies all of it, makes the files read-only,
-    /// renames into `versions/`, moves the label and appends to the audit log. With `expect` the label
-    /// moves only if it has that etag (empty: only if there is no such label); without, only if no one
-    /// moved it since this call began. Publishing what is there already copies nothing.
-    ///
-    /// # Errors
-    /// See [`PublishError`]. Of two publishers to one label one gets [`StoreError::Conflict`].
-    pub fn publish(
+impl Local {
+    pub(in crate::store) fn publish(
         &self,
         bundle: &Path,
         label: Option<&str>,
@@ -115,7 +48,8 @@ impl Store {
         let new = new && self.add_version(bundle, &manifest, &path, observe)?;
         if new {
             observe(Step::RecordVersion)?;
-            self.record(&manifest.version, actor)?;
+            let _lock = self.lock()?;
+            self.record("publish", &manifest.version, None, actor)?;
         }
         let label = match label {
             None => None,
@@ -155,31 +89,31 @@ impl Store {
         path: &Path,
         observe: &mut dyn FnMut(Step) -> io::Result<()>,
     ) -> Result<bool, PublishError> {
-        let staging = Staging::create(&self.root.join(STAGING), &manifest.version)?;
+        let staging = Staging::create(&self.root, &manifest.version)?;
         for (name, stated) in &manifest.files {
             observe(Step::CopyFile)?;
-            copy(&bundle.join(name), &staging.0.join(name), Some(stated))?;
+            copy(&bundle.join(name), &staging.path.join(name), Some(stated))?;
         }
         observe(Step::CopyManifest)?;
-        copy(&bundle.join(MANIFEST), &staging.0.join(MANIFEST), None)?;
-        durable::sync_dir(&staging.0)?;
+        copy(&bundle.join(MANIFEST), &staging.path.join(MANIFEST), None)?;
+        durable::sync_dir(&staging.path)?;
         observe(Step::Verify)?;
-        if Manifest::read(&staging.0)? != *manifest {
+        if Manifest::read(&staging.path)? != *manifest {
             return Err(PublishError::Changed {
                 path: bundle.to_owned(),
             });
         }
-        verify(&staging.0)?;
+        verify(&staging.path)?;
         observe(Step::MakeReadOnly)?;
         for name in manifest.files.keys().map(String::as_str).chain([MANIFEST]) {
-            let file = staging.0.join(name);
+            let file = staging.path.join(name);
             let mut permissions = fs_err::metadata(&file)?.permissions();
             permissions.set_readonly(true);
             fs_err::set_permissions(&file, permissions)?;
         }
         observe(Step::Rename)?;
         // A published directory is never empty, so a rename onto it fails.
-        match fs_err::rename(&staging.0, path) {
+        match fs_err::rename(&staging.path, path) {
             Err(_) if path.is_dir() => return Ok(!self.holds(manifest, path)?),
             renamed => renamed?,
         }
@@ -187,25 +121,11 @@ impl Store {
         durable::sync_dir(&self.root.join(VERSIONS))?;
         Ok(true)
     }
-
-    fn record(&self, version: &str, actor: &str) -> Result<(), PublishError> {
-        let _lock = self.lock()?;
-        let time = Timestamp::now();
-        let line = audit::Line {
-            time,
-            action: "publish",
-            actor,
-            version,
-            label: None,
-            from: None,
-        };
-        Ok(audit::append(&self.root, &line)?)
-    }
 }
 
 /// What a publication is about to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(in crate::store) enum Step {
     Prepare,
     CopyFile,
     CopyManifest,
@@ -217,25 +137,7 @@ pub(super) enum Step {
     MoveLabel,
 }
 
-/// A directory that is removed unless it was renamed away.
-struct Staging(PathBuf);
-
-impl Staging {
-    fn create(dir: &Path, version: &str) -> io::Result<Self> {
-        let path = dir.join(durable::unique_name(version));
-        fs_err::create_dir(&path)?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        // After the rename there is nothing at the name, and nothing to remove.
-        let _ = fs_err::remove_dir_all(&self.0);
-    }
-}
-
-fn verify(path: &Path) -> Result<(), PublishError> {
+pub(in crate::store) fn verify(path: &Path) -> Result<(), PublishError> {
     match Bundle::open(path, OpenMode::Map)?.verify() {
         Ok(_) => Ok(()),
         Err(VerifyError::Corrupt(corruption)) => Err(corruption.into()),

@@ -4,22 +4,22 @@ use std::process::Command;
 use std::sync::Barrier;
 use std::{env, io, thread};
 
-use super::publish::Step;
 use super::*;
 use crate::bundle::Bundle;
 use crate::bundle::tests::sealed;
 use crate::manifest::{MANIFEST, Manifest};
 use crate::section::OpenMode;
+use crate::store::{Label, PublishError, Published};
 
 struct Fixture {
     dir: tempfile::TempDir,
-    store: Store,
+    store: Local,
 }
 
 impl Fixture {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path().join("store").to_str().unwrap()).unwrap();
+        let store = Local::at(dir.path().join("store"));
         Self { dir, store }
     }
 
@@ -52,7 +52,7 @@ impl Fixture {
 
 /// What must hold at any time: every label points at a version that verifies, and everything under
 /// `versions/` does.
-fn assert_whole(store: &Store) {
+fn assert_whole(store: &Local) {
     for label in store.labels().unwrap() {
         store.path(&label.version).unwrap();
     }
@@ -268,7 +268,7 @@ fn two_publishers_of_one_bundle_agree() {
 /// How often a publication of the example bundle calls its observer.
 fn steps_of(fixture: &Fixture, bundle: &Path) -> usize {
     let mut steps = 0;
-    let scratch = Store::open(fixture.dir.path().join("scratch").to_str().unwrap()).unwrap();
+    let scratch = Local::at(fixture.dir.path().join("scratch"));
     let mut observe = |_| {
         steps += 1;
         Ok(())
@@ -334,7 +334,7 @@ fn crash_child() {
         }
         Ok(())
     };
-    let store = Store::open(&store).unwrap();
+    let store = Local::at(store.into());
     let bundle = Path::new(&bundle);
     store
         .publish_observed(bundle, Some("stable"), None, "child", &mut die)
@@ -349,7 +349,7 @@ fn a_kill_at_any_step_leaves_whole_versions() {
     for crash_at in 0..steps_of(&fixture, &fixture.bundle(2).0) {
         let (bundle, version) = fixture.bundle(10 + crash_at as u64);
         let child = Command::new(env::current_exe().unwrap())
-            .args(["--exact", "store::tests::crash_child", "--quiet"])
+            .args(["--exact", "store::local::tests::crash_child", "--quiet"])
             .env("REFRAIN_TEST_CRASH_AT", crash_at.to_string())
             .env("REFRAIN_TEST_STORE", store.root())
             .env("REFRAIN_TEST_BUNDLE", &bundle)
