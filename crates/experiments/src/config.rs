@@ -6,6 +6,9 @@ use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
+use crate::error::ConfigError;
+use crate::targeting::AttributeType;
+
 /// The surface that answers for surfaces which are not declared.
 pub const DEFAULT_SURFACE: &str = "default";
 
@@ -26,7 +29,9 @@ variant = "plain"
 kind = "ab"
 layer = "ranking"
 epoch = 1
+owner = "whoever runs this server"
 question = "Do listeners stay longer when popularity and freshness weigh in and artists are capped?"
+decision = "Serve `balanced` to everybody, or keep `plain`"
 allocation_bp = 10000
 
 [[experiment.balanced-ranking.arm]]
@@ -38,41 +43,46 @@ variant = "plain"
 name = "balanced"
 weight = 0.5
 variant = "balanced"
+
+[[experiment.balanced-ranking.metric]]
+name = "listen_minutes"
+role = "success"
+type = "mean"
+direction = "up"
+window = "closed(7d,14d)"
+mde_rel = 0.02
+
+[[experiment.balanced-ranking.metric]]
+name = "skips"
+role = "guardrail"
+type = "mean"
+direction = "down"
+window = "closed(0d,7d)"
+margin_rel = 0.05
 "#;
 
 /// Layers, surfaces and experiments as declared. [`Experiments::new`](crate::Experiments::new)
 /// checks what concerns more than one of them.
 #[derive(Debug, Clone, Default, PartialEq, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Config {
+    /// `[assignment]`.
+    pub assignment: AssignmentConfig,
+    /// `[attribute.NAME]`.
+    pub attribute: BTreeMap<String, AttributeConfig>,
+    /// `[holdout.NAME]`.
+    pub holdout: BTreeMap<String, HoldoutConfig>,
     /// `[layer.NAME]`.
-    #[serde(default)]
     pub layer: BTreeMap<String, LayerConfig>,
     /// `[surface.NAME]`.
-    #[serde(default)]
     pub surface: BTreeMap<String, SurfaceConfig>,
     /// `[experiment.NAME]`, in the order of the file.
-    #[serde(default)]
     pub experiment: Ordered<ExperimentConfig>,
 }
 
 impl Config {
-    /// Puts a configuration together, for programs whose own file holds the three tables.
-    #[must_use]
-    pub fn new(
-        layer: BTreeMap<String, LayerConfig>,
-        surface: BTreeMap<String, SurfaceConfig>,
-        experiment: Ordered<ExperimentConfig>,
-    ) -> Self {
-        Self {
-            layer,
-            surface,
-            experiment,
-        }
-    }
-
-    /// Reads a text that holds nothing but the three tables.
+    /// Reads a text that holds nothing but these tables.
     ///
     /// # Errors
     /// [`ConfigError::Parse`], with line and column, for what is not TOML, an unknown field, a value
@@ -82,10 +92,62 @@ impl Config {
             source: Box::new(source),
         })
     }
+
+    /// An experiment by name.
+    #[must_use]
+    pub fn experiment(&self, name: &str) -> Option<&ExperimentConfig> {
+        let mut all = self.experiment.0.iter();
+        all.find(|(other, _)| other == name)
+            .map(|(_, experiment)| experiment)
+    }
+}
+
+/// `[assignment]`: what concerns all experiments.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct AssignmentConfig {
+    /// The kill switch: `false` gives everybody the variant of the surface.
+    pub enabled: bool,
+    /// The journal that says what experiments hold, a path relative to the configuration. Without
+    /// one, experiments draw their `allocation_bp` in the order of the file.
+    pub journal: Option<String>,
+}
+
+impl Default for AssignmentConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            journal: None,
+        }
+    }
+}
+
+/// `[attribute.NAME]`: something that a request says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttributeConfig {
+    /// How its values compare.
+    #[serde(rename = "type")]
+    pub kind: AttributeType,
+    /// Whether a variant can change it. Such an attribute cannot choose who is in an experiment.
+    #[serde(default)]
+    pub post_treatment: bool,
+}
+
+/// `[holdout.NAME]`: units that no experiment touches, to see what a whole quarter was worth.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HoldoutConfig {
+    /// Part of the hash key: a new epoch, such as a new quarter, draws other units.
+    pub epoch: u32,
+    /// Share of all units, in basis points: 0 to 5,000, so that a slice of equal size is left to
+    /// compare with.
+    pub share_bp: u32,
 }
 
 /// `[layer.NAME]`: experiments that exclude each other.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LayerConfig {
     /// Part of the hash key: a new epoch shuffles all units of the layer.
@@ -94,6 +156,53 @@ pub struct LayerConfig {
     /// assign alike, and refining a layer later moves nobody.
     #[serde(default = "default_buckets")]
     pub buckets: u32,
+    /// How long the units of a stopped experiment rest before another gets them, in days.
+    #[serde(default)]
+    pub cooldown_days: u32,
+    /// Parameters that this layer's experiments set, and no other layer's: callers read them through
+    /// OpenFeature as the flag `layer.parameter`.
+    #[serde(default)]
+    pub params: BTreeMap<String, ParamConfig>,
+}
+
+impl Default for LayerConfig {
+    fn default() -> Self {
+        Self {
+            epoch: 1,
+            buckets: default_buckets(),
+            cooldown_days: 0,
+            params: BTreeMap::new(),
+        }
+    }
+}
+
+/// A parameter that arms may set.
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ParamConfig {
+    /// Value of those in no experiment that sets it; its type is the parameter's.
+    pub default: ParamValue,
+    /// Smallest value, of a number.
+    pub min: Option<f64>,
+    /// Largest value, of a number.
+    pub max: Option<f64>,
+    /// What it is measured in.
+    #[serde(default)]
+    pub unit: String,
+}
+
+/// A value of a parameter.
+#[derive(Debug, Clone, PartialEq, serde::Deserialize, serde::Serialize)]
+#[serde(untagged)]
+pub enum ParamValue {
+    /// On or off.
+    Bool(bool),
+    /// A whole number.
+    Integer(i64),
+    /// A number.
+    Number(f64),
+    /// A text.
+    Text(String),
 }
 
 /// `[surface.NAME]`: a place where recommendations are shown.
@@ -104,21 +213,63 @@ pub struct SurfaceConfig {
     pub layer: String,
     /// Variant of units that are in no experiment.
     pub variant: String,
+    /// Variant of units that are held out, frozen for the quarter. Absent: `variant`.
+    #[serde(default)]
+    pub holdout_variant: Option<String>,
+}
+
+/// What an experiment does with its units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Kind {
+    /// Splits them over arms, to decide by success metrics.
+    Ab,
+    /// Splits them over arms, watches guardrails only, and grows or steps back by itself.
+    Rollout,
+    /// Computes an arm beside what is served, compares, and never shows it.
+    Shadow,
+    /// Shows them one list drafted by two arms in turn.
+    Interleave,
+}
+
+impl Kind {
+    /// As it is written in a file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ab => "ab",
+            Self::Rollout => "rollout",
+            Self::Shadow => "shadow",
+            Self::Interleave => "interleave",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// `[experiment.NAME]`.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct ExperimentConfig {
-    /// `ab`, the one kind that is served.
-    pub kind: String,
+    /// What it does with its units.
+    pub kind: Kind,
     /// Layer whose units it takes.
     pub layer: String,
     /// Part of the hash key: a new epoch deals the units to the arms anew. Needed whenever arms or
     /// weights change.
     pub epoch: u32,
-    /// Share of the layer, in basis points: 0 to 10,000.
+    /// Share of the layer, in basis points: 0 to 10,000. With a journal, the share that `allocate`
+    /// and `ramp` bring it to. A shadow takes no units from others: it is computed for this share.
     pub allocation_bp: u32,
+    /// What is randomised.
+    #[serde(default)]
+    pub unit: Unit,
     /// Who answers for it.
     #[serde(default)]
     pub owner: String,
@@ -128,9 +279,37 @@ pub struct ExperimentConfig {
     /// What will be done with the result.
     #[serde(default)]
     pub decision: String,
-    /// `[[experiment.NAME.arm]]`, at least two.
+    /// Condition on declared attributes of the request; see [`Targeting`](crate::Targeting).
+    #[serde(default)]
+    pub targeting: Option<String>,
+    /// `true` serves the surface's variant to its units, which it keeps.
+    #[serde(default)]
+    pub paused: bool,
+    /// `[[experiment.NAME.arm]]`, at least two; of a shadow, at least one; of interleaving, two.
     #[serde(default, rename = "arm")]
     pub arms: Vec<ArmConfig>,
+    /// `[[experiment.NAME.force]]`: units that get an arm whatever the hash says, never analysed.
+    #[serde(default)]
+    pub force: Vec<ForceConfig>,
+    /// `[[experiment.NAME.metric]]`.
+    #[serde(default, rename = "metric")]
+    pub metrics: Vec<MetricConfig>,
+    /// How it is going to be analysed.
+    #[serde(default)]
+    pub design: Option<DesignConfig>,
+    /// How a rollout proceeds.
+    #[serde(default)]
+    pub rollout: Option<RolloutConfig>,
+}
+
+/// What is randomised.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Unit {
+    /// Listeners.
+    #[default]
+    User,
 }
 
 /// `[[experiment.NAME.arm]]`.
@@ -140,9 +319,196 @@ pub struct ArmConfig {
     /// Unique within the experiment.
     pub name: String,
     /// Share of the experiment's units relative to the other arms: finite, greater than 0.
+    #[serde(default = "one")]
     pub weight: f64,
     /// Ranking variant that its units get.
     pub variant: String,
+    /// Values of the layer's parameters.
+    #[serde(default)]
+    pub params: BTreeMap<String, ParamValue>,
+}
+
+/// `[[experiment.NAME.force]]`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForceConfig {
+    /// The unit.
+    pub unit: String,
+    /// The arm that it gets.
+    pub arm: String,
+}
+
+/// `[[experiment.NAME.metric]]`.
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricConfig {
+    /// Its name; of an outcome, the event.
+    pub name: String,
+    /// `success`, `guardrail` or `quality`.
+    #[serde(default)]
+    pub role: Option<Role>,
+    /// `mean`, `proportion`, `ratio(DENOMINATOR)` or `quantile(Q)`.
+    #[serde(default, rename = "type")]
+    pub kind: Option<String>,
+    /// Which way is better.
+    #[serde(default)]
+    pub direction: Option<Direction>,
+    /// Which part of a unit's life counts: `closed(7d,14d)` or `open`.
+    #[serde(default)]
+    pub window: Option<String>,
+    /// Smallest relative effect worth finding, of a success metric.
+    #[serde(default)]
+    pub mde_rel: Option<f64>,
+    /// Largest loss that is acceptable relative to control, of a guardrail.
+    #[serde(default)]
+    pub margin_rel: Option<f64>,
+    /// The same in the metric's own unit.
+    #[serde(default)]
+    pub margin_abs: Option<f64>,
+    /// Name of the covariate known before exposure.
+    #[serde(default)]
+    pub covariate: Option<String>,
+}
+
+/// What a metric is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Role {
+    /// To improve.
+    Success,
+    /// Not to get worse by more than its margin.
+    Guardrail,
+    /// To be watched for harm.
+    Scan,
+    /// To show that the experiment itself is sound.
+    Quality,
+}
+
+/// Which way a metric is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// More is better.
+    Up,
+    /// Less is better.
+    Down,
+}
+
+/// `experiment.NAME.design`.
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DesignConfig {
+    /// `gst`, `always_valid`, `fixed`, `bonferroni` or `fixed_power`.
+    #[serde(default)]
+    pub method: Option<String>,
+    /// `power(RHO)`, `obf` or `pocock`.
+    #[serde(default)]
+    pub spending: Option<String>,
+    /// Error rate, one-sided.
+    #[serde(default)]
+    pub alpha: Option<f64>,
+    /// Power at the smallest effect worth finding.
+    #[serde(default)]
+    pub power: Option<f64>,
+    /// Units that the plan needs, over all arms.
+    #[serde(default)]
+    pub max_units: Option<u64>,
+}
+
+/// `experiment.NAME.rollout`.
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RolloutConfig {
+    /// Shares to go through, in basis points, rising.
+    #[serde(default = "default_steps")]
+    pub steps_bp: Vec<u32>,
+    /// How long a step lasts at least: a number and `s`, `m`, `h` or `d`.
+    #[serde(default = "default_hold")]
+    pub min_hold: String,
+    /// How often the guardrails are looked at: a number and `s`, `m`, `h` or `d`.
+    #[serde(default = "default_look")]
+    pub look_every: String,
+    /// Probability that a harmless rollout is stepped back, over all guardrails and looks.
+    #[serde(default = "default_alpha")]
+    pub alpha: f64,
+    /// Requests after which the error rate is spent, over all steps and both arms.
+    #[serde(default = "default_max_requests")]
+    pub max_requests: u64,
+    /// Fewest requests of each arm before a first look.
+    #[serde(default = "default_min_requests")]
+    pub min_requests: u64,
+    /// What happens when neither harm nor safety is shown by the end of a step.
+    pub on_inconclusive: OnInconclusive,
+    /// Where a broken guardrail brings it.
+    #[serde(default)]
+    pub on_breach: OnBreach,
+}
+
+/// What happens when neither harm nor safety is shown by the end of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnInconclusive {
+    /// Stays at the step.
+    Hold,
+    /// Goes on.
+    Advance,
+}
+
+/// Where a broken guardrail brings a rollout.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnBreach {
+    /// To the step before; from the first step, to nothing.
+    #[default]
+    Previous,
+    /// To nothing.
+    Zero,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn default_steps() -> Vec<u32> {
+    vec![100, 500, 1000, 2500, 5000, 10_000]
+}
+
+fn default_hold() -> String {
+    "1d".to_owned()
+}
+
+fn default_look() -> String {
+    "1m".to_owned()
+}
+
+fn default_alpha() -> f64 {
+    0.05
+}
+
+fn default_max_requests() -> u64 {
+    1_000_000
+}
+
+fn default_min_requests() -> u64 {
+    200
+}
+
+/// Seconds of a number and `s`, `m`, `h` or `d`.
+#[must_use]
+pub fn seconds(text: &str) -> Option<u64> {
+    let unit = match text.chars().next_back()? {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return None,
+    };
+    let digits = &text[..text.len() - 1];
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 /// A table whose entries keep the order of the file.
@@ -153,147 +519,6 @@ impl<T> Default for Ordered<T> {
     fn default() -> Self {
         Self(Vec::new())
     }
-}
-
-/// How much a configuration may hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Limits;
-
-impl Limits {
-    /// Most layers.
-    pub const LAYERS: usize = 64;
-    /// Most surfaces.
-    pub const SURFACES: usize = 1024;
-    /// Most experiments.
-    pub const EXPERIMENTS: usize = 1024;
-    /// Most arms of an experiment.
-    pub const ARMS: usize = 32;
-    /// Longest name, in bytes.
-    pub const NAME_BYTES: usize = 64;
-}
-
-/// Why a configuration is refused. `place` is the path of the field in the file.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// Not TOML, or not of this shape; the source says on which line.
-    #[error("{source}")]
-    Parse {
-        /// What the reader of TOML says.
-        source: Box<toml::de::Error>,
-    },
-    /// A name that could not be part of a hash key.
-    #[error("{place}: name {name:?} is not 1 to {max} bytes without `|` and control characters", max = Limits::NAME_BYTES)]
-    Name {
-        /// Which name.
-        place: String,
-        /// The name.
-        name: String,
-    },
-    /// More of something than is allowed.
-    #[error("{place}: {count} are too many, at most {max} are allowed")]
-    TooMany {
-        /// Of what.
-        place: String,
-        /// How many there are.
-        count: usize,
-        /// How many may be.
-        max: usize,
-    },
-    /// A kind of experiment that is not served.
-    #[error("experiment.{experiment}.kind: `{kind}` is not supported; supported: `ab`")]
-    Kind {
-        /// The experiment.
-        experiment: String,
-        /// Its kind.
-        kind: String,
-    },
-    /// A bucket count other than the two that there are.
-    #[error("layer.{layer}.buckets: {buckets} is neither 10000 nor 1000000")]
-    Buckets {
-        /// The layer.
-        layer: String,
-        /// Its buckets.
-        buckets: u32,
-    },
-    /// A reference to a layer that is not declared.
-    #[error("{place}: layer `{layer}` is not declared; declared: {known}")]
-    UnknownLayer {
-        /// Where it is referred to.
-        place: String,
-        /// The layer.
-        layer: String,
-        /// Those that are.
-        known: String,
-    },
-    /// A reference to a ranking variant that is not declared.
-    #[error("{place}: variant `{variant}` is not declared; declared: {known}")]
-    UnknownVariant {
-        /// Where it is referred to.
-        place: String,
-        /// The variant.
-        variant: String,
-        /// Those that are.
-        known: String,
-    },
-    /// No surface answers for undeclared ones.
-    #[error("surface.{surface} is missing: it answers for surfaces that are not declared", surface = DEFAULT_SURFACE)]
-    NoDefaultSurface,
-    /// An allocation above the whole layer.
-    #[error(
-        "experiment.{experiment}.allocation_bp: {allocation_bp} is more than 10000 basis points"
-    )]
-    AllocationRange {
-        /// The experiment.
-        experiment: String,
-        /// Its allocation.
-        allocation_bp: u32,
-    },
-    /// The experiments of a layer want more than the layer has.
-    #[error("layer.{layer}: allocations add up to {total_bp} of 10000 basis points ({sum}); {over} too many", over = total_bp - 10_000)]
-    OverAllocated {
-        /// The layer.
-        layer: String,
-        /// What they want.
-        total_bp: u64,
-        /// Each experiment with its share.
-        sum: String,
-    },
-    /// An experiment without a comparison.
-    #[error("experiment.{experiment}.arm: {count} given, an experiment compares at least 2")]
-    TooFewArms {
-        /// The experiment.
-        experiment: String,
-        /// How many it has.
-        count: usize,
-    },
-    /// Two arms of one name.
-    #[error("{place}: there is another arm `{arm}`")]
-    DuplicateArm {
-        /// The second of them.
-        place: String,
-        /// The name.
-        arm: String,
-    },
-    /// A weight that is no share.
-    #[error("{place}: weight {weight} is not a finite number greater than 0")]
-    Weight {
-        /// Which weight.
-        place: String,
-        /// The weight.
-        weight: f64,
-    },
-    /// An arm so small beside the others that no unit would get it.
-    #[error(
-        "{place}: weight {weight} is less than a millionth of the experiment, no unit would get this arm"
-    )]
-    ArmTooSmall {
-        /// Which weight.
-        place: String,
-        /// The weight.
-        weight: f64,
-    },
 }
 
 fn default_buckets() -> u32 {

@@ -16,27 +16,54 @@
 //! # Ok::<(), refrain_experiments::ConfigError>(())
 //! ```
 //!
-//! # What an edit of the configuration moves
-//! Each experiment owns a whole number of basis points of its layer, drawn without replacement in an
-//! order that depends only on the names of layer and experiment and the layer's epoch. Experiments
-//! draw one after the other, *in the order of the file*, each from what those above it left free.
-//! Therefore, as long as names, layer epoch and order stay:
-//! - two experiments of a layer never own the same unit;
-//! - raising `allocation_bp` only adds units to an experiment, lowering it removes those that came
-//!   last, and neither changes the arm of a unit that stays;
-//! - nothing that happens to an experiment touches those above it in the file, so a new experiment
-//!   goes at the end;
-//! - raising one *may* take units from those below it in the same layer, which draw others instead.
-//!   Ramp the last one, or expect that. Only a ledger, which remembers past draws, can promise more.
+//! # Who owns which bucket
+//! Each experiment owns a whole number of basis points of its layer. With a [`Journal`], which
+//! remembers every draw, what an experiment holds changes by its own ramp alone: growing adds, shrinking
+//! takes away what was drawn last, and no other experiment's units move.
+//!
+//! Without one, experiments draw one after the other, *in the order of the file*, each from what
+//! those above it left free, in an order that depends only on the names of layer and experiment and
+//! the layer's epoch. Then growing the *last* experiment of a layer moves nobody else; growing
+//! another may take units from those below it, which draw others instead.
+//!
+//! # Modules
+//! `config` is the file, `error` what is wrong with it and on which line, `compile` checks it and makes
+//! [`Experiments`]; `ledger` and `journal` say who holds what; `preflight` what an experiment must
+//! declare before it starts; `looks` and `rollout` stop one that does harm; [`schema`] and [`record`]
+//! are the logs that the server writes and the analysis reads.
 
-mod allocation;
 mod assignment;
+mod compile;
 mod config;
+mod error;
 mod hash;
+mod journal;
+mod ledger;
+mod looks;
+mod preflight;
+pub mod record;
+mod rollout;
+pub mod schema;
+mod targeting;
 
-pub use assignment::{Assignment, Experiments, GRID, Reason};
+pub use assignment::{Assignment, Experiments, GRID, HoldoutGroup, INTERLEAVED, Reason, Shadow};
+pub use compile::arms_digest;
 pub use config::{
-    ArmConfig, Config, ConfigError, DEFAULT_SURFACE, DEFAULT_TOML, ExperimentConfig, LayerConfig,
-    Limits, Ordered, SurfaceConfig,
+    ArmConfig, AssignmentConfig, AttributeConfig, Config, DEFAULT_SURFACE, DEFAULT_TOML,
+    DesignConfig, Direction, ExperimentConfig, ForceConfig, HoldoutConfig, Kind, LayerConfig,
+    MetricConfig, OnBreach, OnInconclusive, Ordered, ParamConfig, ParamValue, Role, RolloutConfig,
+    SurfaceConfig, Unit, seconds,
 };
+pub use error::{ConfigError, Limits, line_of};
 pub use hash::{KeyPrefix, bucket, hash64, hash128};
+pub use journal::{Action, Entry, Journal, JournalError, digest_of};
+pub use ledger::{BASIS_POINTS, Holding, Ledger, LedgerError};
+pub use looks::{Looks, Spending, quantile, upper_tail};
+pub use preflight::{
+    Finding, LIVE_METRICS, latency_quantile, preflight, preflight_all, underpowered, unseen_events,
+};
+pub use rollout::{
+    ArmCounts, CELLS, GROUPS, GroupCounts, Monitor, Reading, RolloutState, Verdict, cell_of,
+    group_of,
+};
+pub use targeting::{AttributeType, Attributes, Targeting};

@@ -1,0 +1,521 @@
+use proptest::prelude::*;
+
+use std::collections::HashSet;
+
+use super::*;
+use crate::config::{Config, DEFAULT_TOML};
+use crate::ledger::Ledger;
+
+const VARIANTS: &[&str] = &["plain", "balanced"];
+
+#[test]
+fn the_default_splits_everybody_in_halves() {
+    let experiments = compile(DEFAULT_TOML);
+    let mut balanced = 0;
+    for i in 0..10_000 {
+        let a = experiments.assign("home", &format!("u{i}"));
+        assert_eq!((a.reason, a.probability), (Reason::Split, 0.5));
+        assert_eq!(a.arm == Some("balanced"), a.grid >= 500_000);
+        assert_eq!(a.variant == "balanced", a.grid >= 500_000);
+        balanced += u32::from(a.variant == "balanced");
+    }
+    // Five standard deviations of a fair coin.
+    assert!((4_750..=5_250).contains(&balanced), "{balanced}");
+}
+
+#[test]
+fn assignment_has_the_published_buckets_and_grid() {
+    let experiments = compile(&one_experiment("rank-blend", 10_000, &[0.5, 0.5]));
+    for (unit, bucket, grid) in [
+        ("u1", 729_445, 26_555),
+        ("u2", 202_655, 704_815),
+        ("élodie", 453_305, 6_216),
+    ] {
+        let a = experiments.assign("default", unit);
+        assert_eq!((a.layer, a.layer_epoch), ("ranking", 1));
+        assert_eq!((a.experiment, a.experiment_epoch), (Some("rank-blend"), 1));
+        assert_eq!((a.bucket, a.grid), (bucket, grid), "{unit}");
+    }
+}
+
+#[test]
+fn outside_the_allocation_the_surface_decides() {
+    let experiments = compile(&one_experiment("e", 0, &[1.0, 1.0]));
+    let a = experiments.assign("anywhere", "u1");
+    assert_eq!(
+        (a.variant, a.reason, a.probability),
+        ("plain", Reason::Default, 1.0)
+    );
+    assert_eq!((a.experiment, a.arm, a.grid), (None, None, 0));
+    assert_eq!(a.bucket, 729_445);
+    let forced = experiments.force("anywhere", "u1", "balanced");
+    assert_eq!(
+        (forced.variant, forced.reason),
+        ("balanced", Reason::Forced)
+    );
+    assert_eq!(forced.bucket, 729_445);
+    let everybody = compile(&one_experiment("e", 10_000, &[1.0, 1.0]));
+    let unassigned = everybody.unassigned("anywhere");
+    assert_eq!(
+        (unassigned.variant, unassigned.reason),
+        ("plain", Reason::Default)
+    );
+    assert_eq!((unassigned.experiment, unassigned.bucket), (None, 0));
+}
+
+#[test]
+fn weights_become_shares_of_the_grid() {
+    let experiments = compile(&one_experiment("e", 10_000, &[1.0, 2.0, 5.0]));
+    let arms = &experiments.experiments[0].arms;
+    let ends: Vec<_> = arms.iter().map(|arm| arm.end).collect();
+    assert_eq!(ends, [125_000, 375_000, 1_000_000]);
+    let shares: Vec<_> = arms.iter().map(|arm| arm.probability).collect();
+    assert_eq!(shares, [0.125, 0.25, 0.625]);
+}
+
+#[test]
+fn finer_buckets_move_nobody() {
+    let text = one_experiment("e", 3_000, &[0.5, 0.5]);
+    let coarse = compile(&text);
+    let fine = compile(&text.replace(
+        "epoch = 1\n[surface",
+        "epoch = 1\nbuckets = 1000000\n[surface",
+    ));
+    assert_ne!(coarse.digest(), fine.digest());
+    for i in 0..2_000 {
+        let unit = format!("u{i}");
+        assert_eq!(coarse.assign("", &unit), fine.assign("", &unit));
+    }
+}
+
+#[test]
+fn the_digest_follows_meaning_only() {
+    let text = one_experiment("e", 3_000, &[0.5, 0.5]);
+    let digest = compile(&text).digest().to_owned();
+    assert_eq!(digest.len(), 64);
+    assert_eq!(compile(&format!("# a comment\n{text}")).digest(), digest);
+    assert_ne!(compile(&text.replace("3000", "3001")).digest(), digest);
+    assert_ne!(
+        compile(&text.replace("weight = 0.5", "weight = 0.6")).digest(),
+        digest
+    );
+}
+
+#[test]
+fn refusals_say_where_and_what_is_allowed() {
+    let good = one_experiment("e", 5_000, &[0.5, 0.5]);
+    let second = one_experiment("f", 6_000, &[0.5, 0.5]);
+    let second = &second[second.find("[experiment").expect("has one")..];
+    let cases = [
+        (
+            format!("{good}{second}"),
+            "layer.ranking: allocations add up to 11000 of 10000 basis points (e 5000 + f 6000); 1000 too many",
+        ),
+        (
+            good.replace("5000", "10001"),
+            "experiment.e.allocation_bp: 10001",
+        ),
+        (
+            good.replace("variant = 'balanced'", "variant = 'bold'"),
+            "experiment.e.arm[1].variant: variant `bold` is not declared; declared: `plain`, `balanced`",
+        ),
+        (
+            good.replace("weight = 0.5", "weight = -1.0"),
+            "experiment.e.arm[0].weight: weight -1",
+        ),
+        (
+            good.replace("weight = 0.5", "weight = nan"),
+            "experiment.e.arm[0].weight: weight NaN",
+        ),
+        (
+            good.replace("weight = 0.5", "weight = 1e308"),
+            "experiment.e.arm[1].weight",
+        ),
+        (
+            good.replacen("weight = 0.5", "weight = 1e-9", 1),
+            "experiment.e.arm[0].weight: weight 0.000000001 is less than a millionth",
+        ),
+        (
+            good.replace("name = 'a1'", "name = 'a0'"),
+            "another arm `a0`",
+        ),
+        (
+            good.replace("name = 'a1'", "name = 'a|1'"),
+            "experiment.e.arm[1].name",
+        ),
+        (
+            good.replace("[surface.default]", "[surface.home]"),
+            "surface.default is missing",
+        ),
+        (
+            good.replace("epoch = 1\n[surface", "epoch = 1\nbuckets = 12\n[surface"),
+            "layer.ranking.buckets: 12",
+        ),
+        (
+            good.replace("layer = 'ranking'", "layer = 'rank'"),
+            "surface.default.layer: layer `rank` is not declared; declared: `ranking`",
+        ),
+        (
+            one_experiment("e", 5_000, &[1.0]),
+            "experiment.e.arm: 1 given, ab needs at least 2",
+        ),
+        (
+            one_experiment("e", 5_000, &[1.0; 33]),
+            "experiment.e.arm: 33 are too many",
+        ),
+    ];
+    for (text, expected) in cases {
+        let config = Config::from_toml(&text).expect("well-formed");
+        let message = Experiments::new(&config, VARIANTS)
+            .expect_err(expected)
+            .to_string();
+        assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+    }
+}
+
+const SETUP: &str = "[layer.ranking]\nepoch = 1\n[layer.ranking.params.alpha]\ndefault = 0.0\nmin = 0.0\nmax = 1.0\n\
+    [surface.default]\nlayer = 'ranking'\nvariant = 'plain'\nholdout_variant = 'balanced'\n\
+    [attribute.country]\ntype = 'string'\n[attribute.minutes]\ntype = 'number'\npost_treatment = true\n";
+
+fn experiment(name: &str, kind: &str, bp: u32, more: &str) -> String {
+    format!(
+        "[experiment.{name}]\nkind = '{kind}'\nlayer = 'ranking'\nepoch = 1\nallocation_bp = {bp}\n{more}\n\
+         [[experiment.{name}.arm]]\nname = 'c'\nvariant = 'plain'\n\
+         [[experiment.{name}.arm]]\nname = 't'\nvariant = 'balanced'\nparams = {{ alpha = 0.3 }}\n"
+    )
+}
+
+fn refusal(text: &str) -> String {
+    match Config::from_toml(text).and_then(|config| Experiments::new(&config, VARIANTS)) {
+        Ok(_) => panic!("accepted: {text}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn country(name: &str) -> HashMap<String, String> {
+    HashMap::from([("country".to_owned(), name.to_owned())])
+}
+
+#[test]
+fn the_first_step_that_decides_is_the_reason() {
+    let force = "force = [{ unit = 'vip', arm = 't' }]";
+    let text = format!(
+        "{SETUP}{}",
+        experiment(
+            "e",
+            "ab",
+            10_000,
+            &format!("targeting = 'country == \"SE\"'\n{force}")
+        )
+    );
+    let open = compile(&text);
+    let a = open.assign_with("home", "u1", &country("SE"));
+    assert_eq!(
+        (a.reason, a.experiment, a.allocation_bp),
+        (Reason::Split, Some("e"), 10_000)
+    );
+    assert_eq!((a.weights, a.kind), (&[0.5_f32, 0.5][..], Some(Kind::Ab)));
+    let a = open.assign("home", "u1");
+    assert_eq!(
+        (a.reason, a.experiment, a.variant),
+        (Reason::Targeting, None, "plain")
+    );
+    assert_eq!(a.passed_over, Some("e"));
+    let a = open.assign("home", "vip");
+    assert_eq!(
+        (a.reason, a.experiment, a.arm),
+        (Reason::Forced, Some("e"), Some("t"))
+    );
+
+    let paused = compile(&text.replace(
+        "epoch = 1\nallocation",
+        "epoch = 1\npaused = true\nallocation",
+    ));
+    let a = paused.assign_with("home", "u1", &country("SE"));
+    assert_eq!((a.reason, a.variant), (Reason::Paused, "plain"));
+
+    let held = compile(&format!("[holdout.q1]\nepoch = 1\nshare_bp = 5000\n{text}"));
+    let of = |unit: &str| held.assign_with("home", unit, &country("SE"));
+    let unit = (0..100)
+        .map(|i| format!("u{i}"))
+        .find(|unit| held.holdout_of(unit) == Some(HoldoutGroup::Held));
+    let a = of(&unit.expect("half of them"));
+    assert_eq!(
+        (a.reason, a.experiment, a.variant),
+        (Reason::Holdout, None, "balanced")
+    );
+    // An override goes before the holdout.
+    assert_eq!(of("vip").reason, Reason::Forced);
+
+    let off = compile(&format!("[assignment]\nenabled = false\n{text}"));
+    let a = off.assign_with("home", "vip", &country("SE"));
+    assert_eq!((a.reason, a.variant), (Reason::Paused, "plain"));
+}
+
+#[test]
+fn held_units_live_as_if_there_were_no_experiments() {
+    let setup = SETUP.replace("holdout_variant = 'balanced'\n", "");
+    let quiet = compile(&setup);
+    let busy = compile(&format!(
+        "[holdout.q1]\nepoch = 1\nshare_bp = 500\n{setup}{}{}{}",
+        experiment("a", "ab", 4_000, ""),
+        experiment("b", "interleave", 6_000, ""),
+        experiment("s", "shadow", 10_000, "")
+    ));
+    let (mut held, mut slice) = (0_u32, 0_u32);
+    for i in 0..20_000 {
+        let unit = format!("u{i}");
+        match busy.holdout_of(&unit) {
+            Some(HoldoutGroup::Held) => {
+                held += 1;
+                let with = busy.assign("home", &unit);
+                let without = quiet.assign("home", &unit);
+                let same = Assignment {
+                    reason: without.reason,
+                    holdout: None,
+                    ..with
+                };
+                assert_eq!(same, without);
+                assert_eq!(busy.shadows("home", &unit, &()).count(), 0);
+            }
+            Some(HoldoutGroup::Slice) => slice += 1,
+            None => {}
+        }
+    }
+    // 5 % of 20,000 within five standard deviations.
+    for count in [held, slice] {
+        assert!((845..=1_155).contains(&count), "{count}");
+    }
+}
+
+#[test]
+fn kinds_do_with_their_units_what_they_say() {
+    let text = format!(
+        "{SETUP}{}{}{}",
+        experiment("i", "interleave", 3_000, ""),
+        experiment(
+            "r",
+            "rollout",
+            7_000,
+            "rollout = { on_inconclusive = 'hold' }"
+        ),
+        experiment("s", "shadow", 1_000, "")
+    );
+    let all = compile(&text);
+    let (mut shadowed, n) = (0_u32, 20_000);
+    for i in 0..n {
+        let unit = format!("u{i}");
+        let a = all.assign("home", &unit);
+        match a.kind {
+            Some(Kind::Interleave) => {
+                assert_eq!(
+                    (a.arm, a.contenders),
+                    (Some(INTERLEAVED), Some(["plain", "balanced"]))
+                );
+                assert_eq!(a.probability, 1.0);
+            }
+            Some(Kind::Rollout) => assert_eq!((a.contenders, a.probability), (None, 0.5)),
+            other => panic!("{other:?}: the layer is full"),
+        }
+        let dark: Vec<_> = all.shadows("home", &unit, &()).map(|s| s.variant).collect();
+        assert!(dark.is_empty() || dark == ["plain", "balanced"], "{dark:?}");
+        shadowed += u32::from(!dark.is_empty());
+    }
+    // A tenth within three standard errors.
+    let off = f64::from(shadowed) - 0.1 * f64::from(n);
+    assert!(off.abs() < 3.0 * (0.09 * f64::from(n)).sqrt(), "{shadowed}");
+    assert_eq!(
+        all.of_kind(Kind::Rollout).collect::<Vec<_>>(),
+        [("r", 1, 7_000)]
+    );
+}
+
+#[test]
+fn parameters_follow_the_arm() {
+    let all = compile(&format!("{SETUP}{}", experiment("e", "ab", 5_000, "")));
+    let mut seen = HashSet::new();
+    for i in 0..1_000 {
+        let unit = format!("u{i}");
+        let (value, a) = all.param("ranking", "alpha", &unit, &()).expect("declared");
+        let expected = if a.arm == Some("t") { 0.3 } else { 0.0 };
+        assert_eq!(value, &ParamValue::Number(expected));
+        assert_eq!(a.arm, all.assign("home", &unit).arm);
+        seen.insert(a.arm);
+    }
+    assert_eq!(seen.len(), 3);
+    assert!(all.param("ranking", "beta", "u1", &()).is_none());
+    assert_eq!(all.params().collect::<Vec<_>>(), [("ranking", "alpha")]);
+}
+
+#[test]
+fn more_refusals_say_where() {
+    for (text, expected) in [
+        (
+            experiment("e", "ab", 1, "targeting = 'city == 1'"),
+            "experiment.e.targeting: attribute `city` is not declared; declared: `country`, `minutes`",
+        ),
+        (
+            experiment("e", "ab", 1, "targeting = 'minutes > 1'"),
+            "is `post_treatment`",
+        ),
+        (
+            experiment("e", "ab", 1, "").replace("0.3", "1.3"),
+            "experiment.e.arm[1].params.alpha: 1.3 is not 0 to 1",
+        ),
+        (
+            experiment("e", "ab", 1, "").replace("0.3", "'x'"),
+            "is not of the type of its default",
+        ),
+        (
+            experiment("e", "ab", 1, "").replace("alpha", "beta"),
+            "declares no parameter `beta`",
+        ),
+        (
+            experiment("e", "ab", 1, "force = [{ unit = 'u', arm = 'x' }]"),
+            "experiment.e.force[0].arm: there is no arm `x`; there are `c`, `t`",
+        ),
+        (
+            experiment("e", "rollout", 1, ""),
+            "experiment.e.rollout: is missing",
+        ),
+        (
+            experiment(
+                "e",
+                "rollout",
+                1,
+                "rollout = { on_inconclusive = 'hold', steps_bp = [5, 5] }",
+            ),
+            "experiment.e.rollout.steps_bp",
+        ),
+        (
+            experiment(
+                "e",
+                "rollout",
+                1,
+                "rollout = { on_inconclusive = 'hold', min_hold = '1 day' }",
+            ),
+            "experiment.e.rollout.min_hold",
+        ),
+        (
+            experiment("e", "bandit", 1, ""),
+            "unknown variant `bandit`, expected one of `ab`, `rollout`, `shadow`, `interleave`",
+        ),
+        (
+            "[holdout.q]\nepoch = 1\nshare_bp = 5001\n".to_owned(),
+            "holdout.q.share_bp: 5001 is not 0 to 5000",
+        ),
+        (
+            "[layer.other]\nepoch = 1\nparams = { alpha = { default = 1 } }\n".to_owned(),
+            "layer `other` has this parameter too",
+        ),
+    ] {
+        let error = refusal(&format!("{SETUP}{text}"));
+        assert!(error.contains(expected), "{error:?} lacks {expected:?}");
+    }
+}
+
+#[test]
+fn a_ledger_says_who_holds_what() {
+    let text = format!("{SETUP}{}", experiment("e", "ab", 2_000, ""));
+    let config = Config::from_toml(&text).expect("valid");
+    let digest = crate::arms_digest(config.experiment("e").expect("there"));
+    let mut ledger = Ledger::default();
+    let with = |text: &str, ledger: &Ledger| {
+        Experiments::with_ledger(&Config::from_toml(text).expect("valid"), VARIANTS, ledger)
+    };
+    let nobody = with(&text, &ledger).expect("valid");
+    assert!((0..500).all(|i| nobody.assign("", &format!("u{i}")).experiment.is_none()));
+
+    let now = jiff::Timestamp::UNIX_EPOCH;
+    ledger
+        .allocate("ranking", 1, "e", 1, &digest, 2_000, "seed", now)
+        .expect("fits");
+    let some = with(&text, &ledger).expect("valid");
+    ledger.ramp("e", 5_000, "more", now, false).expect("fits");
+    let more = with(&text, &ledger).expect("valid");
+    assert_ne!(some.digest(), more.digest());
+    for i in 0..3_000 {
+        let unit = format!("u{i}");
+        let (was, is) = (some.assign("", &unit), more.assign("", &unit));
+        let same = Assignment {
+            allocation_bp: was.allocation_bp,
+            ..is
+        } == was;
+        assert!(
+            same || (was.experiment.is_none() && is.experiment == Some("e")),
+            "{unit}"
+        );
+    }
+
+    for (was, is, expected) in [
+        (
+            "name = 'c'",
+            "name = 'c'\nweight = 2.0",
+            "arms or weights are not those of epoch 1",
+        ),
+        (
+            "epoch = 1\nallocation",
+            "epoch = 2\nallocation",
+            "experiment.e.epoch: the journal has epoch 1, the file 2",
+        ),
+        (
+            "[layer.ranking]\nepoch = 1",
+            "[layer.ranking]\nepoch = 3",
+            "layer.ranking.epoch: the journal has epoch 1, the file 3",
+        ),
+    ] {
+        let error = with(&text.replace(was, is), &ledger)
+            .expect_err(expected)
+            .to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    /// Ramping the last experiment up adds units and changes nothing for anyone else.
+    #[test]
+    fn ramping_only_adds(from in 0_u32..4_000, more in 0_u32..4_000) {
+        let config = |bp| {
+            let second = one_experiment("f", bp, &[0.3, 0.7]);
+            let second = &second[second.find("[experiment").expect("has one")..];
+            compile(&format!("{}{second}", one_experiment("e", 2_000, &[0.5, 0.5])))
+        };
+        let (before, after) = (config(from), config(from + more));
+        for i in 0..500 {
+            let unit = format!("u{i}");
+            let (was, is) = (before.assign("", &unit), after.assign("", &unit));
+            let same = Assignment { allocation_bp: was.allocation_bp, ..is } == was;
+            prop_assert!(same || (was.experiment.is_none() && is.experiment == Some("f")));
+        }
+    }
+
+    #[test]
+    fn any_unit_is_assigned(surface in ".{0,40}", unit in ".{0,200}") {
+        let a = compile(DEFAULT_TOML);
+        let a = a.assign(&surface, &unit);
+        prop_assert!(a.bucket < GRID && a.grid < GRID && VARIANTS.contains(&a.variant));
+    }
+}
+
+fn compile(text: &str) -> Experiments {
+    let config = Config::from_toml(text).expect("well-formed");
+    Experiments::new(&config, VARIANTS).expect("valid")
+}
+
+/// One layer, one surface, and one experiment whose arms alternate between the two variants.
+fn one_experiment(name: &str, allocation_bp: u32, weights: &[f64]) -> String {
+    let mut text = format!(
+        "[layer.ranking]\nepoch = 1\n[surface.default]\nlayer = 'ranking'\nvariant = 'plain'\n\
+         [experiment.{name}]\nkind = 'ab'\nlayer = 'ranking'\nepoch = 1\n\
+         allocation_bp = {allocation_bp}\n"
+    );
+    for (i, weight) in weights.iter().enumerate() {
+        let variant = VARIANTS[i % 2];
+        text += &format!(
+            "[[experiment.{name}.arm]]\nname = 'a{i}'\nweight = {weight:?}\nvariant = '{variant}'\n"
+        );
+    }
+    text
+}

@@ -1,0 +1,390 @@
+//! What must be known of an experiment before it starts: an experiment whose answer nobody waits
+//! for, or which cannot have one, is refused while it is still cheap.
+
+use std::collections::BTreeSet;
+
+use crate::config::{Config, ExperimentConfig, Kind, MetricConfig, Role, seconds};
+
+/// Something that an experiment lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Finding {
+    /// Stable name for programs.
+    pub code: &'static str,
+    /// Path of the field.
+    pub place: String,
+    /// What is missing, and what it is for.
+    pub problem: String,
+}
+
+/// Metrics that the server itself measures; a rollout's guardrails are among them, or a latency
+/// quantile such as `latency_p99`.
+pub const LIVE_METRICS: [&str; 3] = ["error_rate", "empty_rate", "degraded_rate"];
+
+/// What an experiment lacks before it may start. Empty: nothing.
+#[must_use]
+pub fn preflight(name: &str, experiment: &ExperimentConfig) -> Vec<Finding> {
+    let mut findings = Findings {
+        place: format!("experiment.{name}"),
+        found: Vec::new(),
+    };
+    let texts = [
+        (
+            "question",
+            "question_missing",
+            &experiment.question,
+            "what it is to find out",
+        ),
+        (
+            "decision",
+            "decision_missing",
+            &experiment.decision,
+            "what will be done with the result",
+        ),
+        (
+            "owner",
+            "owner_missing",
+            &experiment.owner,
+            "who answers for it",
+        ),
+    ];
+    for (field, code, text, what) in texts {
+        if text.trim().is_empty() {
+            findings.add(code, format!(".{field}"), format!("is missing: {what}"));
+        }
+    }
+    let is_live = |name: &str| LIVE_METRICS.contains(&name) || latency_quantile(name).is_some();
+    let mut names = BTreeSet::new();
+    for (i, metric) in experiment.metrics.iter().enumerate() {
+        let place = format!(".metric[{i}]");
+        if !names.insert(&metric.name) {
+            findings.add(
+                "metric_twice",
+                format!("{place}.name"),
+                "is there twice".to_owned(),
+            );
+        }
+        check_metric(&mut findings, &place, metric, is_live(&metric.name));
+    }
+    let has = |role: Role| experiment.metrics.iter().any(|m| m.role == Some(role));
+    match experiment.kind {
+        Kind::Ab | Kind::Interleave if !has(Role::Success) => findings.add(
+            "success_metric_missing",
+            String::new(),
+            "has no metric with role \"success\": what would make it a success?".to_owned(),
+        ),
+        Kind::Rollout => {
+            let live = |m: &MetricConfig| m.role == Some(Role::Guardrail) && is_live(&m.name);
+            if !experiment.metrics.iter().any(live) {
+                let known = LIVE_METRICS.join(", ");
+                findings.add(
+                    "guardrail_missing",
+                    String::new(),
+                    format!(
+                        "has no guardrail that the server measures: one of {known} or latency_p50 to latency_p999"
+                    ),
+                );
+            }
+            if has(Role::Success) {
+                let problem =
+                    "a rollout looks at guardrails only; to claim success, use kind \"ab\"";
+                findings.add("rollout_with_success", String::new(), problem.to_owned());
+            }
+        }
+        _ => {}
+    }
+    if let Some(design) = &experiment.design {
+        let share = |value: Option<f64>| value.is_none_or(|v| v > 0.0 && v < 1.0);
+        if !share(design.alpha) || !share(design.power) {
+            let problem = "alpha and power are between 0 and 1".to_owned();
+            findings.add("design_range", ".design".to_owned(), problem);
+        }
+        let methods = ["gst", "always_valid", "fixed", "bonferroni", "fixed_power"];
+        if let Some(method) = &design.method
+            && !methods.contains(&method.as_str())
+        {
+            let problem = format!("`{method}` is none of {}", methods.join(", "));
+            findings.add("design_method", ".design.method".to_owned(), problem);
+        }
+    }
+    findings.found
+}
+
+/// Whether the expected traffic reaches the sample that the design needs, in the units of the design.
+/// `units_per_day` is the traffic of the whole layer; `days` how long it may run.
+#[must_use]
+pub fn underpowered(
+    name: &str,
+    experiment: &ExperimentConfig,
+    units_per_day: f64,
+    days: f64,
+) -> Option<Finding> {
+    let needed = experiment.design.as_ref()?.max_units?;
+    let expected = units_per_day * days * f64::from(experiment.allocation_bp) / 10_000.0;
+    #[expect(clippy::cast_precision_loss, reason = "compared with an estimate")]
+    let short = expected < needed as f64;
+    short.then(|| Finding {
+        code: "underpowered",
+        place: format!("experiment.{name}.design.max_units"),
+        problem: format!(
+            "{needed} units are needed, {expected:.0} are to be expected ({units_per_day:.0} a day of \
+             the layer, for {days} days, of which it has {} of 10000); run longer, take more, or look \
+             for a larger effect",
+            experiment.allocation_bp
+        ),
+    })
+}
+
+/// Events that the metrics of an experiment are made of and which `seen` does not hold. Metrics that
+/// the server measures itself need none.
+#[must_use]
+pub fn unseen_events<'a>(
+    experiment: &'a ExperimentConfig,
+    seen: &BTreeSet<String>,
+) -> Vec<&'a str> {
+    let measured = |name: &str| LIVE_METRICS.contains(&name) || latency_quantile(name).is_some();
+    let metrics = experiment.metrics.iter();
+    metrics
+        .map(|metric| metric.name.as_str())
+        .filter(|name| !measured(name) && !seen.contains(*name))
+        .collect()
+}
+
+/// Findings of all experiments of a configuration, in the order of the file.
+#[must_use]
+pub fn preflight_all(config: &Config) -> Vec<Finding> {
+    let all = config.experiment.0.iter();
+    all.flat_map(|(name, experiment)| preflight(name, experiment))
+        .collect()
+}
+
+/// The quantile that a name such as `latency_p99` or `latency_p999` means.
+#[must_use]
+pub fn latency_quantile(name: &str) -> Option<f64> {
+    let digits = name.strip_prefix("latency_p")?;
+    if !(2..=4).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let quantile: f64 = format!("0.{digits}").parse().ok()?;
+    (quantile > 0.0).then_some(quantile)
+}
+
+struct Findings {
+    place: String,
+    found: Vec<Finding>,
+}
+
+impl Findings {
+    fn add(&mut self, code: &'static str, field: String, problem: String) {
+        let place = format!("{}{field}", self.place);
+        self.found.push(Finding {
+            code,
+            place,
+            problem,
+        });
+    }
+}
+
+fn check_metric(findings: &mut Findings, place: &str, metric: &MetricConfig, live: bool) {
+    if metric.role.is_none() {
+        let problem = "is missing: success, guardrail, scan or quality".to_owned();
+        findings.add("role_missing", format!("{place}.role"), problem);
+    }
+    if metric.direction.is_none() {
+        let problem = "is missing: up or down".to_owned();
+        findings.add("direction_missing", format!("{place}.direction"), problem);
+    }
+    match &metric.kind {
+        None if !live => {
+            let problem = "is missing: mean, proportion, ratio(EVENT) or quantile(Q)".to_owned();
+            findings.add("type_missing", format!("{place}.type"), problem);
+        }
+        Some(kind) if !is_metric_type(kind) => {
+            let problem =
+                format!("`{kind}` is none of mean, proportion, ratio(EVENT), quantile(Q)");
+            findings.add("type_unknown", format!("{place}.type"), problem);
+        }
+        _ => {}
+    }
+    // What the server measures has no window: it counts requests as they come.
+    match &metric.window {
+        None if !live => {
+            let problem = "is missing: closed(FROM,TO), such as closed(7d,14d), or open".to_owned();
+            findings.add("window_missing", format!("{place}.window"), problem);
+        }
+        Some(window) if !is_window(window) => {
+            let problem =
+                format!("`{window}` is neither closed(FROM,TO) with FROM before TO, nor open");
+            findings.add("window_unknown", format!("{place}.window"), problem);
+        }
+        _ => {}
+    }
+    let margin = metric.margin_rel.or(metric.margin_abs);
+    if metric.role == Some(Role::Guardrail) && margin.is_none() {
+        let problem =
+            "is missing: without margin_rel or margin_abs a guardrail cannot show that it held";
+        findings.add(
+            "margin_missing",
+            format!("{place}.margin_rel"),
+            problem.to_owned(),
+        );
+    }
+    let positive = |value: Option<f64>| value.is_none_or(|value| value.is_finite() && value >= 0.0);
+    if !positive(metric.margin_rel) || !positive(metric.margin_abs) || !positive(metric.mde_rel) {
+        let problem = "margins and effects are numbers from 0".to_owned();
+        findings.add("metric_range", place.to_owned(), problem);
+    }
+    if metric.role == Some(Role::Success) && metric.mde_rel.is_none() {
+        let problem = "is missing: the smallest relative effect worth finding".to_owned();
+        findings.add("mde_missing", format!("{place}.mde_rel"), problem);
+    }
+}
+
+fn is_metric_type(kind: &str) -> bool {
+    let inside = |name: &str| {
+        let rest = kind.strip_prefix(name)?.strip_prefix('(')?;
+        rest.strip_suffix(')').map(str::trim)
+    };
+    matches!(kind, "mean" | "proportion")
+        || inside("ratio").is_some_and(|event| !event.is_empty())
+        || inside("quantile")
+            .and_then(|q| q.parse::<f64>().ok())
+            .is_some_and(|q| q > 0.0 && q < 1.0)
+}
+
+fn is_window(window: &str) -> bool {
+    if window == "open" {
+        return true;
+    }
+    let inside = window
+        .strip_prefix("closed(")
+        .and_then(|rest| rest.strip_suffix(')'));
+    inside
+        .and_then(|inside| inside.split_once(','))
+        .and_then(|(from, to)| Some((seconds(from.trim())?, seconds(to.trim())?)))
+        .is_some_and(|(from, to)| from < to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FULL: &str = r#"
+kind = "ab"
+layer = "ranking"
+epoch = 1
+allocation_bp = 1000
+question = "q"
+decision = "d"
+owner = "o"
+design = { method = "gst", alpha = 0.05, power = 0.8, max_units = 10000 }
+[[arm]]
+name = "control"
+variant = "plain"
+[[arm]]
+name = "treatment"
+variant = "plain"
+[[metric]]
+name = "listen_minutes"
+role = "success"
+type = "mean"
+direction = "up"
+window = "closed(7d,14d)"
+mde_rel = 0.01
+[[metric]]
+name = "latency_p99"
+role = "guardrail"
+direction = "down"
+margin_rel = 0.03
+"#;
+
+    fn codes(text: &str) -> Vec<&'static str> {
+        let experiment: ExperimentConfig = toml::from_str(text).expect(text);
+        preflight("e", &experiment)
+            .iter()
+            .map(|finding| finding.code)
+            .collect()
+    }
+
+    #[test]
+    fn each_missing_field_has_its_own_code() {
+        assert_eq!(codes(FULL), Vec::<&str>::new());
+        for (gone, code) in [
+            ("question = \"q\"", "question_missing"),
+            ("decision = \"d\"", "decision_missing"),
+            ("owner = \"o\"", "owner_missing"),
+            ("type = \"mean\"", "type_missing"),
+            ("window = \"closed(7d,14d)\"", "window_missing"),
+            ("mde_rel = 0.01", "mde_missing"),
+            ("margin_rel = 0.03", "margin_missing"),
+            ("direction = \"down\"", "direction_missing"),
+        ] {
+            assert_eq!(codes(&FULL.replacen(gone, "", 1)), [code], "{gone}");
+        }
+        let without_role = FULL.replacen("role = \"success\"", "", 1);
+        assert_eq!(
+            codes(&without_role),
+            ["role_missing", "success_metric_missing"]
+        );
+        for (was, is, code) in [
+            ("closed(7d,14d)", "closed(14d,7d)", "window_unknown"),
+            ("\"mean\"", "\"median\"", "type_unknown"),
+            ("\"gst\"", "\"peek\"", "design_method"),
+            ("alpha = 0.05", "alpha = 5", "design_range"),
+            ("margin_rel = 0.03", "margin_rel = -1", "metric_range"),
+            ("latency_p99", "listen_minutes", "metric_twice"),
+        ] {
+            assert!(codes(&FULL.replacen(was, is, 1)).contains(&code), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_rollout_has_live_guardrails_and_no_success() {
+        let rollout = FULL.replace("\"ab\"", "\"rollout\"").replace(
+            "design =",
+            "rollout = { on_inconclusive = \"hold\" }\ndesign =",
+        );
+        assert_eq!(codes(&rollout), ["rollout_with_success"]);
+        let scanned = rollout.replace("\"success\"", "\"scan\"");
+        assert_eq!(codes(&scanned), Vec::<&str>::new());
+        assert_eq!(
+            codes(&scanned.replace("latency_p99", "latency")),
+            ["type_missing", "window_missing", "guardrail_missing"]
+        );
+    }
+
+    #[test]
+    fn traffic_is_compared_with_what_the_design_needs() {
+        let experiment: ExperimentConfig = toml::from_str(FULL).expect("valid");
+        assert_eq!(underpowered("e", &experiment, 10_000.0, 10.0), None);
+        let finding = underpowered("e", &experiment, 10_000.0, 9.9).expect("short");
+        assert!(
+            finding.problem.contains("10000 units are needed, 9900 are"),
+            "{finding:?}"
+        );
+    }
+
+    #[test]
+    fn a_metric_whose_event_never_arrives_is_named() {
+        let experiment: ExperimentConfig = toml::from_str(FULL).expect("valid");
+        let seen = BTreeSet::from(["click".to_owned()]);
+        assert_eq!(unseen_events(&experiment, &seen), ["listen_minutes"]);
+        let seen = BTreeSet::from(["listen_minutes".to_owned()]);
+        assert!(unseen_events(&experiment, &seen).is_empty());
+    }
+
+    #[test]
+    fn latency_quantiles_have_names() {
+        assert_eq!(latency_quantile("latency_p99"), Some(0.99));
+        assert_eq!(latency_quantile("latency_p999"), Some(0.999));
+        for name in [
+            "latency_p9",
+            "latency_p",
+            "latency",
+            "latency_pxx",
+            "latency_p00",
+        ] {
+            assert_eq!(latency_quantile(name), None, "{name}");
+        }
+    }
+}
