@@ -1,6 +1,29 @@
 //! From exposures and outcomes to a verdict that an experiment's owner can trust.
 //!
-//! [`methods`] holds the statistics: pure functions of small summaries, no files, no clock, no
-//! randomness that is not seeded.
+//! ```text
+//!  plan (TOML) ─┐
+//!  log (Parquet)┴─▶ log ──▶ units ──▶ verdict ──▶ report
+//!  table of units ────────────┘  ▲        ▲
+//!                               sums    methods
+//! ```
+//!
+//! [`plan`] is what the owner declared; [`log`] reads exposures and outcomes in one pass; [`units`] makes
+//! one row a unit and adds rows up; [`methods`] holds the statistics, pure functions of such sums;
+//! [`verdict`] asks whether the data can be trusted, judges each metric in its role, and says so in
+//! plain words; [`report`] draws it; [`sql`] writes the statement by which a warehouse makes the same
+//! units. [`simulate`] makes logs whose truth is known.
 
+pub mod analyze;
+pub mod archive;
+pub mod log;
 pub mod methods;
+pub mod plan;
+pub mod report;
+pub mod simulate;
+pub mod sql;
+pub mod units;
+pub mod verdict;
+
+pub use analyze::{AnalyzeError, Options, from_log, from_units};
+pub use plan::{Plan, PlanError};
+pub use verdict::{Analysis, Look, Looks};

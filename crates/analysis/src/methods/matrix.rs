@@ -25,10 +25,37 @@ impl Square {
         &mut self.cells[i * self.order + j]
     }
 
+    /// Adds `weight · v vᵀ`.
+    pub(super) fn add_outer(&mut self, v: &[f64], weight: f64) {
+        for (i, &a) in v.iter().enumerate() {
+            for (j, &b) in v.iter().enumerate() {
+                *self.at_mut(i, j) += weight * a * b;
+            }
+        }
+    }
+
     pub(super) fn times(&self, v: &[f64]) -> Vec<f64> {
         (0..self.order)
             .map(|i| dot(&self.cells[i * self.order..(i + 1) * self.order], v))
             .collect()
+    }
+
+    pub(super) fn product(&self, other: &Self) -> Self {
+        let mut out = Self::zero(self.order);
+        for i in 0..self.order {
+            for k in 0..self.order {
+                let a = self.at(i, k);
+                for j in 0..self.order {
+                    *out.at_mut(i, j) += a * other.at(k, j);
+                }
+            }
+        }
+        out
+    }
+
+    /// `vᵀ M v`.
+    pub(super) fn quadratic(&self, v: &[f64]) -> f64 {
+        dot(&self.times(v), v)
     }
 
     /// The inverse of a symmetric positive definite matrix by Cholesky, columns scaled to unit

@@ -3,8 +3,13 @@
 mod support;
 
 mod always_valid;
+mod context;
 mod decision;
+mod did;
 mod estimators;
+mod off_policy;
+mod planning;
 mod sequential;
+mod simulation;
 mod special;
 mod srm;

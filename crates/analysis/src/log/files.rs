@@ -1,0 +1,319 @@
+//! Which files make a log, and whether they have the columns that are needed.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use arrow_schema::{DataType, Field, Schema};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use std::sync::Arc;
+
+use super::error::LogError;
+
+/// A footer key under which a writer tells how many rows it dropped: `{"EXPERIMENT": {"ARM": n}}`.
+const DROPPED: &str = "refrain.dropped";
+
+/// The files of a log, each with its footer read and its columns checked.
+#[derive(Debug)]
+pub struct LogFiles {
+    pub(crate) exposures: Vec<LogFile>,
+    pub(crate) outcomes: Vec<LogFile>,
+    pub(crate) covariates: Vec<LogFile>,
+}
+
+/// One Parquet file.
+#[derive(Debug, Clone)]
+pub(crate) struct LogFile {
+    pub(crate) path: PathBuf,
+    pub(crate) metadata: ArrowReaderMetadata,
+    /// Rows that its writer dropped, by experiment and arm.
+    pub(crate) dropped: BTreeMap<String, BTreeMap<String, u64>>,
+}
+
+/// A column that a table must or may have.
+pub(crate) struct Needed {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) required: bool,
+}
+
+/// What a column is read as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Text,
+    Time,
+    Integer,
+    Number,
+    Flag,
+    Bytes,
+    Floats,
+}
+
+const fn required(name: &'static str, kind: Kind) -> Needed {
+    Needed {
+        name,
+        kind,
+        required: true,
+    }
+}
+
+const fn optional(name: &'static str, kind: Kind) -> Needed {
+    Needed {
+        name,
+        kind,
+        required: false,
+    }
+}
+
+pub(crate) const EXPOSURES: &[Needed] = &[
+    required("exposure_id", Kind::Bytes),
+    required("ts", Kind::Time),
+    required("unit_id", Kind::Text),
+    required("experiment", Kind::Text),
+    required("exp_epoch", Kind::Integer),
+    required("variant", Kind::Text),
+    required("reason", Kind::Text),
+    optional("served_variant", Kind::Text),
+    optional("forced", Kind::Flag),
+    optional("bot_flag", Kind::Flag),
+    optional("empty", Kind::Flag),
+    optional("degraded", Kind::Integer),
+    optional("latency_us", Kind::Integer),
+    optional("weights", Kind::Floats),
+    optional("config_digest", Kind::Bytes),
+    optional("index_version", Kind::Text),
+    optional("model_version", Kind::Text),
+];
+
+pub(crate) const OUTCOMES: &[Needed] = &[
+    required("ts", Kind::Time),
+    required("unit_id", Kind::Text),
+    required("event", Kind::Text),
+    required("value", Kind::Number),
+    optional("outcome_id", Kind::Bytes),
+];
+
+pub(crate) const COVARIATES: &[Needed] = &[
+    required("unit_id", Kind::Text),
+    required("as_of", Kind::Time),
+    required("name", Kind::Text),
+    required("value", Kind::Number),
+];
+
+impl LogFiles {
+    /// Finds `exposures`, `outcomes` and `covariates` under a folder, at any depth, in the order of
+    /// their paths. Names that begin with `.` or `_` or end in `.tmp` or `.partial` are still being
+    /// written, and skipped. Reads every footer.
+    ///
+    /// # Errors
+    /// [`LogError`]: no exposures, a file that is no whole Parquet file, a column that is missing or
+    /// has the wrong type.
+    pub fn open(root: &Path, segments: &[String]) -> Result<Self, LogError> {
+        let table = |name: &str, needed: &[Needed], segments: &[String]| {
+            let mut paths = Vec::new();
+            let folder = root.join(name);
+            if folder.is_dir() {
+                find(&folder, &mut paths)?;
+            }
+            paths.sort();
+            paths
+                .into_iter()
+                .map(|path| LogFile::open(path, needed, segments))
+                .collect::<Result<Vec<_>, LogError>>()
+        };
+        let files = Self {
+            exposures: table("exposures", EXPOSURES, segments)?,
+            outcomes: table("outcomes", OUTCOMES, &[])?,
+            covariates: table("covariates", COVARIATES, &[])?,
+        };
+        if files.exposures.is_empty() {
+            return Err(LogError::NoExposures {
+                path: root.to_owned(),
+            });
+        }
+        Ok(files)
+    }
+
+    /// Rows of all files together.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        [&self.exposures, &self.outcomes, &self.covariates]
+            .into_iter()
+            .flatten()
+            .map(LogFile::rows)
+            .sum()
+    }
+
+    /// How many files there are of exposures, outcomes and covariates.
+    #[must_use]
+    pub fn counts(&self) -> [usize; 3] {
+        [
+            self.exposures.len(),
+            self.outcomes.len(),
+            self.covariates.len(),
+        ]
+    }
+
+    /// Rows that writers say they dropped, by arm of an experiment.
+    pub(crate) fn dropped(&self, experiment: &str) -> BTreeMap<String, u64> {
+        let mut sum = BTreeMap::new();
+        for arms in self
+            .exposures
+            .iter()
+            .filter_map(|file| file.dropped.get(experiment))
+        {
+            for (arm, count) in arms {
+                *sum.entry(arm.clone()).or_insert(0) += count;
+            }
+        }
+        sum
+    }
+}
+
+impl LogFile {
+    pub(crate) fn open(
+        path: PathBuf,
+        needed: &[Needed],
+        segments: &[String],
+    ) -> Result<Self, LogError> {
+        let broken = |source| LogError::Parquet {
+            path: path.clone(),
+            row_group: None,
+            source,
+        };
+        let file = fs_err::File::open(&path)?;
+        let plain =
+            ArrowReaderMetadata::load(file.file(), ArrowReaderOptions::new()).map_err(broken)?;
+        let schema = plain.schema();
+        for column in needed {
+            check(&path, schema, column.name, column.kind, column.required)?;
+        }
+        for segment in segments {
+            check(&path, schema, segment, Kind::Text, true)?;
+        }
+        let dropped = plain
+            .metadata()
+            .file_metadata()
+            .key_value_metadata()
+            .into_iter()
+            .flatten()
+            .find(|pair| pair.key == DROPPED)
+            .and_then(|pair| pair.value.as_deref())
+            .and_then(|value| serde_json::from_str(value).ok())
+            .unwrap_or_default();
+        // Low-cardinality text comes as a dictionary: each value is looked at once a batch.
+        let wanted = Schema::new(
+            schema
+                .fields()
+                .iter()
+                .map(|field| Arc::new(as_dictionary(field, needed, segments)))
+                .collect::<Vec<_>>(),
+        );
+        let metadata = ArrowReaderMetadata::load(
+            file.file(),
+            ArrowReaderOptions::new().with_schema(Arc::new(wanted)),
+        )
+        .unwrap_or(plain);
+        Ok(Self {
+            path,
+            metadata,
+            dropped,
+        })
+    }
+
+    pub(crate) fn rows(&self) -> u64 {
+        u64::try_from(self.metadata.metadata().file_metadata().num_rows()).unwrap_or(0)
+    }
+
+    pub(crate) fn row_groups(&self) -> usize {
+        self.metadata.metadata().num_row_groups()
+    }
+}
+
+fn as_dictionary(field: &Field, needed: &[Needed], segments: &[String]) -> Field {
+    let few = field.name() != "unit_id"
+        && (segments.contains(field.name())
+            || needed
+                .iter()
+                .any(|n| n.name == field.name() && n.kind == Kind::Text));
+    if few && *field.data_type() == DataType::Utf8 {
+        let dictionary = DataType::Dictionary(DataType::Int32.into(), DataType::Utf8.into());
+        field.clone().with_data_type(dictionary)
+    } else {
+        field.clone()
+    }
+}
+
+fn check(
+    path: &Path,
+    schema: &Schema,
+    name: &str,
+    kind: Kind,
+    required: bool,
+) -> Result<(), LogError> {
+    let Ok(field) = schema.field_with_name(name) else {
+        if !required {
+            return Ok(());
+        }
+        let names: Vec<&str> = schema
+            .fields()
+            .iter()
+            .map(|f| f.name().as_str())
+            .take(40)
+            .collect();
+        return Err(LogError::MissingColumn {
+            path: path.to_owned(),
+            column: name.to_owned(),
+            found: names.join(", "),
+        });
+    };
+    let found = field.data_type();
+    let values = match found {
+        DataType::Dictionary(_, values) => values.as_ref(),
+        other => other,
+    };
+    let fits = match kind {
+        Kind::Text => matches!(
+            values,
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+        ),
+        Kind::Time => matches!(found, DataType::Timestamp(..)),
+        Kind::Integer => found.is_integer(),
+        Kind::Number => found.is_numeric(),
+        Kind::Flag => *found == DataType::Boolean,
+        Kind::Bytes => matches!(found, DataType::FixedSizeBinary(_) | DataType::Binary),
+        Kind::Floats => matches!(found, DataType::List(item) if item.data_type().is_floating()),
+    };
+    if fits {
+        return Ok(());
+    }
+    Err(LogError::ColumnType {
+        path: path.to_owned(),
+        column: name.to_owned(),
+        found: found.to_string(),
+        wanted: match kind {
+            Kind::Text => "text (Utf8, plain or dictionary)",
+            Kind::Time => "a timestamp",
+            Kind::Integer => "a whole number",
+            Kind::Number => "a number",
+            Kind::Flag => "a boolean",
+            Kind::Bytes => "bytes (FixedSizeBinary)",
+            Kind::Floats => "a list of floats",
+        },
+    })
+}
+
+fn find(folder: &Path, paths: &mut Vec<PathBuf>) -> Result<(), LogError> {
+    for entry in fs_err::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(['.', '_']) {
+            continue;
+        }
+        if path.is_dir() {
+            find(&path, paths)?;
+        } else if name.ends_with(".parquet") {
+            paths.push(path);
+        }
+    }
+    Ok(())
+}

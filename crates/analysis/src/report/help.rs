@@ -1,0 +1,160 @@
+//! What every number means, in plain language.
+
+use std::fmt::Write as _;
+
+use super::esc;
+
+/// The explanations of some terms.
+pub(super) fn help(terms: &[&str]) -> String {
+    let mut html = String::from("<div class=\"help\">");
+    for term in terms {
+        if let Some((_, text)) = TERMS.iter().find(|(name, _)| name == term) {
+            let _ = write!(html, "<p><b>{}.</b> {}</p>", esc(term), esc(text));
+        }
+    }
+    html.push_str("</div>");
+    html
+}
+
+pub(super) const TERMS: &[(&str, &str)] = &[
+    (
+        "Control",
+        "The metric in the control arm: what listeners do without the change.",
+    ),
+    (
+        "Effect",
+        "The metric in this arm minus the control, in the metric's own unit. Rounded to what its error lets one know.",
+    ),
+    (
+        "Interval",
+        "Effects that the data do not rule out, as wide as this metric's own test asks for at this look. It accounts for peeking and for the number of tests, so it is wider than a textbook 95 % interval. If it lies wholly on the good side of zero, that is evidence of improvement.",
+    ),
+    (
+        "Relative",
+        "The effect as a share of the control. Where the control is close to zero the usual formula fails and Fieller's interval is shown, which may be unbounded.",
+    ),
+    (
+        "z / asks",
+        "How many standard errors the effect lies from zero, in the good direction, and how many the test asks for at this look. For a guardrail the test asks how far it lies from the margin.",
+    ),
+    (
+        "p",
+        "How often pure chance would give at least this, if the tested claim were false and this were the only look. It is for context: the decision compares z with what is asked, which also pays for peeking.",
+    ),
+    (
+        "Units",
+        "Listeners whose window is over and who count. Those whose window still runs are too young; they will count later.",
+    ),
+    (
+        "Margin",
+        "The largest harm that was declared acceptable before the start. Dashed in the plot. A guardrail passes when the interval lies wholly on the better side of it.",
+    ),
+    (
+        "Covariate",
+        "What was measured before the experiment explains part of why listeners differ. Taking that out makes the interval narrower, and cannot make an effect.",
+    ),
+    (
+        "Reading",
+        "One of a few fixed phrases. No evidence does not mean no effect: it means that these data cannot tell.",
+    ),
+    (
+        "Cumulative effect",
+        "The effect with all units complete by that day. The band holds at all days together, so it may be read every day; the effect of a single day is noise. The curve is not adjusted by the covariate and may differ a little from the table.",
+    ),
+    (
+        "Boundary",
+        "What each look found (z) and what it asked for. Looking early asks for more, so that looking often does not find what is not there.",
+    ),
+    (
+        "Information",
+        "Complete units as a share of those planned. At 100 % the design has spent its whole error budget.",
+    ),
+    (
+        "Novelty",
+        "A new thing is often used because it is new. If the effect shrinks with the age of the unit, expect less in the long run than the average so far. Only units old enough for the whole range are compared, so every day has the same listeners. Intervals are 95 %.",
+    ),
+    (
+        "Heterogeneity",
+        "The test asks whether the effect is the same in all segments. Look at single segments only if it says no; one of twenty differs at 5 % by chance alone.",
+    ),
+    (
+        "Segments",
+        "95 % intervals without correction for their number: they show where to look next and decide nothing.",
+    ),
+    (
+        "Sample ratio",
+        "Are the arms as large as they were meant to be? If not, units were lost on a way that depends on the arm, and those left are no fair comparison, however good the numbers look.",
+    ),
+    (
+        "Units in several arms",
+        "A listener must see one arm only. Those seen in more are left out; more than a few mean that assignment is broken.",
+    ),
+    (
+        "Bots",
+        "Automated traffic, by a rule that was fixed before any effect was seen and is the same for all arms. The arms must not differ in it.",
+    ),
+    (
+        "Balance",
+        "What was measured before the experiment must agree between the arms, since the change cannot have caused it.",
+    ),
+    (
+        "Lost exposures",
+        "Rows that the log's writers had to drop. Loss that depends on the arm biases everything.",
+    ),
+    (
+        "Requests",
+        "Distinct answers that were served, retries counted once.",
+    ),
+    (
+        "Latency",
+        "Half, 95 and 99 of 100 answers were faster than this. Read from a histogram whose cells are 0.02 % wide.",
+    ),
+    (
+        "Empty and degraded",
+        "Share of answers without an item, and of answers that a fallback gave.",
+    ),
+    (
+        "Served otherwise",
+        "Share of answers in which something other than the assigned arm was served. It dilutes the effect: units are compared as assigned.",
+    ),
+    (
+        "Effect that matters",
+        "The smallest effect that would change the decision, as declared before the start.",
+    ),
+    (
+        "Effect it can see",
+        "The effect that this many units would find with the planned power at this look's bound.",
+    ),
+    (
+        "Power",
+        "Chance to find the effect that matters, if it is there, with these units. Low power and no evidence together mean: unknown.",
+    ),
+    (
+        "Unit",
+        "What is randomised: a listener. A unit is counted in the arm of its first exposure, whatever happens later.",
+    ),
+    (
+        "Arm",
+        "One of the rankings compared. The first is the control.",
+    ),
+    (
+        "Epoch",
+        "A change of arms or weights starts a new epoch with newly dealt units. Epochs are never analysed together.",
+    ),
+    (
+        "Look",
+        "One analysis of a running experiment. Each look of a group-sequential design spends part of one error budget.",
+    ),
+    (
+        "Design words",
+        "Group-sequential: looks share a budget, the end is planned. Always-valid: look at any time, for ever, with wider intervals. Fixed sample: one look at the end. Fixed power: effects hidden until precise enough.",
+    ),
+    (
+        "No evidence",
+        "The data are compatible with no effect, and with effects inside the interval.",
+    ),
+    (
+        "Recommendation",
+        "Ship if a success metric improves, every guardrail with a margin stays within it, nothing is harmed and no check failed. The owner decides.",
+    ),
+];

@@ -1,0 +1,657 @@
+//! The report: one HTML page that needs nothing from elsewhere, and is a view of [`Analysis`].
+//!
+//! It leads with the verdict and its reasons; then whether the data can be trusted, each metric in its
+//! role, time, operation, segments, power, and how it was made. Numbers are rounded by their error,
+//! intervals come before p-values, nothing is sorted by significance, and signs and shapes say what
+//! colours say. The wording is fixed: "evidence of improvement", "within margin", "no evidence" — never
+//! "no effect".
+
+mod help;
+mod plots;
+mod svg;
+
+use std::fmt::Write as _;
+
+use crate::plan::{Kind, Margin, Role};
+use crate::verdict::Analysis;
+use crate::verdict::document::{MetricComparison, MetricResult, Status};
+use crate::verdict::{Input, words};
+
+pub use crate::verdict::words::{rounded, signed, signed_percent};
+use help::help;
+
+const STYLE: &str = include_str!("style.css");
+
+/// The page. `command` is what makes the analysis again.
+#[must_use]
+pub fn html(analysis: &Analysis, command: &str) -> String {
+    let plan = &analysis.plan;
+    let mut page = String::with_capacity(64 << 10);
+    let title = if plan.question.is_empty() {
+        &plan.experiment
+    } else {
+        &plan.question
+    };
+    let _ = write!(
+        page,
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <title>{} · {}</title><style>{STYLE}</style></head><body><main>\n",
+        esc(&plan.experiment),
+        esc(&analysis.verdict.recommendation.replace('_', " ")),
+    );
+    let _ = write!(
+        page,
+        "<p class=\"kicker\">Experiment {} · epoch {} · data up to {}</p><h1>{}</h1>",
+        esc(&plan.experiment),
+        plan.epoch,
+        esc(&analysis.observed.cutoff),
+        esc(title),
+    );
+    header(&mut page, analysis);
+    verdict(&mut page, analysis);
+    if analysis.verdict.effects_hidden.is_none() {
+        metrics(&mut page, analysis);
+        time(&mut page, analysis);
+        segments(&mut page, analysis);
+    }
+    validity(&mut page, analysis);
+    operation(&mut page, analysis);
+    power(&mut page, analysis);
+    data(&mut page, analysis);
+    methods(&mut page, analysis, command);
+    page.push_str("</main></body></html>\n");
+    page
+}
+
+fn header(page: &mut String, analysis: &Analysis) {
+    let (plan, observed) = (&analysis.plan, &analysis.observed);
+    let arms: Vec<String> = plan
+        .arms
+        .iter()
+        .zip(&observed.units)
+        .map(|(arm, units)| {
+            format!(
+                "<b>{}</b> ({} of traffic, {} units)",
+                esc(&arm.name),
+                words::percent(arm.share),
+                words::count(*units)
+            )
+        })
+        .collect();
+    let dates = match (&observed.first_exposure, &observed.last_exposure) {
+        (Some(first), Some(last)) => {
+            format!("first exposures from {} to {}", esc(first), esc(last))
+        }
+        _ => String::new(),
+    };
+    let kind = match plan.kind {
+        Kind::Ab => "A/B experiment",
+        Kind::Rollout => "monitored rollout: guardrails only, no claim of success",
+        Kind::Shadow => "shadow: computed, never shown",
+        Kind::Interleave => "interleaving",
+        Kind::Holdout => "holdout",
+    };
+    let facts = [
+        ("Decision at stake", esc(&plan.decision)),
+        ("Owner", esc(&plan.owner)),
+        ("Kind", esc(kind)),
+        ("Arms", arms.join(" · ")),
+        ("Ran", dates),
+        (
+            "Index versions served",
+            esc(&observed.index_versions.join(", ")),
+        ),
+        (
+            "Model versions served",
+            esc(&observed.model_versions.join(", ")),
+        ),
+        ("Configurations in force", code(&observed.config_digests)),
+        (
+            "Plan",
+            format!("frozen as <code>{}</code>", esc(&plan.digest)),
+        ),
+    ];
+    page.push_str("<dl class=\"facts\">");
+    for (name, value) in facts.iter().filter(|(_, value)| !value.is_empty()) {
+        let _ = write!(page, "<dt>{}</dt><dd>{value}</dd>", esc(name));
+    }
+    page.push_str("</dl>");
+    let lacking: Vec<&str> = [
+        ("a question", plan.question.is_empty()),
+        ("a decision", plan.decision.is_empty()),
+        ("an owner", plan.owner.is_empty()),
+    ]
+    .into_iter()
+    .filter_map(|(what, lacks)| lacks.then_some(what))
+    .collect();
+    if !lacking.is_empty() {
+        let _ = write!(
+            page,
+            "<p class=\"status warn\">This plan lacks {}.</p>",
+            words::list(&lacking)
+        );
+    }
+}
+
+fn code(texts: &[String]) -> String {
+    let texts: Vec<String> = texts
+        .iter()
+        .take(8)
+        .map(|text| format!("<code>{}</code>", esc(text.get(..12).unwrap_or(text))))
+        .collect();
+    texts.join(", ")
+}
+
+fn verdict(page: &mut String, analysis: &Analysis) {
+    let verdict = &analysis.verdict;
+    let (class, sign) = match verdict.recommendation {
+        "SHIP" | "ADVANCE" => ("good", "✓"),
+        "STOP_HARM" | "INVALID" => ("bad", "✕"),
+        _ => ("wait", "…"),
+    };
+    let _ = write!(
+        page,
+        "<section class=\"verdict {class}\"><span class=\"word\">{sign} {}</span><p class=\"headline\">{}</p>",
+        esc(&verdict.recommendation.replace('_', " ")),
+        esc(&verdict.headline),
+    );
+    for (name, lines) in [
+        ("Why", &verdict.reasons),
+        ("What to do next", &verdict.next),
+        ("What this rests on", &verdict.assumptions),
+    ] {
+        if lines.is_empty() {
+            continue;
+        }
+        let _ = write!(page, "<h3>{name}</h3><ul>");
+        for line in lines {
+            let _ = write!(page, "<li>{}</li>", esc(&sentence(line)));
+        }
+        page.push_str("</ul>");
+    }
+    page.push_str("<p class=\"decision\">This is a recommendation. What the owner decided, and why, belongs in the journal: \
+        <code>refrain experiment archive --decision</code>.</p></section>");
+}
+
+/// With a capital letter and a full stop.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let mut sentence: String = match letters.next() {
+        Some(first) if !text.starts_with("http") => first.to_uppercase().chain(letters).collect(),
+        _ => text.to_owned(),
+    };
+    if !sentence.ends_with(['.', '!', '?']) {
+        sentence.push('.');
+    }
+    sentence
+}
+
+fn metrics(page: &mut String, analysis: &Analysis) {
+    page.push_str("<h2>Metrics</h2>");
+    page.push_str(&plots::forest(analysis));
+    for (role, title) in [
+        (Role::Success, "Success metrics: should improve"),
+        (
+            Role::Guardrail,
+            "Guardrails: must not get worse by the margin",
+        ),
+        (Role::Scan, "Scanned: only watched for harm"),
+    ] {
+        let name = crate::verdict::role_name(role);
+        let of_role: Vec<&MetricResult> =
+            analysis.metrics.iter().filter(|m| m.role == name).collect();
+        if of_role.is_empty() {
+            continue;
+        }
+        let _ = write!(
+            page,
+            "<h3>{title}</h3><div class=\"scroll\"><table><thead><tr><th>Metric</th><th>Arm</th>\
+            <th class=\"n\">Control</th><th class=\"n\">Effect</th><th class=\"n\">Interval</th><th class=\"n\">Relative</th>\
+            <th class=\"n\">z / asks</th><th class=\"n\">p</th><th class=\"n\">Units</th><th>Reading</th></tr></thead><tbody>"
+        );
+        for metric in &of_role {
+            if metric.comparisons.is_empty() {
+                let _ = write!(
+                    page,
+                    "<tr><td><b>{}</b><small>{}</small></td><td colspan=\"9\">not compared</td></tr>",
+                    esc(&metric.name),
+                    esc(&metric.notes.join("; "))
+                );
+            }
+            for comparison in &metric.comparisons {
+                row(page, metric, comparison);
+            }
+        }
+        page.push_str("</tbody></table></div>");
+    }
+    page.push_str(&help(&[
+        "Control",
+        "Effect",
+        "Interval",
+        "Relative",
+        "z / asks",
+        "p",
+        "Units",
+        "Margin",
+        "Covariate",
+        "Reading",
+    ]));
+}
+
+fn row(page: &mut String, metric: &MetricResult, comparison: &MetricComparison) {
+    let se = comparison.se;
+    let control = metric
+        .arms
+        .first()
+        .and_then(|arm| arm.value)
+        .map_or_else(String::new, |v| rounded(v, se));
+    let relative = comparison
+        .relative
+        .as_ref()
+        .map_or_else(String::new, |relative| {
+            let interval = match relative.interval {
+                Some(interval) => format!(
+                    "{} to {}",
+                    signed_percent(interval.low),
+                    signed_percent(interval.high)
+                ),
+                None => "unbounded".to_owned(),
+            };
+            format!(
+                "{}<small>{interval}<br>{}</small>",
+                signed_percent(relative.lift),
+                relative.method
+            )
+        });
+    let mut details = vec![format!(
+        "{}, {} is good, {}",
+        metric.kind, metric.direction, metric.window
+    )];
+    if let Some(margin) = comparison.margin {
+        details.push(format!("margin {}", rounded(margin, se)));
+    }
+    if let Some(covariate) = &comparison.covariate {
+        details.push(if covariate.used {
+            format!(
+                "covariate {} removed {} of the variance",
+                covariate.name,
+                words::percent(covariate.variance_reduction)
+            )
+        } else {
+            format!("covariate {} not used", covariate.name)
+        });
+    }
+    let missing: u64 = metric.arms.iter().map(|arm| arm.missing).sum();
+    let young: u64 = metric.arms.iter().map(|arm| arm.immature).sum();
+    let mut units = words::count(metric.arms.iter().map(|arm| arm.units).sum());
+    if young > 0 {
+        let _ = write!(units, "<small>{} too young</small>", words::count(young));
+    }
+    if missing > 0 {
+        let _ = write!(
+            units,
+            "<small>{} without value</small>",
+            words::count(missing)
+        );
+    }
+    let sign = match comparison.outcome {
+        "improvement" | "within_margin" => "✓ ",
+        "harm" => "✕ ",
+        _ => "",
+    };
+    let class = match comparison.outcome {
+        "improvement" | "within_margin" => "pass",
+        "harm" => "fail",
+        _ => "",
+    };
+    let notes: String = metric
+        .notes
+        .iter()
+        .map(|note| format!("<small>{}</small>", esc(&sentence(note))))
+        .collect();
+    let _ = write!(
+        page,
+        "<tr><td><b>{}</b><small>{}</small></td><td>{}</td><td class=\"n\">{control}</td><td class=\"n\">{}</td>\
+         <td class=\"n\">{} to {}<small>{}</small></td><td class=\"n\">{relative}</td><td class=\"n\">{:.2}<small>asks {}</small></td>\
+         <td class=\"n\">{}</td><td class=\"n\">{units}</td><td><span class=\"reading status {class}\" style=\"white-space:normal\">{sign}{}</span>{notes}</td></tr>",
+        esc(&metric.name),
+        esc(&details.join("; ")),
+        esc(&comparison.arm),
+        signed(comparison.delta, se),
+        signed(comparison.interval.low, se),
+        signed(comparison.interval.high, se),
+        match comparison.bound {
+            Some(_) => format!(
+                "at {} se each side",
+                rounded(comparison.bound.unwrap_or(0.0), 0.1)
+            ),
+            None => "95 %, not judged".to_owned(),
+        },
+        comparison.z,
+        comparison
+            .bound
+            .map_or_else(|| "nothing".to_owned(), |bound| format!("{bound:.2}")),
+        words::p(comparison.p),
+        esc(comparison.words),
+    );
+}
+
+fn time(page: &mut String, analysis: &Analysis) {
+    let mut body = String::new();
+    for metric in analysis.metrics.iter().filter(|m| m.role == "success") {
+        for comparison in &metric.comparisons {
+            body.push_str(&plots::by_day(metric, comparison));
+        }
+    }
+    let boundary = plots::boundary(analysis);
+    let mut pair = boundary;
+    for metric in analysis.metrics.iter().filter(|m| m.role == "success") {
+        for comparison in &metric.comparisons {
+            pair.push_str(&plots::by_age(metric, comparison));
+        }
+    }
+    if !pair.is_empty() {
+        let _ = write!(body, "<div class=\"pair\">{pair}</div>");
+    }
+    body.push_str(&novelty(analysis));
+    if !body.is_empty() {
+        let _ = write!(page, "<h2>Over time</h2>{body}");
+        page.push_str(&help(&[
+            "Cumulative effect",
+            "Boundary",
+            "Information",
+            "Novelty",
+        ]));
+    }
+}
+
+fn novelty(analysis: &Analysis) -> String {
+    let mut rows = String::new();
+    for metric in &analysis.metrics {
+        for comparison in &metric.comparisons {
+            let Some(novelty) = &comparison.by_age else {
+                continue;
+            };
+            let cell = |name: &str| {
+                novelty
+                    .periods
+                    .iter()
+                    .find(|p| p.period == name)
+                    .map_or_else(
+                        || "<td class=\"n\">units too young</td>".to_owned(),
+                        |p| {
+                            format!(
+                                "<td class=\"n\">{} ± {}<small>{} units</small></td>",
+                                signed(p.delta, p.se),
+                                rounded(1.96 * p.se, p.se),
+                                words::count(p.units)
+                            )
+                        },
+                    )
+            };
+            let change = match (novelty.week_two_minus_one, novelty.week_two_minus_one_se) {
+                (Some(change), Some(se)) => {
+                    format!("{} ± {}", signed(change, se), rounded(1.96 * se, se))
+                }
+                _ => "not yet known".to_owned(),
+            };
+            let _ = write!(
+                rows,
+                "<tr><td><b>{}</b></td><td>{}</td>{}{}{}<td class=\"n\">{change}</td></tr>",
+                esc(&metric.name),
+                esc(&comparison.arm),
+                cell("day 1"),
+                cell("week 1"),
+                cell("week 2")
+            );
+        }
+    }
+    if rows.is_empty() {
+        return rows;
+    }
+    format!(
+        "<h3>Does it last? Effect a day by age of the unit</h3><div class=\"scroll\"><table><thead><tr><th>Metric</th><th>Arm</th>\
+        <th class=\"n\">Day 1</th><th class=\"n\">Week 1</th><th class=\"n\">Week 2</th><th class=\"n\">Week 2 − week 1, same units</th></tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+}
+
+fn segments(page: &mut String, analysis: &Analysis) {
+    let mut body = String::new();
+    for metric in analysis.metrics.iter().filter(|m| m.role != "scan") {
+        for comparison in &metric.comparisons {
+            for segment in &comparison.segments {
+                body.push_str(&plots::segment(metric, comparison, segment));
+            }
+        }
+    }
+    if !body.is_empty() {
+        let _ = write!(page, "<h2>Segments</h2>{body}");
+        page.push_str(&help(&["Heterogeneity", "Segments"]));
+    }
+}
+
+fn validity(page: &mut String, analysis: &Analysis) {
+    page.push_str("<h2>Can the data be trusted?</h2><div class=\"scroll\"><table><thead><tr><th>Check</th><th>Result</th><th>Finding</th></tr></thead><tbody>");
+    for check in &analysis.quality {
+        let (class, word) = match check.status {
+            Status::Pass => ("pass", "✓ passed"),
+            Status::Warn => ("warn", "! note"),
+            Status::Fail => ("fail", "✕ failed"),
+            Status::Skipped => ("", "not asked"),
+        };
+        let hints: String = check
+            .hints
+            .iter()
+            .map(|hint| format!("<small>{}</small>", esc(&sentence(hint))))
+            .collect();
+        let _ = write!(
+            page,
+            "<tr><td><b>{}</b></td><td class=\"status {class}\">{word}</td><td>{}{hints}</td></tr>",
+            esc(&check.name),
+            esc(&sentence(&check.finding))
+        );
+    }
+    page.push_str("</tbody></table></div>");
+    page.push_str(&plots::intake(analysis));
+    page.push_str(&help(&[
+        "Sample ratio",
+        "Units in several arms",
+        "Bots",
+        "Balance",
+        "Lost exposures",
+    ]));
+}
+
+fn operation(page: &mut String, analysis: &Analysis) {
+    if analysis.operation.is_empty() {
+        return;
+    }
+    page.push_str("<h2>Operation</h2><div class=\"scroll\"><table><thead><tr><th>Arm</th><th class=\"n\">Requests</th><th class=\"n\">Latency 50 %</th>\
+        <th class=\"n\">95 %</th><th class=\"n\">99 %</th><th class=\"n\">Empty</th><th class=\"n\">Degraded</th><th class=\"n\">Served otherwise</th></tr></thead><tbody>");
+    for arm in &analysis.operation {
+        let latency = arm.latency_ms.map_or_else(
+            || "<td class=\"n\">–</td>".repeat(3),
+            |quantiles| {
+                quantiles
+                    .iter()
+                    .map(|ms| format!("<td class=\"n\">{ms:.1} ms</td>"))
+                    .collect()
+            },
+        );
+        let _ = write!(
+            page,
+            "<tr><td>{}</td><td class=\"n\">{}</td>{latency}<td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
+            esc(&arm.arm),
+            words::count(arm.requests),
+            words::percent(arm.empty),
+            words::percent(arm.degraded),
+            words::percent(arm.served_other)
+        );
+    }
+    page.push_str("</tbody></table></div>");
+    page.push_str(&help(&[
+        "Requests",
+        "Latency",
+        "Empty and degraded",
+        "Served otherwise",
+    ]));
+}
+
+fn power(page: &mut String, analysis: &Analysis) {
+    let mut rows = String::new();
+    for metric in &analysis.metrics {
+        for comparison in &metric.comparisons {
+            let Some(detectable) = comparison.detectable else {
+                continue;
+            };
+            let _ = write!(
+                rows,
+                "<tr><td><b>{}</b></td><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
+                esc(&metric.name),
+                esc(&comparison.arm),
+                comparison
+                    .information
+                    .map_or_else(|| "no planned end".to_owned(), words::percent),
+                comparison.mde.map_or_else(
+                    || "not declared".to_owned(),
+                    |mde| rounded(mde, comparison.se)
+                ),
+                rounded(detectable, comparison.se),
+                comparison
+                    .achieved_power
+                    .map_or_else(|| "–".to_owned(), words::percent)
+            );
+        }
+    }
+    if rows.is_empty() {
+        return;
+    }
+    let _ = write!(
+        page,
+        "<h2>Was it large enough?</h2><div class=\"scroll\"><table><thead><tr><th>Metric</th><th>Arm</th><th class=\"n\">Information</th>\
+        <th class=\"n\">Effect that matters</th><th class=\"n\">Effect it can see</th><th class=\"n\">Power for what matters</th></tr></thead><tbody>{rows}</tbody></table></div>"
+    );
+    page.push_str(&help(&[
+        "Information",
+        "Effect that matters",
+        "Effect it can see",
+        "Power",
+    ]));
+}
+
+fn data(page: &mut String, analysis: &Analysis) {
+    page.push_str("<h2>Data and policies</h2>");
+    let _ = write!(
+        page,
+        "<p>{}</p>",
+        esc(&match &analysis.data.input {
+            Input::Log { files, rows, .. } => format!(
+                "{} exposures in {} files ({} of this experiment), {} outcomes in {} files, {} covariates in {} files.",
+                words::count(rows.exposures),
+                files[0],
+                words::count(rows.analysed),
+                words::count(rows.outcomes),
+                files[1],
+                words::count(rows.covariates),
+                files[2]
+            ),
+            Input::Units { rows } => format!(
+                "A table of {} units. Quantiles, daily curves and latency need the log itself and are not here.",
+                words::count(*rows)
+            ),
+        })
+    );
+    page.push_str("<div class=\"scroll\"><table><thead><tr><th>About</th><th>Rule, fixed before any effect was seen</th><th class=\"n\">Applied</th></tr></thead><tbody>");
+    for policy in &analysis.data.policies {
+        let _ = write!(
+            page,
+            "<tr><td>{}</td><td>{}</td><td class=\"n\">{}</td></tr>",
+            esc(policy.about),
+            esc(&sentence(&policy.rule)),
+            words::count(policy.applied)
+        );
+    }
+    page.push_str("</tbody></table></div>");
+}
+
+fn methods(page: &mut String, analysis: &Analysis, command: &str) {
+    let plan = &analysis.plan;
+    page.push_str("<h2>How this was made</h2><dl class=\"facts\">");
+    let mut seen = Vec::new();
+    for comparison in analysis.metrics.iter().flat_map(|m| &m.comparisons) {
+        if !seen.contains(&comparison.test) {
+            seen.push(comparison.test.clone());
+        }
+    }
+    let margins: Vec<String> = plan
+        .metrics
+        .iter()
+        .filter_map(|metric| {
+            metric.margin.map(|margin| match margin {
+                Margin::Absolute(value) => format!("{} {value}", metric.name),
+                Margin::Relative(share) => {
+                    format!("{} {} of control", metric.name, words::percent(share))
+                }
+            })
+        })
+        .collect();
+    for (name, value) in [
+        (
+            "Design",
+            format!(
+                "{}, one-sided {}, power {}{}",
+                plan.design.method,
+                words::percent(plan.design.alpha),
+                words::percent(plan.design.power),
+                plan.design
+                    .max_units
+                    .map_or_else(String::new, |max| format!(", {} units", words::count(max)))
+            ),
+        ),
+        ("Tests", seen.join("; ")),
+        ("Margins", margins.join("; ")),
+        (
+            "Version",
+            format!("refrain {}, {}", analysis.version, analysis.schema),
+        ),
+    ] {
+        if !value.is_empty() {
+            let _ = write!(page, "<dt>{name}</dt><dd>{}</dd>", esc(&value));
+        }
+    }
+    let _ = write!(
+        page,
+        "<dt>Again</dt><dd><code>{}</code></dd></dl>",
+        esc(command)
+    );
+    page.push_str("<h3>Words</h3>");
+    page.push_str(&help(&[
+        "Unit",
+        "Arm",
+        "Epoch",
+        "Look",
+        "Design words",
+        "No evidence",
+        "Recommendation",
+    ]));
+    page.push_str("<footer>No scripts, no fonts and no pictures from elsewhere: this page can be mailed, archived and printed. \
+        Times are UTC.</footer>");
+}
+
+/// Text that is only text.
+fn esc(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            c if c.is_control() && c != '\n' => safe.push('\u{fffd}'),
+            c => safe.push(c),
+        }
+    }
+    safe
+}

@@ -1,0 +1,412 @@
+//! The result: one document, of which the report is a view.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::Input;
+use crate::methods::effect::Interval;
+use crate::plan::Plan;
+use crate::units::fold::Leftovers;
+
+/// Version of this document's shape.
+pub const SCHEMA: &str = "refrain.analysis/1";
+
+/// An experiment, looked at once.
+#[derive(Debug, Clone, Serialize)]
+pub struct Analysis {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// Version of the program.
+    pub version: &'static str,
+    /// The plan as declared.
+    pub plan: Plan,
+    /// What the log says about it.
+    pub observed: Observed,
+    /// What to do, and why.
+    pub verdict: Verdict,
+    /// Whether the data can be trusted.
+    pub quality: Vec<Check>,
+    /// Each metric. Comparisons are absent where the verdict hides them.
+    pub metrics: Vec<MetricResult>,
+    /// How requests went, by arm.
+    pub operation: Vec<OperationResult>,
+    /// All looks so far, this one last.
+    pub looks: Vec<LookResult>,
+    /// What was read and what was left out, each with its policy.
+    pub data: Data,
+}
+
+/// What was actually running.
+#[derive(Debug, Clone, Serialize)]
+pub struct Observed {
+    /// First and last first-exposure, and the instant up to which data was read; UTC.
+    pub first_exposure: Option<String>,
+    /// The last unit's first exposure.
+    pub last_exposure: Option<String>,
+    /// Data ends here.
+    pub cutoff: String,
+    /// The same in microseconds since 1970.
+    pub cutoff_us: i64,
+    /// Configurations that were in force.
+    pub config_digests: Vec<String>,
+    /// Index versions that served.
+    pub index_versions: Vec<String>,
+    /// Model versions that served.
+    pub model_versions: Vec<String>,
+    /// Units by arm.
+    pub units: Vec<u64>,
+    /// Units by arm and day of first exposure.
+    pub units_by_day: Vec<DayUnits>,
+    /// Different weights that were in force, if more than one.
+    pub periods: Vec<Period>,
+}
+
+/// Units that came on a day.
+#[derive(Debug, Clone, Serialize)]
+pub struct DayUnits {
+    /// UTC date.
+    pub day: String,
+    /// By arm.
+    pub units: Vec<u64>,
+}
+
+/// A stretch with its own weights.
+#[derive(Debug, Clone, Serialize)]
+pub struct Period {
+    /// Share of each arm.
+    pub shares: Vec<f64>,
+    /// Units by arm.
+    pub units: Vec<u64>,
+}
+
+/// What the tool recommends. The owner decides.
+#[derive(Debug, Clone, Serialize)]
+pub struct Verdict {
+    /// One of INVALID, STOP_HARM, SHIP, ADVANCE, KEEP_RUNNING, NO_SHIP.
+    pub recommendation: &'static str,
+    /// In one sentence.
+    pub headline: String,
+    /// Why: one sentence each.
+    pub reasons: Vec<String>,
+    /// What it rests on.
+    pub assumptions: Vec<String>,
+    /// What to do next.
+    pub next: Vec<String>,
+    /// By treatment arm.
+    pub arms: Vec<ArmVerdict>,
+    /// Why effects are not shown, if they are not.
+    pub effects_hidden: Option<String>,
+    /// Least information fraction of the metrics that decide, if the design has an end.
+    pub information: Option<f64>,
+}
+
+/// What holds for one treatment.
+#[derive(Debug, Clone, Serialize)]
+pub struct ArmVerdict {
+    /// The arm.
+    pub arm: String,
+    /// As in [`Verdict::recommendation`].
+    pub recommendation: &'static str,
+    /// Success metrics with evidence of improvement.
+    pub improved: Vec<String>,
+    /// Guardrails within their margin.
+    pub within_margin: Vec<String>,
+    /// Guardrails not shown to be within their margin.
+    pub not_within_margin: Vec<String>,
+    /// Metrics with evidence of harm.
+    pub harmed: Vec<String>,
+}
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Nothing found.
+    Pass,
+    /// Worth knowing; effects are shown.
+    Warn,
+    /// No effect may be read.
+    Fail,
+    /// Could not be asked.
+    Skipped,
+}
+
+/// A quality check.
+#[derive(Debug, Clone, Serialize)]
+pub struct Check {
+    /// Stable name: `srm`, `bots`, …
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// How it ended.
+    pub status: Status,
+    /// What was found, in a sentence.
+    pub finding: String,
+    /// P-value, where there is one.
+    pub p: Option<f64>,
+    /// Level at which it fails.
+    pub threshold: Option<f64>,
+    /// Where to look for the cause.
+    pub hints: Vec<String>,
+}
+
+/// A metric over all arms.
+#[derive(Debug, Clone, Serialize)]
+pub struct MetricResult {
+    /// As declared.
+    pub name: String,
+    /// `success`, `guardrail`, `scan`.
+    pub role: &'static str,
+    /// `mean`, `ratio`, …
+    pub kind: String,
+    /// `up` or `down`.
+    pub direction: &'static str,
+    /// Which outcomes count.
+    pub window: String,
+    /// By arm; the control first.
+    pub arms: Vec<ArmValue>,
+    /// Treatments against control; none where effects are hidden or cannot be computed.
+    pub comparisons: Vec<MetricComparison>,
+    /// Not judged: what an open window or a missing value keeps from being judged.
+    pub descriptive: bool,
+    /// What there is to say beside the numbers.
+    pub notes: Vec<String>,
+}
+
+/// A metric in one arm.
+#[derive(Debug, Clone, Serialize)]
+pub struct ArmValue {
+    /// The arm.
+    pub arm: String,
+    /// Units whose window is over and that have a value.
+    pub units: u64,
+    /// Units too young.
+    pub immature: u64,
+    /// Units without a value, left out.
+    pub missing: u64,
+    /// The estimate; absent where effects are hidden.
+    pub value: Option<f64>,
+    /// Its standard error.
+    pub se: Option<f64>,
+}
+
+/// A treatment against the control.
+#[derive(Debug, Clone, Serialize)]
+pub struct MetricComparison {
+    /// The treatment.
+    pub arm: String,
+    /// `improvement`, `within_margin`, `harm`, `not_within_margin`, `no_evidence`, `descriptive`.
+    pub outcome: &'static str,
+    /// The same in the report's fixed words.
+    pub words: &'static str,
+    /// Treatment minus control.
+    pub delta: f64,
+    /// Its standard error.
+    pub se: f64,
+    /// Interval at the level of the metric's own test at this look.
+    pub interval: Interval,
+    /// Confidence of the interval as if it were two-sided.
+    pub confidence: f64,
+    /// Relative lift.
+    pub relative: Option<RelativeResult>,
+    /// Standard errors from zero, positive is good.
+    pub z: f64,
+    /// Standard errors that the metric's own test asks for.
+    pub bound: Option<f64>,
+    /// One-sided p of its own test, as if at a single look.
+    pub p: f64,
+    /// Test used.
+    pub test: String,
+    /// Margin in the metric's unit.
+    pub margin: Option<f64>,
+    /// Smallest effect that matters, in the metric's unit.
+    pub mde: Option<f64>,
+    /// Information fraction.
+    pub information: Option<f64>,
+    /// Chance to see an effect of the size that matters, with this many units and this bound.
+    pub achieved_power: Option<f64>,
+    /// Effect that would be seen with the planned power.
+    pub detectable: Option<f64>,
+    /// What the covariate saved.
+    pub covariate: Option<CovariateResult>,
+    /// Without the covariate and strata.
+    pub unadjusted: Option<f64>,
+    /// Larger than believable: look for a defect first.
+    pub twyman: bool,
+    /// Median-unbiased estimate after an early stop.
+    pub median_unbiased: Option<f64>,
+    /// Effects in the declared segments.
+    pub segments: Vec<SegmentResult>,
+    /// Cumulative effect by day, with an always-valid band.
+    pub by_day: Vec<DayEffect>,
+    /// Effect by days since first exposure, if units are old enough.
+    pub by_age: Option<Novelty>,
+}
+
+/// A relative lift.
+#[derive(Debug, Clone, Serialize)]
+pub struct RelativeResult {
+    /// `treatment / control - 1`.
+    pub lift: f64,
+    /// At the same level as the absolute interval.
+    pub interval: Option<Interval>,
+    /// `delta method` or `Fieller`.
+    pub method: &'static str,
+}
+
+/// What a covariate did.
+#[derive(Debug, Clone, Serialize)]
+pub struct CovariateResult {
+    /// Its name.
+    pub name: String,
+    /// Share of the variance it explained.
+    pub variance_reduction: f64,
+    /// Whether it was used.
+    pub used: bool,
+}
+
+/// Effects in the values of one segment column.
+#[derive(Debug, Clone, Serialize)]
+pub struct SegmentResult {
+    /// The column.
+    pub segment: String,
+    /// P-value of "the effect is the same everywhere".
+    pub heterogeneity_p: Option<f64>,
+    /// Share of the variation that is not chance.
+    pub i_squared: Option<f64>,
+    /// Its values.
+    pub values: Vec<SegmentValue>,
+}
+
+/// The effect in one value of a segment column.
+#[derive(Debug, Clone, Serialize)]
+pub struct SegmentValue {
+    /// The value.
+    pub value: String,
+    /// Units by arm: control and treatment.
+    pub units: [u64; 2],
+    /// Treatment minus control.
+    pub delta: f64,
+    /// Its standard error.
+    pub se: f64,
+    /// 95 % interval.
+    pub interval: Interval,
+}
+
+/// The cumulative effect at the end of a day.
+#[derive(Debug, Clone, Serialize)]
+pub struct DayEffect {
+    /// UTC date.
+    pub day: String,
+    /// Units so far.
+    pub units: u64,
+    /// Effect so far.
+    pub delta: f64,
+    /// Always-valid band: true at all days together.
+    pub interval: Interval,
+}
+
+/// Does the effect wear off?
+#[derive(Debug, Clone, Serialize)]
+pub struct Novelty {
+    /// Day 1, week 1 and week 2, each per day.
+    pub periods: Vec<PeriodEffect>,
+    /// Effect on each day since first exposure.
+    pub days: Vec<AgeEffect>,
+    /// Effect per unit of ln(1 + day).
+    pub slope: Option<f64>,
+    /// Its standard error.
+    pub slope_se: Option<f64>,
+    /// Week 2 minus week 1, paired by unit.
+    pub week_two_minus_one: Option<f64>,
+    /// Its standard error.
+    pub week_two_minus_one_se: Option<f64>,
+}
+
+/// The effect in a period of a unit's life.
+#[derive(Debug, Clone, Serialize)]
+pub struct PeriodEffect {
+    /// `day 1`, `week 1`, `week 2`.
+    pub period: &'static str,
+    /// Units of both arms.
+    pub units: u64,
+    /// Treatment minus control, a day.
+    pub delta: f64,
+    /// Its standard error.
+    pub se: f64,
+}
+
+/// The effect on one day of a unit's life.
+#[derive(Debug, Clone, Serialize)]
+pub struct AgeEffect {
+    /// Days since first exposure.
+    pub day: u16,
+    /// Treatment minus control.
+    pub delta: f64,
+    /// Its standard error.
+    pub se: f64,
+}
+
+/// Requests of an arm.
+#[derive(Debug, Clone, Serialize)]
+pub struct OperationResult {
+    /// The arm.
+    pub arm: String,
+    /// Distinct exposures.
+    pub requests: u64,
+    /// Latency quantiles in milliseconds: 50 %, 95 %, 99 %.
+    pub latency_ms: Option<[f64; 3]>,
+    /// Share of empty answers.
+    pub empty: f64,
+    /// Share of degraded answers.
+    pub degraded: f64,
+    /// Share in which another arm, or none, was served.
+    pub served_other: f64,
+}
+
+/// A look, past or present.
+#[derive(Debug, Clone, Serialize)]
+pub struct LookResult {
+    /// Data up to.
+    pub cutoff: String,
+    /// Units that count for the slowest deciding metric.
+    pub units: u64,
+    /// By metric and treatment (`METRIC / ARM`).
+    pub metrics: BTreeMap<String, LookedMetric>,
+    /// P-value of the sample ratio at that look, valid over all looks.
+    pub srm_p: Option<f64>,
+}
+
+/// What a look saw and what it asked for.
+#[derive(Debug, Clone, Serialize)]
+pub struct LookedMetric {
+    /// Information fraction.
+    pub t: f64,
+    /// z against the test's own boundary value, positive is good.
+    pub z: Option<f64>,
+    /// Bound at that look.
+    pub bound: Option<f64>,
+}
+
+/// What was read, and what was left out and why.
+#[derive(Debug, Clone, Serialize)]
+pub struct Data {
+    /// Files and rows.
+    pub input: Input,
+    /// What no unit used.
+    pub leftovers: Leftovers,
+    /// Each policy with how often it applied.
+    pub policies: Vec<Policy>,
+}
+
+/// A rule that was fixed before anybody saw an effect.
+#[derive(Debug, Clone, Serialize)]
+pub struct Policy {
+    /// What it is about.
+    pub about: &'static str,
+    /// The rule.
+    pub rule: String,
+    /// How often it applied.
+    pub applied: u64,
+}

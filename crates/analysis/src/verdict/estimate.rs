@@ -1,0 +1,367 @@
+//! A metric of one treatment against the control.
+
+use super::Evidence;
+use super::document::{ArmValue, CovariateResult};
+use crate::log::scan::Words;
+use crate::methods::effect::{ArmEstimate, Comparison, Effect};
+use crate::methods::moments::Moments;
+use crate::methods::{MethodError, cuped, mean, proportion, ratio};
+use crate::plan::{Metric, MetricType, Plan};
+use crate::units::Statistics;
+use crate::units::histogram::Histogram;
+use crate::units::statistics::{Attribute, Of};
+
+/// Strata whose units were dealt out with the same weights.
+#[derive(Debug, Clone)]
+pub(super) struct Stretch {
+    pub(super) shares: Vec<f64>,
+    pub(super) strata: Vec<u16>,
+    pub(super) units: Vec<u64>,
+}
+
+/// The stretches of an experiment: one, unless its weights changed on the way.
+#[expect(clippy::cast_possible_truncation, reason = "shares to six digits")]
+pub(super) fn stretches(plan: &Plan, statistics: &Statistics, words: &Words) -> Vec<Stretch> {
+    let mut found: Vec<Stretch> = Vec::new();
+    let mut strata = statistics.strata();
+    let text = |stratum: &u16| {
+        words
+            .weights
+            .get(usize::from(*stratum))
+            .map_or("", String::as_str)
+    };
+    strata.sort_by(|a, b| text(a).cmp(text(b)));
+    let rounded = |shares: &[f64]| {
+        shares
+            .iter()
+            .map(|s| (s * 1e6).round() as i64)
+            .collect::<Vec<_>>()
+    };
+    for stratum in strata {
+        let weights: Vec<f64> = text(&stratum)
+            .split(' ')
+            .filter_map(|w| w.parse().ok())
+            .collect();
+        let total: f64 = weights.iter().sum();
+        let fits = weights.len() == plan.arms.len()
+            && weights.iter().all(|w| w.is_finite() && *w >= 0.0)
+            && total > 0.0;
+        let shares: Vec<f64> = if fits {
+            weights.iter().map(|w| w / total).collect()
+        } else {
+            plan.arms.iter().map(|arm| arm.share).collect()
+        };
+        let units = statistics.units_of(Attribute::Stratum, u32::from(stratum));
+        match found
+            .iter_mut()
+            .find(|known| rounded(&known.shares) == rounded(&shares))
+        {
+            Some(known) => {
+                known.strata.push(stratum);
+                for (sum, units) in known.units.iter_mut().zip(&units) {
+                    *sum += units;
+                }
+            }
+            None => found.push(Stretch {
+                shares,
+                strata: vec![stratum],
+                units,
+            }),
+        }
+    }
+    found
+}
+
+/// An effect and where it came from.
+#[derive(Debug, Clone)]
+pub(super) struct Estimated {
+    pub(super) comparison: Comparison,
+    pub(super) effect: Effect,
+    /// Without covariate and strata.
+    pub(super) raw: Option<Effect>,
+    pub(super) covariate: Option<CovariateResult>,
+    /// P-value of a covariate that differs between the arms.
+    pub(super) moved: Option<f64>,
+    /// Stretches left out because one of them lacks an arm.
+    pub(super) left_out: usize,
+    pub(super) test: String,
+}
+
+/// Estimates the effect of `arm` on a metric among some units.
+pub(super) fn estimate(
+    evidence: &Evidence<'_>,
+    stretches: &[Stretch],
+    at: usize,
+    arm: usize,
+    of: Of,
+) -> Result<Estimated, MethodError> {
+    let metric = &evidence.plan.metrics[at];
+    if let MetricType::Quantile(q) = metric.kind {
+        let comparison = Comparison::new(
+            quantile(evidence, at, 0, q)?,
+            quantile(evidence, at, arm, q)?,
+        )?;
+        return Ok(Estimated {
+            effect: comparison.normal(),
+            raw: None,
+            covariate: None,
+            moved: None,
+            left_out: 0,
+            test: "quantile, units as clusters".to_owned(),
+            comparison,
+        });
+    }
+    let plain = matches!(of, Of::All | Of::Completed(_));
+    let moments = |arm: usize, strata: &[u16]| evidence.statistics.moments(at, arm, strata, of);
+    let all: Vec<u16> = stretches
+        .iter()
+        .flat_map(|s| s.strata.iter().copied())
+        .collect();
+    let empty = || MethodError::TooFew {
+        what: "complete units of an arm",
+        needed: 2,
+        got: 0,
+    };
+    let (control, treatment) = (
+        moments(0, &all).ok_or_else(empty)?,
+        moments(arm, &all).ok_or_else(empty)?,
+    );
+    let covariate = metric.covariate.as_ref().filter(|_| plain);
+    let raw = compare(metric, &control, &treatment, false)?;
+    let mut moved = None;
+    let mut one = |control: &Moments,
+                   treatment: &Moments|
+     -> Result<(Comparison, Option<f64>), MethodError> {
+        if covariate.is_none() {
+            return Ok((compare(metric, control, treatment, false)?.0, None));
+        }
+        match compare(metric, control, treatment, true) {
+            Ok(adjusted) => Ok(adjusted),
+            Err(MethodError::CovariateMoved { p }) => {
+                moved = Some(p);
+                Ok((compare(metric, control, treatment, false)?.0, None))
+            }
+            Err(MethodError::Singular { .. } | MethodError::NoVariance { .. }) => {
+                Ok((compare(metric, control, treatment, false)?.0, None))
+            }
+            Err(other) => Err(other),
+        }
+    };
+    let mut parts = Vec::new();
+    if stretches.len() > 1 {
+        for stretch in stretches {
+            let pair = (moments(0, &stretch.strata), moments(arm, &stretch.strata));
+            let (Some(control), Some(treatment)) = pair else {
+                continue;
+            };
+            match one(&control, &treatment) {
+                Ok((comparison, saved)) => parts.push((control.n + treatment.n, comparison, saved)),
+                Err(MethodError::TooFew { .. } | MethodError::NoVariance { .. }) => {}
+                Err(other) => return Err(other),
+            }
+        }
+    }
+    let left_out = if stretches.len() > 1 {
+        stretches.len() - parts.len()
+    } else {
+        0
+    };
+    let (comparison, saved, effect) = if stretches.len() > 1 && !parts.is_empty() {
+        let comparison = weighted(&parts)?;
+        let saved = parts.iter().filter_map(|part| part.2).next_back();
+        (comparison, saved, comparison.normal())
+    } else {
+        let (comparison, saved) = one(&control, &treatment)?;
+        (comparison, saved, comparison.effect())
+    };
+    let mut test = match (metric.kind, effect.df) {
+        (MetricType::Ratio, _) => "ratio by delta method".to_owned(),
+        (MetricType::Proportion, _) => "difference of shares".to_owned(),
+        (_, Some(df)) => format!("Welch's t, df {df:.1}"),
+        _ => "difference of means, z".to_owned(),
+    };
+    if saved.is_some() {
+        test.push_str(", CUPED");
+    }
+    if stretches.len() > 1 {
+        test.push_str(", by stretch of weights");
+    }
+    Ok(Estimated {
+        comparison,
+        effect,
+        raw: Some(raw.0.effect()),
+        covariate: covariate.map(|name| CovariateResult {
+            name: name.clone(),
+            variance_reduction: saved.unwrap_or(0.0),
+            used: saved.is_some(),
+        }),
+        moved,
+        left_out,
+        test,
+    })
+}
+
+fn compare(
+    metric: &Metric,
+    control: &Moments,
+    treatment: &Moments,
+    adjust: bool,
+) -> Result<(Comparison, Option<f64>), MethodError> {
+    match (metric.kind, adjust) {
+        (MetricType::Ratio, false) => Ok((
+            ratio::compare(&control.pair(0, 1), &treatment.pair(0, 1))?,
+            None,
+        )),
+        (MetricType::Ratio, true) => {
+            let adjusted = cuped::compare_ratio(control, treatment)?;
+            Ok((adjusted.comparison, Some(adjusted.variance_reduction)))
+        }
+        (_, true) => {
+            let adjusted = cuped::compare(control, treatment)?;
+            Ok((adjusted.comparison, Some(adjusted.variance_reduction)))
+        }
+        (MetricType::Proportion, false) => {
+            let share = |moments: &Moments| proportion::Share::from_summary(&moments.summary(0));
+            Ok((
+                proportion::compare(share(control)?, share(treatment)?)?,
+                None,
+            ))
+        }
+        (_, false) => Ok((
+            mean::compare(&control.summary(0), &treatment.summary(0))?,
+            None,
+        )),
+    }
+}
+
+/// Each stretch compared in itself, weighted by its units: what changed weights cannot confound.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts of units are far below 2^53"
+)]
+fn weighted(parts: &[(u64, Comparison, Option<f64>)]) -> Result<Comparison, MethodError> {
+    let total: u64 = parts.iter().map(|part| part.0).sum();
+    let mut sums = [ArmEstimate {
+        n: 0,
+        value: 0.0,
+        variance: 0.0,
+    }; 2];
+    for (units, comparison, _) in parts {
+        let weight = *units as f64 / total as f64;
+        for (sum, arm) in sums
+            .iter_mut()
+            .zip([comparison.control, comparison.treatment])
+        {
+            sum.n += arm.n;
+            sum.value += weight * arm.value;
+            sum.variance += weight * weight * arm.variance;
+        }
+    }
+    Comparison::new(sums[0], sums[1])
+}
+
+/// A quantile over all values of an arm, its variance clustered by unit.
+///
+/// The rank interval `nu -+ z sqrt(Var p)` with the delta method's variance of the share of values at
+/// or below the quantile, carried over to values: `se = (Y_U - Y_L) / (2 z)` (Deng, Knoblich, Lu
+/// 2018, §4).
+fn quantile(
+    evidence: &Evidence<'_>,
+    at: usize,
+    arm: usize,
+    q: f64,
+) -> Result<ArmEstimate, MethodError> {
+    const Z: f64 = 1.959_963_984_540_054;
+    let key = (
+        u16::try_from(at).unwrap_or(u16::MAX),
+        u16::try_from(arm).unwrap_or(u16::MAX),
+    );
+    let empty = MethodError::TooFew {
+        what: "values of an arm",
+        needed: 2,
+        got: 0,
+    };
+    let (Some(histogram), Some(moments)) = (
+        evidence.statistics.events.get(&key),
+        evidence.quantiles.get(&key),
+    ) else {
+        return Err(empty);
+    };
+    let cells = histogram.sorted();
+    let value = value_at(&cells, histogram, q);
+    let share = ratio::arm(&moments.pair(0, 1))?;
+    let half = Z * share.variance.sqrt();
+    let (low, high) = (
+        value_at(&cells, histogram, q - half),
+        value_at(&cells, histogram, q + half),
+    );
+    let se = (high - low) / (2.0 * Z);
+    Ok(ArmEstimate {
+        n: moments.n,
+        value,
+        variance: se * se,
+    })
+}
+
+/// The value below which a share of all values lies.
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+pub(crate) fn value_at(cells: &[(f64, u64)], histogram: &Histogram, share: f64) -> f64 {
+    let rank = (share.clamp(0.0, 1.0) * histogram.n() as f64)
+        .ceil()
+        .max(1.0);
+    let mut below = 0_u64;
+    for (value, count) in cells {
+        below += count;
+        if below as f64 >= rank {
+            return *value;
+        }
+    }
+    cells.last().map_or(f64::NAN, |cell| cell.0)
+}
+
+/// A metric in every arm.
+pub(super) fn arms(
+    evidence: &Evidence<'_>,
+    stretches: &[Stretch],
+    at: usize,
+    hidden: bool,
+) -> Vec<ArmValue> {
+    let all: Vec<u16> = stretches
+        .iter()
+        .flat_map(|s| s.strata.iter().copied())
+        .collect();
+    let metric = &evidence.plan.metrics[at];
+    let count = |counts: &std::collections::BTreeMap<(u16, u16), u64>, arm: usize| {
+        let key = (
+            u16::try_from(at).unwrap_or(u16::MAX),
+            u16::try_from(arm).unwrap_or(u16::MAX),
+        );
+        counts.get(&key).copied().unwrap_or(0)
+    };
+    evidence
+        .plan
+        .arms
+        .iter()
+        .enumerate()
+        .map(|(arm, declared)| {
+            let moments = evidence.statistics.moments(at, arm, &all, Of::All);
+            let estimate =
+                moments
+                    .as_ref()
+                    .filter(|m| m.n >= 2)
+                    .and_then(|moments| match metric.kind {
+                        MetricType::Ratio => ratio::arm(&moments.pair(0, 1)).ok(),
+                        MetricType::Quantile(q) => quantile(evidence, at, arm, q).ok(),
+                        _ => Some(mean::arm(&moments.summary(0))),
+                    });
+            ArmValue {
+                arm: declared.name.clone(),
+                units: moments.map_or(0, |m| m.n),
+                immature: count(&evidence.statistics.immature, arm),
+                missing: count(&evidence.statistics.missing, arm),
+                value: estimate.filter(|_| !hidden).map(|e| e.value),
+                se: estimate.filter(|_| !hidden).map(|e| e.variance.sqrt()),
+            }
+        })
+        .collect()
+}

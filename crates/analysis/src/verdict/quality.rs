@@ -1,0 +1,636 @@
+//! Can the data be trusted? Asked before any effect is looked at.
+
+use super::Evidence;
+use super::document::{Check, Status};
+use super::estimate::{Stretch, estimate};
+use super::words;
+use crate::methods::special::chi_square_sf;
+use crate::methods::{mean, srm};
+use crate::plan::{Metric, MetricType, Missing, Source};
+use crate::units::statistics::{Attribute, Of};
+
+/// The checks, and the sequential p-value of the sample ratio for later looks.
+pub(super) struct Findings {
+    pub(super) checks: Vec<Check>,
+    pub(super) srm_p: Option<f64>,
+}
+
+impl Findings {
+    pub(super) fn failed(&self) -> bool {
+        self.checks.iter().any(|check| check.status == Status::Fail)
+    }
+}
+
+/// A sample ratio less likely than this is told even where it does not fail.
+const SRM_WARN: f64 = 0.01;
+
+/// Asks everything.
+pub(super) fn ask(evidence: &Evidence<'_>, stretches: &[Stretch]) -> Findings {
+    let mut checks = Vec::new();
+    let srm_p = sample_ratio(evidence, stretches, &mut checks);
+    let level = evidence.plan.design.alpha_quality / tests(evidence);
+    units_by_arm(evidence, stretches, level, &mut checks);
+    balance(evidence, stretches, level, &mut checks);
+    for (at, metric) in evidence.plan.metrics.iter().enumerate() {
+        missing(evidence, at, metric, level, &mut checks);
+    }
+    losses(evidence, stretches, level, &mut checks);
+    configuration(evidence, stretches, &mut checks);
+    Findings { checks, srm_p }
+}
+
+/// How many tests share the quality level: two over arms, losses, covariates, missing values.
+#[expect(clippy::cast_precision_loss, reason = "at most some dozens")]
+fn tests(evidence: &Evidence<'_>) -> f64 {
+    let metrics = &evidence.plan.metrics;
+    let covariates = metrics.iter().filter(|m| m.covariate.is_some()).count();
+    let missing = metrics
+        .iter()
+        .filter(|m| m.missing == Missing::Exclude)
+        .count();
+    (3 + covariates + missing) as f64
+}
+
+/// Pearson's test of counts against expected counts that were added up over stretches.
+fn over_stretches(stretches: &[Stretch]) -> (f64, f64) {
+    let mut chi_square = 0.0;
+    let mut df = 0.0;
+    for stretch in stretches {
+        if let Ok(test) = srm::fixed(&stretch.units, &stretch.shares) {
+            chi_square += test.chi_square;
+            #[expect(clippy::cast_precision_loss, reason = "a count of arms")]
+            {
+                df += test.df as f64;
+            }
+        }
+    }
+    (chi_square, df)
+}
+
+fn sample_ratio(
+    evidence: &Evidence<'_>,
+    stretches: &[Stretch],
+    checks: &mut Vec<Check>,
+) -> Option<f64> {
+    let plan = evidence.plan;
+    let units = evidence.statistics.units_of(Attribute::All, 0);
+    let mut check = Check {
+        id: "srm".to_owned(),
+        name: "Sample ratio".to_owned(),
+        status: Status::Pass,
+        finding: String::new(),
+        p: None,
+        threshold: None,
+        hints: Vec::new(),
+    };
+    if let Some(empty) = units.iter().position(|units| *units == 0) {
+        check.status = Status::Fail;
+        check.finding = format!("arm `{}` has no units at all", plan.arms[empty].name);
+        check
+            .hints
+            .push("is the arm served, and does it log its exposures under this name?".to_owned());
+        checks.push(check);
+        return None;
+    }
+    let (chi_square, df) = over_stretches(stretches);
+    let p = chi_square_sf(chi_square, df);
+    let ln_e: f64 = stretches
+        .iter()
+        .filter_map(|s| srm::sequential(&s.units, &s.shares).ok())
+        .map(|test| test.ln_e)
+        .sum();
+    let now = (-ln_e).exp().min(1.0);
+    let earlier = evidence
+        .looks
+        .looks
+        .iter()
+        .filter_map(|look| look.srm_p)
+        .fold(1.0, f64::min);
+    let sequential = now.min(earlier);
+    let counts: Vec<String> = plan
+        .arms
+        .iter()
+        .zip(&units)
+        .map(|(arm, units)| format!("{} {}", arm.name, words::count(*units)))
+        .collect();
+    let expected = expected(stretches, plan.arms.len());
+    let expected: Vec<String> = expected.iter().map(|e| format!("{e:.0}")).collect();
+    // The first look has the sharper test to itself; later ones must stay honest over all of them.
+    let first = evidence.looks.looks.is_empty();
+    let (p, threshold, test) = if first {
+        (
+            p,
+            plan.design.alpha_srm,
+            format!("chi-square {chi_square:.2}"),
+        )
+    } else {
+        (
+            sequential,
+            srm::SEQUENTIAL_ALPHA,
+            "valid over all looks".to_owned(),
+        )
+    };
+    check.p = Some(p);
+    check.threshold = Some(threshold);
+    check.status = if p < threshold {
+        Status::Fail
+    } else if first && p < SRM_WARN {
+        Status::Warn
+    } else {
+        Status::Pass
+    };
+    check.finding = format!(
+        "{}; expected {} ({test}, p = {})",
+        counts.join(", "),
+        expected.join(", "),
+        words::p(p)
+    );
+    if check.status != Status::Pass {
+        check.hints = suspects(evidence, stretches);
+    }
+    checks.push(check);
+    Some(sequential)
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts of units are far below 2^53"
+)]
+fn expected(stretches: &[Stretch], arms: usize) -> Vec<f64> {
+    (0..arms)
+        .map(|arm| {
+            stretches
+                .iter()
+                .map(|s| {
+                    s.units.iter().sum::<u64>() as f64 * s.shares.get(arm).copied().unwrap_or(0.0)
+                })
+                .sum()
+        })
+        .collect()
+}
+
+/// Where the mismatch sits, most suspicious first.
+fn suspects(evidence: &Evidence<'_>, stretches: &[Stretch]) -> Vec<String> {
+    let (statistics, plan) = (evidence.statistics, evidence.plan);
+    let mut cells = Vec::new();
+    let mut add = |attribute: &str, of: Attribute, name: &dyn Fn(u32) -> String| {
+        let values = statistics.values_of(of);
+        // An attribute with one value cannot tell it from all.
+        if values.len() > 1 {
+            cells.extend(values.into_iter().map(|value| srm::Cell {
+                attribute: attribute.to_owned(),
+                value: name(value),
+                counts: statistics.units_of(of, value),
+            }));
+        }
+    };
+    for (at, segment) in (0..).zip(&plan.segments) {
+        let names = evidence.words.segments.get(usize::from(at));
+        let name = |value: u32| {
+            names
+                .and_then(|names| names.get(value as usize))
+                .cloned()
+                .unwrap_or_default()
+        };
+        add(segment, Attribute::Segment(at), &name);
+    }
+    let versions = &evidence.words.index_versions;
+    add("index version", Attribute::IndexVersion, &|value| {
+        versions.get(value as usize).cloned().unwrap_or_default()
+    });
+    add("day of first exposure", Attribute::Day, &|day| {
+        words::date(i64::from(day.cast_signed()))
+    });
+    let total = expected(stretches, plan.arms.len());
+    let mut hints: Vec<String> = srm::search_cause(&cells, &total)
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|suspect| suspect.p_adjusted < 0.01)
+        .take(3)
+        .map(|suspect| {
+            let excess: Vec<String> = plan
+                .arms
+                .iter()
+                .zip(&suspect.excess)
+                .map(|(arm, excess)| format!("{} {}", arm.name, words::signed(*excess, 10.0)))
+                .collect();
+            let alone = if suspect.p_without > 0.01 {
+                "; without it the rest is in balance"
+            } else {
+                ""
+            };
+            format!(
+                "{} = `{}`: {} against plan (p = {}){alone}",
+                suspect.cell.attribute,
+                suspect.cell.value,
+                excess.join(", "),
+                words::p(suspect.p_adjusted),
+            )
+        })
+        .collect();
+    if hints.is_empty() {
+        hints.push(
+            "no segment, version or day stands out: look for loss that depends on the arm (crashes, \
+             redirects, time-outs before the exposure is logged), for bots, and for an assignment that \
+             is decided in one place and logged in another"
+                .to_owned(),
+        );
+    }
+    hints
+}
+
+/// Units in several arms, and bots: their share, and whether the arms differ in it.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts of units are far below 2^53"
+)]
+fn units_by_arm(
+    evidence: &Evidence<'_>,
+    stretches: &[Stretch],
+    level: f64,
+    checks: &mut Vec<Check>,
+) {
+    let (plan, statistics) = (evidence.plan, evidence.statistics);
+    let all = statistics.units_of(Attribute::All, 0);
+    let total: u64 = all.iter().sum();
+    let several = statistics.units_of(Attribute::MultiArm, 0);
+    let share = several.iter().sum::<u64>() as f64 / total.max(1) as f64;
+    let differ = differs(&several, &all);
+    let failed = share > plan.policy.max_multi_arm || differ.is_some_and(|p| p < level);
+    checks.push(Check {
+        id: "multi_arm".to_owned(),
+        name: "Units in several arms".to_owned(),
+        status: status(failed, several.iter().any(|n| *n > 0)),
+        finding: format!(
+            "{} of {} units ({}) were seen in more than one arm and are left out{}",
+            words::count(several.iter().sum()),
+            words::count(total),
+            words::percent(share),
+            between(plan, &several, differ),
+        ),
+        p: differ,
+        threshold: Some(level),
+        hints: if failed {
+            vec![format!(
+                "at most {} are tolerated. A unit must keep its arm: was the unit's id, the layer's epoch \
+                 or the arms' weights changed while it ran?",
+                words::percent(plan.policy.max_multi_arm)
+            )]
+        } else {
+            Vec::new()
+        },
+    });
+    let bots = statistics.units_of(Attribute::Bot, 0);
+    let differ = differs(&bots, &all);
+    let failed = differ.is_some_and(|p| p < level);
+    checks.push(Check {
+        id: "bots".to_owned(),
+        name: "Bots".to_owned(),
+        status: status(failed, false),
+        finding: format!(
+            "{} of {} units ({}) are bots by flag or by more than {} exposures a day and are left out{}",
+            words::count(bots.iter().sum()),
+            words::count(total),
+            words::percent(bots.iter().sum::<u64>() as f64 / total.max(1) as f64),
+            words::count(u64::from(plan.policy.max_exposures_per_day)),
+            between(plan, &bots, differ),
+        ),
+        p: differ,
+        threshold: Some(level),
+        hints: if failed {
+            vec!["the arms differ in bots: one of them attracts, creates or fails to stop automated \
+                  traffic, or the rule is not the same for all arms".to_owned()]
+        } else {
+            Vec::new()
+        },
+    });
+    let _ = stretches;
+}
+
+/// P-value of "all arms have the same share of these".
+fn differs(some: &[u64], all: &[u64]) -> Option<f64> {
+    let rest: Vec<u64> = all
+        .iter()
+        .zip(some)
+        .map(|(all, some)| all - some.min(all))
+        .collect();
+    homogeneity(some, &rest)
+}
+
+/// Pearson's chi-square of a 2 x arms table; absent where an expected count is below 5.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts of units are far below 2^53"
+)]
+fn homogeneity(some: &[u64], rest: &[u64]) -> Option<f64> {
+    let (a, b) = (
+        some.iter().sum::<u64>() as f64,
+        rest.iter().sum::<u64>() as f64,
+    );
+    let total = a + b;
+    let mut chi_square = 0.0;
+    for (some, rest) in some.iter().zip(rest) {
+        let column = (some + rest) as f64;
+        for (seen, row) in [(*some as f64, a), (*rest as f64, b)] {
+            let expected = column * row / total;
+            if expected.is_nan() || expected < 5.0 {
+                return None;
+            }
+            chi_square += (seen - expected).powi(2) / expected;
+        }
+    }
+    Some(chi_square_sf(chi_square, some.len() as f64 - 1.0))
+}
+
+fn between(plan: &crate::Plan, counts: &[u64], p: Option<f64>) -> String {
+    if counts.iter().all(|count| *count == 0) {
+        return String::new();
+    }
+    let counts: Vec<String> = plan
+        .arms
+        .iter()
+        .zip(counts)
+        .map(|(arm, count)| format!("{} {}", arm.name, words::count(*count)))
+        .collect();
+    let test = p.map_or(String::new(), |p| {
+        format!("; the same in all arms: p = {}", words::p(p))
+    });
+    format!(" ({}{test})", counts.join(", "))
+}
+
+fn status(failed: bool, warn: bool) -> Status {
+    match (failed, warn) {
+        (true, _) => Status::Fail,
+        (false, true) => Status::Warn,
+        (false, false) => Status::Pass,
+    }
+}
+
+/// Covariates were measured before: the arms must agree in them.
+fn balance(evidence: &Evidence<'_>, stretches: &[Stretch], level: f64, checks: &mut Vec<Check>) {
+    let plan = evidence.plan;
+    let strata: Vec<u16> = stretches
+        .iter()
+        .flat_map(|s| s.strata.iter().copied())
+        .collect();
+    let mut seen = Vec::new();
+    for (at, metric) in plan.metrics.iter().enumerate() {
+        let Some(name) = &metric.covariate else {
+            continue;
+        };
+        if seen.contains(&name) {
+            continue;
+        }
+        seen.push(name);
+        let column = if metric.kind == MetricType::Ratio {
+            2
+        } else {
+            1
+        };
+        let mut worst: Option<(f64, usize)> = None;
+        for arm in 1..plan.arms.len() {
+            let moments = |arm| evidence.statistics.moments(at, arm, &strata, Of::All);
+            let (Some(control), Some(treatment)) = (moments(0), moments(arm)) else {
+                continue;
+            };
+            let Ok(comparison) =
+                mean::compare(&control.summary(column), &treatment.summary(column))
+            else {
+                continue;
+            };
+            let p = comparison.effect().p_two_sided();
+            if worst.is_none_or(|(least, _)| p < least) {
+                worst = Some((p, arm));
+            }
+        }
+        let failed = worst.is_some_and(|(p, _)| p < level);
+        checks.push(Check {
+            id: format!("balance:{name}"),
+            name: format!("Balance of {name}"),
+            status: if worst.is_none() { Status::Skipped } else { status(failed, false) },
+            finding: match worst {
+                Some((p, arm)) => format!(
+                    "measured before the experiment, control and `{}` {} (p = {})",
+                    plan.arms[arm].name,
+                    if failed { "differ" } else { "agree" },
+                    words::p(p)
+                ),
+                None => "no unit has it, or it does not vary: not tested, not used".to_owned(),
+            },
+            p: worst.map(|(p, _)| p),
+            threshold: Some(level),
+            hints: if failed {
+                vec!["what was measured before the experiment cannot be its effect: units are not randomly \
+                      split, or the covariate was not measured before".to_owned()]
+            } else {
+                Vec::new()
+            },
+        });
+    }
+}
+
+/// Units without a value: is it the arm that keeps them from having one? And does anything arrive?
+fn missing(
+    evidence: &Evidence<'_>,
+    at: usize,
+    metric: &Metric,
+    level: f64,
+    checks: &mut Vec<Check>,
+) {
+    let (plan, statistics) = (evidence.plan, evidence.statistics);
+    let strata = statistics.strata();
+    let arms = plan.arms.len();
+    let known: Vec<u64> = (0..arms)
+        .map(|arm| {
+            statistics
+                .moments(at, arm, &strata, Of::All)
+                .map_or(0, |m| m.n)
+        })
+        .collect();
+    let missing: Vec<u64> = (0..arms)
+        .map(|arm| {
+            let key = (
+                u16::try_from(at).unwrap_or(u16::MAX),
+                u16::try_from(arm).unwrap_or(u16::MAX),
+            );
+            statistics.missing.get(&key).copied().unwrap_or(0)
+        })
+        .collect();
+    let mature: Vec<u64> = known.iter().zip(&missing).map(|(a, b)| a + b).collect();
+    // Half a dozen units may well have done nothing yet.
+    let silent = mature.iter().sum::<u64>() >= 100
+        && (0..arms).any(|arm| {
+            mature[arm] >= 50
+                && statistics
+                    .tally(at, arm, &strata, Of::All)
+                    .is_none_or(|tally| tally.sum(0) == 0.0 && known_is_silent(metric, &tally))
+        });
+    if silent {
+        let source = match &metric.source {
+            Source::Event(event) => format!("event `{event}`"),
+            Source::Exposure(_) => "column of the exposures".to_owned(),
+        };
+        checks.push(Check {
+            id: format!("instrumentation:{}", metric.name),
+            name: format!("Instrumentation of {}", metric.name),
+            status: Status::Fail,
+            finding: format!(
+                "an arm has no {source} in the metric's window, although its units are complete"
+            ),
+            p: None,
+            threshold: None,
+            hints: vec!["is the event sent by this arm's code, and under this name?".to_owned()],
+        });
+    }
+    if metric.missing != Missing::Exclude || missing.iter().all(|n| *n == 0) {
+        return;
+    }
+    let p = homogeneity(&missing, &known);
+    let failed = p.is_some_and(|p| p < level);
+    checks.push(Check {
+        id: format!("missing:{}", metric.name),
+        name: format!("Missing values of {}", metric.name),
+        status: status(failed, false),
+        finding: format!(
+            "{} complete units have no value and are left out{}",
+            words::count(missing.iter().sum()),
+            between(plan, &missing, p)
+        ),
+        p,
+        threshold: Some(level),
+        hints: if failed {
+            vec!["the arm decides who has a value, so those who have one cannot be compared: count the \
+                  others as 0 (missing = \"zero\"), or find out why values are lost".to_owned()]
+        } else {
+            Vec::new()
+        },
+    });
+}
+
+fn known_is_silent(metric: &Metric, tally: &crate::methods::moments::Tally) -> bool {
+    // A proportion of 0 in one arm is possible; a mean of exactly 0 over all units is a missing event.
+    match metric.kind {
+        MetricType::Ratio => tally.sum(1) == 0.0,
+        MetricType::Proportion => tally.n() >= 1000,
+        MetricType::Mean | MetricType::Quantile(_) => matches!(metric.source, Source::Event(_)),
+    }
+}
+
+/// Rows that writers dropped: from one arm more than from another?
+fn losses(evidence: &Evidence<'_>, stretches: &[Stretch], level: f64, checks: &mut Vec<Check>) {
+    let plan = evidence.plan;
+    let dropped: Vec<u64> = plan
+        .arms
+        .iter()
+        .map(|arm| evidence.dropped.get(&arm.name).copied().unwrap_or(0))
+        .collect();
+    let total: u64 = dropped.iter().sum();
+    if matches!(evidence.input, super::Input::Units { .. }) {
+        return;
+    }
+    let p = (total >= 10)
+        .then(|| srm::fixed(&dropped, &expected(stretches, plan.arms.len())).ok())
+        .flatten()
+        .map(|test| test.p);
+    let failed = p.is_some_and(|p| p < level);
+    checks.push(Check {
+        id: "loss".to_owned(),
+        name: "Lost exposures".to_owned(),
+        status: status(failed, total > 0),
+        finding: if total == 0 {
+            "the writers of the log report no lost exposure".to_owned()
+        } else {
+            format!(
+                "the writers of the log dropped {} exposures{}",
+                words::count(total),
+                between(plan, &dropped, p)
+            )
+        },
+        p,
+        threshold: Some(level),
+        hints: if failed {
+            vec!["loss that depends on the arm is a sample-ratio mismatch in the making".to_owned()]
+        } else {
+            Vec::new()
+        },
+    });
+}
+
+/// Did weights or configuration change, and does that turn an effect around?
+fn configuration(evidence: &Evidence<'_>, stretches: &[Stretch], checks: &mut Vec<Check>) {
+    let plan = evidence.plan;
+    let digests = evidence
+        .words
+        .digests
+        .iter()
+        .filter(|digest| !digest.is_empty())
+        .count();
+    if digests > 1 {
+        checks.push(Check {
+            id: "config".to_owned(),
+            name: "Configuration".to_owned(),
+            status: Status::Warn,
+            finding: format!("{digests} different configurations were in force: listed under data"),
+            p: None,
+            threshold: None,
+            hints: vec![
+                "an edit that changes what an arm serves starts a new experiment: raise its epoch"
+                    .to_owned(),
+            ],
+        });
+    }
+    if stretches.len() < 2 {
+        return;
+    }
+    let shares: Vec<String> = stretches
+        .iter()
+        .map(|s| {
+            s.shares
+                .iter()
+                .map(|share| words::percent(*share))
+                .collect::<Vec<_>>()
+                .join(" / ")
+        })
+        .collect();
+    checks.push(Check {
+        id: "ramp".to_owned(),
+        name: "Weights changed".to_owned(),
+        status: Status::Warn,
+        finding: format!(
+            "the arms' shares were {}: each stretch is compared in itself, and the stretches are then weighted by their units",
+            shares.join(", then ")
+        ),
+        p: None,
+        threshold: None,
+        hints: vec!["pooled means of stretches with different weights compare different times (Simpson's paradox); \
+             ramp the allocation, not the weights".to_owned()],
+    });
+    for (at, metric) in plan.metrics.iter().enumerate() {
+        for arm in 1..plan.arms.len() {
+            let Ok(estimated) = estimate(evidence, stretches, at, arm, Of::All) else {
+                continue;
+            };
+            let Some(raw) = estimated.raw else { continue };
+            let gap = (raw.delta - estimated.effect.delta).abs();
+            if gap > 3.0 * estimated.effect.se
+                || (raw.delta * estimated.effect.delta < 0.0 && gap > estimated.effect.se)
+            {
+                checks.push(Check {
+                    id: format!("simpson:{}", metric.name),
+                    name: format!("Simpson's paradox in {}", metric.name),
+                    status: Status::Warn,
+                    finding: format!(
+                        "pooled over the stretches, `{}` would seem to change it by {}; within the stretches the change is {}. \
+                         The second is what randomisation supports and what is judged",
+                        plan.arms[arm].name,
+                        words::signed(raw.delta, raw.se),
+                        words::signed(estimated.effect.delta, estimated.effect.se),
+                    ),
+                    p: None,
+                    threshold: None,
+                    hints: Vec::new(),
+                });
+            }
+        }
+    }
+}

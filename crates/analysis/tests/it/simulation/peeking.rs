@@ -1,0 +1,257 @@
+//! Sequential frameworks side by side, fixed-power designs, metrics measured repeatedly.
+
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "small counts"
+)]
+
+use refrain_analysis::methods::always_valid::{ConfidenceSequence, msprt};
+use refrain_analysis::methods::effect::Effect;
+use refrain_analysis::methods::fixed_power::Rule;
+use refrain_analysis::methods::longitudinal::{
+    Components, Units, information, planned_information,
+};
+use refrain_analysis::methods::mean;
+use refrain_analysis::methods::moments::Tally;
+use refrain_analysis::methods::sequential::{GroupSequential, Spending, bonferroni_bound};
+
+use super::{Rate, normal, repetitions};
+use crate::support::{SplitMix, close};
+
+/// 500 a arm, variance 1 known, one-sided 5 %: the score statistic is a Brownian motion.
+#[test]
+fn frameworks_for_peeking() {
+    const NAIVE: f64 = 1.644_853_626_951_472;
+    // looks; null rates of GST, naive, Bonferroni, CS, mSPRT; power of GST, Bonferroni, CS, mSPRT.
+    let table = [
+        (
+            14_u32,
+            [0.049, 0.192, 0.020, 0.011, 0.013],
+            [0.922, 0.760, 0.722, 0.729],
+        ),
+        (
+            28,
+            [0.050, 0.236, 0.014, 0.011, 0.015],
+            [0.916, 0.689, 0.724, 0.733],
+        ),
+        (
+            56,
+            [0.048, 0.276, 0.010, 0.013, 0.017],
+            [0.919, 0.618, 0.735, 0.745],
+        ),
+    ];
+    let sequence = ConfidenceSequence::one_sided(0.05, 1000).expect("valid");
+    let mut random = SplitMix::new(6);
+    for (looks, null, power) in table {
+        let fractions: Vec<f64> = (1..=looks)
+            .map(|k| f64::from(k) / f64::from(looks))
+            .collect();
+        let test = GroupSequential::planned(0.05, Spending::Power(2.0), &fractions).expect("valid");
+        let gst: Vec<f64> = test.looks().iter().map(|l| l.z).collect();
+        let bonferroni = bonferroni_bound(0.05, u64::from(looks)).expect("valid");
+        for (true_effect, expected) in [(0.0, &null[..]), (0.2, &power[..])] {
+            let mut rates: [Rate; 5] = Default::default();
+            for _ in 0..repetitions(20_000, 2_000) {
+                let drift = true_effect * 250f64.sqrt();
+                let (mut score, mut last) = (0.0, 0.0);
+                let mut crossed = [false; 5];
+                for (&t, &bound) in fractions.iter().zip(&gst) {
+                    let dt: f64 = t - last;
+                    score += drift * dt + dt.sqrt() * normal(&mut random);
+                    last = t;
+                    let z = score / t.sqrt();
+                    let se = (2.0 / (500.0 * t)).sqrt();
+                    let effect = Effect::new(z * se, se, None).expect("valid");
+                    #[expect(
+                        clippy::cast_possible_truncation,
+                        clippy::cast_sign_loss,
+                        reason = "1..=1000"
+                    )]
+                    let units = (1000.0 * t).round() as u64;
+                    crossed[0] |= z >= bound;
+                    crossed[1] |= z >= NAIVE;
+                    crossed[2] |= z >= bonferroni;
+                    crossed[3] |= z >= sequence.multiplier(units);
+                    crossed[4] |= z > 0.0 && msprt(&effect, 0.2).expect("valid").ln_e > 10f64.ln();
+                }
+                for (rate, crossed) in rates.iter_mut().zip(crossed) {
+                    rate.add(crossed);
+                }
+            }
+            let names = ["GST", "naive", "Bonferroni", "CS", "mSPRT"];
+            let of_interest: Vec<usize> = if true_effect == 0.0 {
+                vec![0, 1, 2, 3, 4]
+            } else {
+                vec![0, 2, 3, 4]
+            };
+            for (&i, &e) in of_interest.iter().zip(expected) {
+                let name = format!("{} {looks} looks effect {true_effect}", names[i]);
+                rates[i].near(&name, e, 0.012);
+            }
+        }
+    }
+}
+
+/// Batches of 50 an arm, deviations 1.4 and 1.0, planned effect 0.2, at most 60 batches.
+#[test]
+fn stopping_on_precision_costs_nothing() {
+    let rule = Rule::Power {
+        effect: 0.2,
+        alpha: 0.05,
+        power: 0.8,
+    };
+    let mut random = SplitMix::new(9);
+    let repetitions = repetitions(4_000, 500);
+    for (true_effect, rejection) in [(0.0, 0.052), (0.2, 0.820)] {
+        let (mut rejected, mut covered) = (Rate::default(), Rate::default());
+        let (mut error, mut units) = (0.0, 0.0);
+        for _ in 0..repetitions {
+            let (mut control, mut treatment) = (Tally::new(1), Tally::new(1));
+            let mut batches = 0;
+            let effect = loop {
+                for _ in 0..50 {
+                    control.push(&[1.4 * normal(&mut random)]).expect("finite");
+                    treatment
+                        .push(&[true_effect + normal(&mut random)])
+                        .expect("finite");
+                }
+                batches += 1;
+                let effect = mean::compare(
+                    &control.moments().summary(0),
+                    &treatment.moments().summary(0),
+                )
+                .expect("valid")
+                .normal();
+                if batches == 60 || rule.look(effect.se, batches).expect("valid").stop {
+                    break effect;
+                }
+            };
+            rejected.add(effect.p_two_sided() < 0.05);
+            covered.add(effect.interval(0.95).expect("valid").contains(true_effect));
+            error += effect.delta - true_effect;
+            units += f64::from(u32::try_from(batches * 50).expect("small"));
+        }
+        rejected.near(&format!("rejection at {true_effect}"), rejection, 0.012);
+        covered.near(&format!("coverage at {true_effect}"), 0.95, 0.012);
+        let runs = f64::from(repetitions);
+        close(error / runs, 0.0, 0.001 + 3.0 * 0.0714 / runs.sqrt());
+        close(units / runs, 605.0, 8.0);
+    }
+}
+
+/// 600 users entering over seven days, fourteen daily looks, correlation within users 0.5, one-sided
+/// 5 %, `t²` spending, no effect.
+#[test]
+fn measuring_again_and_again() {
+    const USERS: usize = 600;
+    const DAYS: usize = 14;
+    let mut random = SplitMix::new(10);
+    let truth = Components {
+        between: 0.5,
+        within: 0.5,
+    };
+    let mut rates: [Rate; 4] = Default::default();
+    for _ in 0..repetitions(3_000, 250) {
+        let levels: Vec<f64> = (0..USERS)
+            .map(|_| 0.5f64.sqrt() * normal(&mut random))
+            .collect();
+        let mut values: Vec<Vec<f64>> = vec![Vec::new(); USERS];
+        let mut tests: Vec<GroupSequential> = (0..4)
+            .map(|_| GroupSequential::new(0.05, Spending::Power(2.0)).expect("valid"))
+            .collect();
+        let mut crossed = [false; 4];
+        // At the end each entry day's users have their own number of measurements.
+        let final_information: f64 = {
+            let weight: f64 = (0..USERS / 2)
+                .map(|u| truth.weight((DAYS - entry(u)) as u64))
+                .sum();
+            weight / 2.0
+        };
+        for day in 0..DAYS {
+            for user in 0..USERS {
+                if entry(user) <= day {
+                    let noise = 0.5f64.sqrt() * normal(&mut random);
+                    values[user].push(levels[user] + noise);
+                }
+            }
+            // Every measurement as if it were a unit; users by their mean so far; complete users only.
+            let (mut measured, mut entered, mut complete) = (
+                [Tally::new(1), Tally::new(1)],
+                [Tally::new(1), Tally::new(1)],
+                [Tally::new(1), Tally::new(1)],
+            );
+            let mut units = [Units::default(), Units::default()];
+            for (user, values) in values.iter().enumerate().filter(|(_, v)| !v.is_empty()) {
+                let arm = user / 7 % 2;
+                for v in values {
+                    measured[arm].push(&[*v]).expect("finite");
+                }
+                entered[arm].push(&[average(values)]).expect("finite");
+                if values.len() >= 7 {
+                    complete[arm]
+                        .push(&[average(&values[..7])])
+                        .expect("finite");
+                }
+                units[arm].add_measurements(values).expect("finite");
+            }
+            let total: usize = (0..USERS).map(|u| DAYS - entry(u)).sum();
+            let counts = |t: &[Tally; 2]| (t[0].n() + t[1].n()) as usize;
+            for (i, (tallies, all)) in [(&measured, total), (&entered, USERS), (&complete, USERS)]
+                .into_iter()
+                .enumerate()
+            {
+                if tallies[0].n() < 2 || tallies[1].n() < 2 {
+                    continue;
+                }
+                let z = mean::compare(
+                    &tallies[0].moments().summary(0),
+                    &tallies[1].moments().summary(0),
+                )
+                .expect("valid")
+                .normal()
+                .z();
+                let bound = tests[i].look(share(counts(tallies), all)).expect("valid").z;
+                crossed[i] |= z >= bound;
+            }
+            let components = Units::components(&[&units[0], &units[1]]).unwrap_or(truth);
+            let comparison = Units::compare(&units[0], &units[1], &components).expect("valid");
+            let bound = tests[3]
+                .look(information(&comparison) / final_information)
+                .expect("valid")
+                .z;
+            crossed[3] |= comparison.normal().z() >= bound;
+        }
+        for (rate, crossed) in rates.iter_mut().zip(crossed) {
+            rate.add(crossed);
+        }
+    }
+    rates[0].near("measurements as units", 0.239, 0.03);
+    rates[1].near("means to date by users", 0.080, 0.015);
+    rates[2].near("closed window", 0.054, 0.008);
+    rates[3].between("generalised least squares", 0.04, 0.065);
+}
+
+#[test]
+fn information_of_a_design() {
+    let components = Components {
+        between: 0.5,
+        within: 0.5,
+    };
+    close(components.weight(1), 1.0, 1e-15);
+    close(planned_information(100, 100, 1, &components), 50.0, 1e-12);
+    // More measurements help until only the spread between units is left.
+    assert!(planned_information(100, 100, 1_000_000, &components) < 100.001);
+}
+
+fn entry(user: usize) -> usize {
+    user % 7
+}
+
+fn average(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+fn share(part: usize, all: usize) -> f64 {
+    part as f64 / all as f64
+}

@@ -1,0 +1,8 @@
+//! The whole tool on simulated logs whose truth is known, and on logs that are wrong.
+
+mod aa;
+mod bad_input;
+mod cookie_cats;
+mod page;
+mod support;
+mod verdicts;

@@ -1,0 +1,79 @@
+//! A simulated experiment, analysed.
+
+use refrain_analysis::simulate::{self, World};
+use refrain_analysis::verdict::document::{Check, MetricComparison, Status};
+use refrain_analysis::{Analysis, Look, Looks, Options, Plan};
+use tempfile::TempDir;
+
+pub(crate) const GST: &str = r#"{ method = "gst", max_units = 4000, alpha = 0.05 }"#;
+pub(crate) const FIXED: &str = r#"{ method = "fixed", max_units = 100, alpha = 0.05 }"#;
+
+/// A log on disk and its plan.
+pub(crate) struct Case {
+    pub(crate) folder: TempDir,
+    pub(crate) plan: Plan,
+}
+
+impl Case {
+    pub(crate) fn new(world: &World, design: &str) -> Self {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        world.write(folder.path()).expect("written");
+        let plan = Plan::from_toml(&simulate::plan_toml(world, design), None).expect("valid plan");
+        Self { folder, plan }
+    }
+
+    pub(crate) fn analyze(&self) -> Analysis {
+        self.look(&Options::default()).0
+    }
+
+    pub(crate) fn look(&self, options: &Options) -> (Analysis, Look) {
+        refrain_analysis::from_log(self.folder.path(), &self.plan, options, &|_, _| ())
+            .expect("analysed")
+    }
+
+    /// Looks at several days (since the start), as an owner would.
+    pub(crate) fn looks(&self, days: &[i64]) -> Vec<Analysis> {
+        let mut looks = Looks::new(&self.plan);
+        days.iter()
+            .map(|day| {
+                let mut options = Options {
+                    looks: Some(looks.clone()),
+                    ..Options::default()
+                };
+                options.read.until_us = Some(simulate::START_US + day * 86_400_000_000);
+                options.read.threads = 1;
+                let (analysis, look) = self.look(&options);
+                looks.looks.push(look);
+                analysis
+            })
+            .collect()
+    }
+}
+
+pub(crate) fn check<'a>(analysis: &'a Analysis, id: &str) -> &'a Check {
+    analysis
+        .quality
+        .iter()
+        .find(|check| check.id == id)
+        .unwrap_or_else(|| panic!("no check {id} among {:?}", ids(analysis)))
+}
+
+pub(crate) fn ids(analysis: &Analysis) -> Vec<(&str, Status)> {
+    analysis
+        .quality
+        .iter()
+        .map(|check| (check.id.as_str(), check.status))
+        .collect()
+}
+
+pub(crate) fn comparison<'a>(analysis: &'a Analysis, metric: &str) -> &'a MetricComparison {
+    let result = analysis
+        .metrics
+        .iter()
+        .find(|m| m.name == metric)
+        .expect("metric");
+    result
+        .comparisons
+        .first()
+        .unwrap_or_else(|| panic!("{metric}: {:?}", result.notes))
+}

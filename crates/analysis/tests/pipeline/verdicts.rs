@@ -1,0 +1,231 @@
+//! What is planted is found, and named.
+
+use refrain_analysis::Options;
+use refrain_analysis::simulate::{Faults, World};
+use refrain_analysis::verdict::document::Status;
+
+use crate::support::{Case, FIXED, GST, check, comparison, ids};
+
+#[test]
+fn a_true_improvement_ships() {
+    let mut world = World::new(1, 4_000);
+    world.lift = 0.15;
+    let analysis = Case::new(&world, GST).analyze();
+    assert_eq!(
+        analysis.verdict.recommendation, "SHIP",
+        "{:?}",
+        analysis.verdict
+    );
+    let success = comparison(&analysis, "minutes_week1");
+    assert_eq!(success.words, "evidence of improvement");
+    let lift = success.relative.as_ref().expect("control is not 0");
+    let interval = lift.interval.expect("bounded");
+    assert!(interval.low < 0.15 && 0.15 < interval.high, "{interval:?}");
+    let covariate = success.covariate.as_ref().expect("declared");
+    assert!(
+        covariate.used && covariate.variance_reduction > 0.2,
+        "{covariate:?}"
+    );
+    assert!(
+        analysis.quality.iter().all(|c| c.status != Status::Fail),
+        "{:?}",
+        ids(&analysis)
+    );
+    assert!(!success.by_day.is_empty() && success.by_age.is_some());
+    assert_eq!(success.segments[0].values.len(), 3);
+}
+
+#[test]
+fn the_same_log_gives_the_same_bytes_at_any_number_of_threads_and_memory() {
+    let mut world = World::new(2, 1_500);
+    world.rows_per_group = 700;
+    world.faults.retries = 0.05;
+    let case = Case::new(&world, GST);
+    let documents: Vec<String> = [(1, usize::MAX), (2, usize::MAX), (3, 0)]
+        .into_iter()
+        .map(|(threads, memory_bytes)| {
+            let mut options = Options::default();
+            options.read.threads = threads;
+            options.read.memory_bytes = memory_bytes;
+            let mut document = serde_json::to_value(case.look(&options).0).expect("JSON");
+            let spilled = document["data"]["input"]["log"]["spilled_bytes"].take();
+            assert_eq!(spilled.as_u64() > Some(0), memory_bytes == 0);
+            document.to_string()
+        })
+        .collect();
+    assert_eq!(documents[0], documents[1]);
+    assert_eq!(documents[0], documents[2]);
+    assert!(documents[0].contains("duplicate_exposures"));
+}
+
+#[test]
+fn retries_change_nothing() {
+    let plain = World::new(3, 800);
+    let mut retried = plain.clone();
+    retried.faults.retries = 0.3;
+    let (plain, retried) = (
+        Case::new(&plain, FIXED).analyze(),
+        Case::new(&retried, FIXED).analyze(),
+    );
+    // Drawing retries moves the streams, so only what retries could bend is compared.
+    assert_eq!(plain.observed.units, retried.observed.units);
+    let left = retried.data.leftovers;
+    assert!(left.duplicate_exposures > 100, "{left:?}");
+    let requests: u64 = retried.operation.iter().map(|o| o.requests).sum();
+    assert_eq!(requests + left.duplicate_exposures, rows(&retried));
+}
+
+fn rows(analysis: &refrain_analysis::Analysis) -> u64 {
+    let document = serde_json::to_value(&analysis.data.input).expect("JSON");
+    document["log"]["rows"]["analysed"]
+        .as_u64()
+        .expect("a count")
+}
+
+#[test]
+fn lost_units_are_a_sample_ratio_mismatch_with_its_place() {
+    let mut world = World::new(4, 6_000);
+    world.faults.lose_treatment = 0.4;
+    let analysis = Case::new(&world, GST).analyze();
+    assert_eq!(analysis.verdict.recommendation, "INVALID");
+    let srm = check(&analysis, "srm");
+    assert_eq!(srm.status, Status::Fail);
+    assert!(
+        srm.hints[0].contains("surface = `search`"),
+        "{:?}",
+        srm.hints
+    );
+    assert!(
+        srm.hints[0].contains("without it the rest is in balance"),
+        "{:?}",
+        srm.hints
+    );
+    let text = serde_json::to_string(&analysis.metrics).expect("JSON");
+    assert!(!text.contains("\"delta\""), "effects are hidden");
+    assert!(
+        analysis
+            .metrics
+            .iter()
+            .all(|m| m.arms.iter().all(|arm| arm.value.is_none()))
+    );
+}
+
+#[test]
+fn bots_in_one_arm_are_named() {
+    let mut world = World::new(5, 3_000);
+    world.faults.treatment_bots = 0.02;
+    let analysis = Case::new(&world, GST).analyze();
+    assert_eq!(
+        analysis.verdict.recommendation,
+        "INVALID",
+        "{:?}",
+        ids(&analysis)
+    );
+    let bots = check(&analysis, "bots");
+    assert_eq!(bots.status, Status::Fail, "{}", bots.finding);
+    assert!(bots.hints[0].contains("automated traffic"));
+}
+
+#[test]
+fn units_in_two_arms_are_counted_and_too_many_invalidate() {
+    let mut world = World::new(6, 3_000);
+    world.faults.switchers = 0.05;
+    let analysis = Case::new(&world, GST).analyze();
+    assert_eq!(check(&analysis, "multi_arm").status, Status::Fail);
+    assert_eq!(analysis.verdict.recommendation, "INVALID");
+}
+
+#[test]
+fn harm_stops() {
+    let mut world = World::new(7, 3_000);
+    world.lift = -0.25;
+    let analysis = Case::new(&world, GST).analyze();
+    assert_eq!(
+        analysis.verdict.recommendation, "STOP_HARM",
+        "{:?}",
+        analysis.verdict
+    );
+    assert!(
+        analysis.verdict.arms[0]
+            .harmed
+            .contains(&"minutes_week1".to_owned())
+    );
+    let mut slow = World::new(8, 3_000);
+    slow.slowdown = 0.3;
+    let analysis = Case::new(&slow, GST).analyze();
+    assert_eq!(analysis.verdict.recommendation, "STOP_HARM");
+    assert_eq!(analysis.verdict.arms[0].harmed, ["latency_p95"]);
+}
+
+#[test]
+fn changed_weights_do_not_fool_it() {
+    // Listening halves in the second half, in which the treatment gets five times the units: pooled
+    // means would see harm where there is none.
+    let mut world = World::new(9, 8_000);
+    world.faults = Faults {
+        ramp: true,
+        ..Faults::default()
+    };
+    let analysis = Case::new(&world, r#"{ method = "gst", max_units = 8000 }"#).analyze();
+    assert_eq!(check(&analysis, "ramp").status, Status::Warn);
+    let simpson = check(&analysis, "simpson:minutes_week1");
+    assert!(
+        simpson.finding.contains("within the stretches"),
+        "{}",
+        simpson.finding
+    );
+    assert_eq!(
+        check(&analysis, "srm").status,
+        Status::Pass,
+        "{}",
+        check(&analysis, "srm").finding
+    );
+    let success = comparison(&analysis, "minutes_week1");
+    assert!(
+        success.unadjusted.expect("raw") < -3.0 * success.se,
+        "{success:?}"
+    );
+    assert!(success.delta.abs() < 3.0 * success.se, "{success:?}");
+    assert_ne!(analysis.verdict.recommendation, "STOP_HARM");
+}
+
+#[test]
+fn looks_are_paid_for_and_remembered() {
+    let mut world = World::new(10, 4_000);
+    world.lift = 0.06;
+    let case = Case::new(&world, GST);
+    let looks = case.looks(&[10, 13, 16, 22]);
+    let bounds: Vec<f64> = looks
+        .iter()
+        .map(|analysis| comparison(analysis, "minutes_week1").bound.expect("judged"))
+        .collect();
+    assert!(
+        bounds.is_sorted_by(|a, b| a > b),
+        "an early look asks for more: {bounds:?}"
+    );
+    let information: Vec<f64> = looks
+        .iter()
+        .map(|a| a.verdict.information.expect("has an end"))
+        .collect();
+    assert!(information.is_sorted(), "{information:?}");
+    assert!((information[3] - 1.0).abs() < 1e-12, "{information:?}");
+    assert_eq!(looks[3].looks.len(), 4);
+    // The last look alone, without the others, would ask for less.
+    let alone = case.analyze();
+    assert!(comparison(&alone, "minutes_week1").bound.expect("judged") < bounds[3]);
+}
+
+#[test]
+fn a_fixed_design_hides_effects_until_its_end() {
+    let case = Case::new(
+        &World::new(11, 1_000),
+        r#"{ method = "fixed", max_units = 1000 }"#,
+    );
+    let early = &case.looks(&[12])[0];
+    assert_eq!(early.verdict.recommendation, "KEEP_RUNNING");
+    assert!(early.verdict.effects_hidden.is_some());
+    assert!(early.metrics.iter().all(|m| m.comparisons.is_empty()));
+    let late = case.analyze();
+    assert!(late.verdict.effects_hidden.is_none(), "{:?}", late.verdict);
+    assert_eq!(late.metrics[0].comparisons.len(), 1);
+}
