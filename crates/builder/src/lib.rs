@@ -14,6 +14,7 @@
 pub mod build;
 pub mod dictionary;
 pub mod evaluation;
+pub mod freshen;
 pub mod generate;
 pub mod ingest;
 pub mod model;

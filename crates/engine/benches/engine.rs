@@ -96,7 +96,7 @@ static USERS: [&str; 64] = {
 };
 
 fn vector(version: &Version, ordinal: u32) -> Vec<f32> {
-    version.index().vector(ordinal).expect("an item").to_vec()
+    version.index().vector(ordinal).expect("an item")
 }
 
 /// Listens to tracks of three scenes.

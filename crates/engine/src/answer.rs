@@ -5,6 +5,7 @@ use refrain_ranking::{Feature, Team};
 use refrain_taste::Taste;
 
 use crate::trace::Trace;
+use crate::version::Version;
 
 /// Items in order, and what there is to say about them.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -100,6 +101,8 @@ pub enum Source {
     Ann,
     /// Exact search over the allowed items.
     Exact,
+    /// A delta: the item is newer than the base, or changed since.
+    Delta,
     /// The popularity fallback.
     Popular,
     /// The variant pinned it as a fallback.
@@ -115,6 +118,20 @@ impl Source {
             Self::Exact => 2,
             Self::Popular => 3,
             Self::Pinned => 4,
+            Self::Delta => 5,
+        }
+    }
+}
+
+impl Source {
+    /// Where a search found an item.
+    pub(crate) fn of(version: &Version, ordinal: u32, stats: SearchStats) -> Self {
+        if version.is_of_delta(ordinal) {
+            Self::Delta
+        } else if stats.exact {
+            Self::Exact
+        } else {
+            Self::Ann
         }
     }
 }

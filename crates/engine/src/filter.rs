@@ -1,8 +1,8 @@
 //! A request's filter over item names, compiled to sets of ordinals.
 
-use refrain_bundle::Items;
 use refrain_index::{Filter, OrdinalSet};
 
+use crate::delta::VersionItems;
 use crate::request::ItemFilter;
 
 /// What the request itself rules out. What the version and the listener rule out stands beside it.
@@ -14,12 +14,12 @@ pub(crate) struct Compiled {
 
 impl Compiled {
     /// O(names + items of the artists and tags named).
-    pub(crate) fn new(filter: &ItemFilter<'_>, items: &Items) -> Self {
+    pub(crate) fn new(filter: &ItemFilter<'_>, items: VersionItems<'_>) -> Self {
         let mut exclude: OrdinalSet = ordinals(items, filter.exclude_items).collect();
         for artist in filter
             .exclude_artists
             .iter()
-            .filter_map(|name| items.artist_ordinal(name))
+            .filter_map(move |name| items.artist_ordinal(name))
         {
             exclude.extend(items.items_of_artist(artist));
         }
@@ -71,10 +71,13 @@ impl<'a> Allowed<'a> {
     }
 }
 
-fn ordinals<'a>(items: &'a Items, names: &'a [&'a str]) -> impl Iterator<Item = u32> + 'a {
-    names.iter().filter_map(|name| items.ordinal(name))
+fn ordinals<'a>(items: VersionItems<'a>, names: &'a [&'a str]) -> impl Iterator<Item = u32> + 'a {
+    names.iter().filter_map(move |name| items.ordinal(name))
 }
 
-fn tag_numbers<'a>(items: &'a Items, names: &'a [&'a str]) -> impl Iterator<Item = u32> + 'a {
-    names.iter().filter_map(|name| items.tag_ordinal(name))
+fn tag_numbers<'a>(
+    items: VersionItems<'a>,
+    names: &'a [&'a str],
+) -> impl Iterator<Item = u32> + 'a {
+    names.iter().filter_map(move |name| items.tag_ordinal(name))
 }

@@ -5,8 +5,9 @@ use refrain_taste::Weights;
 use rustc_hash::FxHashMap;
 
 use crate::answer::Answer;
-use crate::recommend::{Scratch, joined, recommend};
+use crate::recommend::{Scratch, recommend};
 use crate::request::{Request, RequestError};
+use crate::retrieve::joined;
 use crate::version::Version;
 
 /// Answers a request under both variants and drafts one list of the two, with the team of each item.

@@ -12,9 +12,14 @@
 //! that a SERVE rule of the listener forbids, that the request filters out, or, unless the request
 //! allows it, that the listener has heard or gave as a seed. It holds exactly `k` items whenever that
 //! many are allowed, also under a cap per artist, unless the time budget ends first, which it says.
-//! The same version, request and instant give the same answer.
+//! The same version, delta, request and instant give the same answer.
+//!
+//! # Deltas
+//! A [`Version`] is a base and the deltas applied to it ([`Version::with_deltas`]). Every path sees both
+//! as one catalogue ([`VersionItems`]) and one index, whose answers are merged by score, then ordinal.
 
 mod answer;
+mod delta;
 mod features;
 mod filter;
 mod interleave;
@@ -24,6 +29,7 @@ mod query;
 mod recommend;
 mod request;
 mod resemblance;
+mod retrieve;
 mod similar;
 mod solve;
 mod taste_cache;
@@ -31,6 +37,7 @@ mod trace;
 mod version;
 
 pub use answer::{Absence, Answer, Degraded, Missing, ProfileUse, Scored, Source, Tier};
+pub use delta::{ByPopularity, DeltaError, ItemsUnder, VersionItems};
 pub use interleave::interleave;
 pub use policy::{Choice, Policy, PolicyError, UnknownVariant};
 pub use recommend::{Scratch, recommend};

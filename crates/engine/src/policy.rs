@@ -1,7 +1,8 @@
 //! Which ranking variant a listener gets: variants and experiments, checked against each other.
 
 use refrain_experiments::{
-    Assignment, Config, ConfigError, DEFAULT_TOML as DEFAULT_EXPERIMENTS, Experiments, hash128,
+    Assignment, Attributes, Config, ConfigError, DEFAULT_TOML as DEFAULT_EXPERIMENTS, Experiments,
+    Ledger, digest_of,
 };
 use refrain_ranking::{DEFAULT_TOML as DEFAULT_VARIANTS, Variant, Variants, VariantsError};
 
@@ -20,13 +21,29 @@ impl Policy {
     /// The first thing that is wrong with the experiments.
     pub fn new(variants: Variants, experiments: &Config) -> Result<Self, PolicyError> {
         let experiments = Experiments::new(experiments, &variants.names())?;
+        Ok(Self::join(variants, experiments))
+    }
+
+    /// The same with the ledger that says what each experiment holds.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with the experiments, or does not agree with the ledger.
+    pub fn with_ledger(
+        variants: Variants,
+        experiments: &Config,
+        ledger: &Ledger,
+    ) -> Result<Self, PolicyError> {
+        let experiments = Experiments::with_ledger(experiments, &variants.names(), ledger)?;
+        Ok(Self::join(variants, experiments))
+    }
+
+    fn join(variants: Variants, experiments: Experiments) -> Self {
         let joint = format!("{}\n{}", experiments.digest(), variants.canonical());
-        let digest = format!("{:032x}", hash128(joint.as_bytes()));
-        Ok(Self {
+        Self {
+            digest: digest_of(&joint),
             variants,
             experiments,
-            digest,
-        })
+        }
     }
 
     /// What is in force without a configuration: variants `plain` and `balanced`, half of the
@@ -51,8 +68,22 @@ impl Policy {
         unit: &str,
         named: Option<&str>,
     ) -> Result<Choice<'a>, UnknownVariant> {
+        self.choose_with(surface, unit, named, &())
+    }
+
+    /// [`choose`](Self::choose) with what the request says of itself, for targeting.
+    ///
+    /// # Errors
+    /// [`UnknownVariant`] when the request names one that is not declared.
+    pub fn choose_with<'a>(
+        &'a self,
+        surface: &str,
+        unit: &str,
+        named: Option<&str>,
+        attributes: &dyn Attributes,
+    ) -> Result<Choice<'a>, UnknownVariant> {
         let Some(name) = named else {
-            return self.follow(self.experiments.assign(surface, unit));
+            return self.follow(self.experiments.assign_with(surface, unit, attributes));
         };
         let variant = self.named(name)?;
         let assignment = self.experiments.force(surface, unit, &variant.name);
@@ -83,7 +114,7 @@ impl Policy {
         &self.experiments
     }
 
-    /// Digest of all that decides ranking and assignment, 32 hexadecimal digits.
+    /// Digest of all that decides ranking and assignment: SHA-256, 64 hexadecimal digits.
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.digest
@@ -141,7 +172,7 @@ mod tests {
     #[test]
     fn the_built_in_policy_is_valid() {
         let policy = Policy::built_in().expect("valid");
-        assert_eq!(policy.digest().len(), 32);
+        assert_eq!(policy.digest().len(), 64);
         let choice = policy.choose("home", "u1", None).expect("declared");
         assert_eq!(choice.assignment.variant, choice.variant.name);
         assert_eq!(choice.assignment.reason, Reason::Split);

@@ -38,10 +38,10 @@ pub(crate) fn from_seeds(
                 Seed::Vector { values, weight } => mean.add(values, weight),
                 Seed::Item { id, weight } => {
                     let ordinal = version.items().ordinal(id);
-                    let vector = ordinal.and_then(|ordinal| version.index().vector(ordinal));
+                    let vector = ordinal.and_then(|ordinal| version.vector(ordinal));
                     if let (Some(ordinal), Some(values)) = (ordinal, vector) {
                         seeds.ordinals.insert(ordinal);
-                        mean.add(values, weight);
+                        mean.add(&values, weight);
                     } else if missing == MissingSeeds::Fail {
                         let path = format!("seeds.{side}[{i}].item_id");
                         return Err(RequestError::UnknownItem {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use refrain_als::FoldInScratch;
-use refrain_index::{Filter, Hit, OrdinalSet, Scratch as SearchScratch, SearchParams, SearchStats};
+use refrain_index::{Filter, Hit, OrdinalSet, SearchParams, SearchStats};
 use refrain_ranking::{
     Candidate, Caps, Feature, RankScratch, Ranked, Shape, Variant, Width, complete, rank,
 };
@@ -17,6 +17,7 @@ use crate::popular::popular;
 use crate::query::{from_seeds, is_zero, searchable};
 use crate::request::{Fallback, Request, RequestError, Seed, Seen, Subject};
 use crate::resemblance::{Cosines, Gathered};
+use crate::retrieve::{SearchScratch, joined};
 use crate::solve::fold_in;
 use crate::trace::Trace;
 use crate::version::Version;
@@ -229,18 +230,18 @@ impl Recommendation<'_> {
             log_probability = None;
         }
 
-        let source = if stats.exact {
-            Source::Exact
-        } else {
-            Source::Ann
-        };
         let drawn = log_probability.is_some();
         answer
             .items
             .extend(scratch.ranked.iter().map(|ranked| Scored {
                 propensity: ranked.propensity.filter(|_| drawn),
                 explored: ranked.explored && drawn,
-                ..Scored::new(ranked.ordinal, ranked.score, ranked.similarity, source)
+                ..Scored::new(
+                    ranked.ordinal,
+                    ranked.score,
+                    ranked.similarity,
+                    Source::of(self.version, ranked.ordinal, stats),
+                )
             }));
         answer.slate_logprob = log_probability;
         answer.search = stats;
@@ -277,7 +278,6 @@ impl Recommendation<'_> {
         full: &OrdinalSet,
         scratch: &mut Scratch,
     ) -> Result<SearchStats, RequestError> {
-        let index = self.version.index();
         let Scratch {
             search,
             hits,
@@ -299,7 +299,7 @@ impl Recommendation<'_> {
             allow: allowed.allow,
         };
         let stats = if self.request.exact {
-            index.search_exact_within(
+            self.version.search_exact_within(
                 query,
                 wanted,
                 &filter,
@@ -318,7 +318,7 @@ impl Recommendation<'_> {
                 filter,
                 deadline: self.request.deadline,
             };
-            index.search(query, wanted, &params, search, hits)?
+            self.version.search(query, wanted, &params, search, hits)?
         };
         candidates.extend(
             hits.iter()
@@ -364,11 +364,10 @@ impl Recommendation<'_> {
                 exclude: &[],
                 allow: Some(&block),
             };
-            let index = self.version.index();
-            stats = joined(
-                stats,
-                index.search_exact(query, BLOCK, &filter, search, hits)?,
-            );
+            let block = self
+                .version
+                .search_exact_within(query, BLOCK, &filter, None, search, hits)?;
+            stats = joined(stats, block);
             candidates.extend(
                 hits.iter()
                     .map(|hit| self.candidate(hit.ordinal, hit.score)),
@@ -400,7 +399,7 @@ impl Recommendation<'_> {
             ..
         } = scratch;
         let mut cosines = Cosines {
-            index: self.version.index(),
+            version: self.version,
             memory: gathered,
         };
         let outcome = rank(
@@ -444,15 +443,5 @@ fn exact() -> SearchStats {
     SearchStats {
         exact: true,
         ..SearchStats::default()
-    }
-}
-
-/// Two searches as one: exact when both were, truncated when either was.
-pub(crate) fn joined(a: SearchStats, b: SearchStats) -> SearchStats {
-    SearchStats {
-        hops: a.hops.saturating_add(b.hops),
-        distance_comps: a.distance_comps.saturating_add(b.distance_comps),
-        exact: a.exact && b.exact,
-        truncated: a.truncated || b.truncated,
     }
 }

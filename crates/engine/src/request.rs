@@ -76,8 +76,12 @@ impl<'a> Request<'a> {
         self.filter.check()?;
         match self.subject {
             // Checked where it was made; what is checked here is that it was made for this version.
-            Subject::Solved(solved) if solved.version() != version.id() => {
-                let (expected, actual) = (version.id().to_owned(), solved.version().to_owned());
+            Subject::Solved(solved)
+                if (solved.version(), solved.delta()) != (version.id(), version.delta()) =>
+            {
+                let name = |version: &str, delta| format!("{version}, delta {delta}");
+                let expected = name(version.id(), version.delta());
+                let actual = name(solved.version(), solved.delta());
                 Err(RequestError::OtherVersion { expected, actual })
             }
             Subject::Solved(_) | Subject::Profile { .. } => Ok(()),

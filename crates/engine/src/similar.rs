@@ -19,12 +19,12 @@ pub fn similar(
 ) -> Result<Answer, RequestError> {
     request.check(version)?;
     let mut itself = OrdinalSet::new();
-    let index = version.index();
+    let stored;
     let query = match request.to {
         SimilarTo::Vector(values) => values,
         SimilarTo::Item(id) => {
             let ordinal = version.items().ordinal(id);
-            let vector = ordinal.and_then(|ordinal| index.vector(ordinal));
+            let vector = ordinal.and_then(|ordinal| version.vector(ordinal));
             let (Some(ordinal), Some(vector)) = (ordinal, vector) else {
                 let path = "item_id".to_owned();
                 return Err(RequestError::UnknownItem {
@@ -33,7 +33,8 @@ pub fn similar(
                 });
             };
             itself.insert(ordinal);
-            vector
+            stored = vector;
+            &stored
         }
     };
     let compiled = Compiled::new(&request.filter, version.items());
@@ -42,7 +43,7 @@ pub fn similar(
 
     let Scratch { search, hits, .. } = scratch;
     let search = if request.exact {
-        index.search_exact_within(
+        version.search_exact_within(
             query,
             request.k,
             &allowed.filter(),
@@ -56,21 +57,20 @@ pub fn similar(
             filter: allowed.filter(),
             deadline: request.deadline,
         };
-        index.search(query, request.k, &params, search, hits)?
+        version.search(query, request.k, &params, search, hits)?
     };
     let mut answer = Answer {
         search,
         ..Answer::default()
     };
-    let source = if answer.search.exact {
-        Source::Exact
-    } else {
-        Source::Ann
-    };
+    let stats = answer.search;
     answer.items.extend(
         hits.iter()
             .filter(|hit| allowed.contains(hit.ordinal))
-            .map(|hit| Scored::new(hit.ordinal, hit.score, hit.score, source)),
+            .map(|hit| {
+                let source = Source::of(version, hit.ordinal, stats);
+                Scored::new(hit.ordinal, hit.score, hit.score, source)
+            }),
     );
     debug_assert_eq!(
         answer.items.len(),

@@ -23,6 +23,7 @@ pub struct SolvedTaste {
     /// The listener's vector in the space of the version; all zeros when nothing speaks for anything.
     pub vector: Vec<f32>,
     version: Arc<str>,
+    delta: u64,
     revision: u64,
     solved_us: i64,
     heard: OrdinalSet,
@@ -34,6 +35,12 @@ impl SolvedTaste {
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// Delta of that version, which knew these items.
+    #[must_use]
+    pub fn delta(&self) -> u64 {
+        self.delta
     }
 
     /// Revision of the profile behind it.
@@ -102,6 +109,7 @@ pub fn fold_in(
         taste,
         vector,
         version: Arc::clone(version.shared_id()),
+        delta: version.delta(),
         revision: profile.revision,
         solved_us: now_us,
     })
@@ -114,15 +122,29 @@ fn solve(
 ) -> Result<Vec<f32>, FoldError> {
     let mut vector = Vec::new();
     if let Some((fold_in, factors)) = version.model() {
-        fold_in.solve(factors, evidence, scratch, &mut vector)?;
+        if evidence
+            .iter()
+            .all(|&(ordinal, _)| !version.is_of_delta(ordinal))
+        {
+            fold_in.solve(factors, evidence, scratch, &mut vector)?;
+            return Ok(vector);
+        }
+        let mut rows = Vec::with_capacity(evidence.len() * fold_in.rank());
+        let mut strengths = Vec::with_capacity(evidence.len());
+        for &(ordinal, strength) in evidence {
+            if let Some(row) = version.factor(ordinal) {
+                rows.extend_from_slice(&row);
+                strengths.push(strength);
+            }
+        }
+        fold_in.solve_rows(&rows, &strengths, scratch, &mut vector)?;
         return Ok(vector);
     }
-    let index = version.index();
     let mean = |wanted: fn(f32) -> bool| {
-        let mut mean = Mean::new(index.dim());
+        let mut mean = Mean::new(version.index().dim());
         for &(ordinal, strength) in evidence.iter().filter(|(_, strength)| wanted(*strength)) {
-            if let Some(values) = index.vector(ordinal) {
-                mean.add(values, strength.abs());
+            if let Some(values) = version.vector(ordinal) {
+                mean.add(&values, strength.abs());
             }
         }
         mean

@@ -13,7 +13,7 @@ use crate::version::Version;
 
 /// Keeps what [`fold_in`] gave for recent listeners, bounded in bytes; safe to share between threads.
 ///
-/// It never gives a stale one: an entry counts only for the very version, listener and profile
+/// It never gives a stale one: an entry counts only for the very version, delta, listener and profile
 /// revision it was solved for, and only while no rule has expired since. Because the weights belong to
 /// the cache, another configuration means another cache.
 #[derive(Debug)]
@@ -60,6 +60,7 @@ impl TasteCache {
         if let Some(kept) = kept
             && kept.revision() == profile.revision
             && profile.revision != 0
+            && kept.delta() == version.delta()
             && kept.is_valid_at(now_us)
         {
             return Ok(kept);

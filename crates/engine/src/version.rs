@@ -1,5 +1,6 @@
 //! One mapped bundle, ready to answer.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use refrain_als::{FoldIn, FoldInError, Hyper};
 use refrain_bundle::bundle::OpenError as BundleOpenError;
 use refrain_bundle::{
-    Bundle, Items, Manifest, OpenMode, VerifyError as BundleVerifyError, VerifyReport,
+    Bundle, DeltaFile, Digest, Manifest, OpenMode, VerifyError as BundleVerifyError, VerifyReport,
 };
 use refrain_index::{
     Filter, Index, OpenError as IndexOpenError, OrdinalSet, Scratch, SearchError, SearchParams,
@@ -16,10 +17,19 @@ use refrain_index::{
 use refrain_kernels::Metric;
 use refrain_taste::Catalogue;
 
-/// One mapped bundle: index, items and fold-in model, which belong together. Share it by `Arc`;
-/// requests in flight finish on the version they began with.
+use crate::delta::{Delta, DeltaError, Onto, VersionItems};
+
+/// One mapped bundle, index, items and fold-in model, which belong together, and the deltas applied to
+/// it. Share it by `Arc`; requests in flight finish on the version and delta they began with.
 #[derive(Debug)]
 pub struct Version {
+    base: Arc<Base>,
+    delta: Option<Delta>,
+}
+
+/// What does not change while deltas come.
+#[derive(Debug)]
+struct Base {
     id: Arc<str>,
     bundle: Bundle,
     index: Index,
@@ -69,13 +79,100 @@ impl Version {
         let blocked = (0..items.len())
             .filter(|&ordinal| items.blocked(ordinal))
             .collect();
-        Ok(Self {
+        let base = Base {
             id: Arc::from(bundle.version()),
             bundle,
             index,
             fold_in,
             blocked,
+        };
+        Ok(Self {
+            base: Arc::new(base),
+            delta: None,
         })
+    }
+
+    /// This version with more deltas: verified files, in order, the first following the last one that
+    /// was applied. The base is shared, this version stays as it is. O(items of all deltas).
+    ///
+    /// # Errors
+    /// [`DeltaError`] when a file is of another version, or does not come next.
+    pub fn with_deltas(&self, files: &[DeltaFile]) -> Result<Self, DeltaError> {
+        let Base {
+            id,
+            bundle,
+            index,
+            blocked,
+            ..
+        } = &*self.base;
+        let onto = Onto {
+            version: id,
+            items: bundle.items(),
+            blocked,
+            metric: index.metric(),
+            dim: bundle.manifest().dim,
+            model: bundle.model(),
+        };
+        Ok(Self {
+            base: Arc::clone(&self.base),
+            delta: Delta::fold(onto, self.delta.as_ref(), files)?,
+        })
+    }
+
+    /// Number of the last delta applied; 0 is the base alone.
+    #[must_use]
+    pub fn delta(&self) -> u64 {
+        self.delta.as_ref().map_or(0, |delta| delta.number)
+    }
+
+    /// Digest of the last delta applied; `None` is the base alone.
+    #[must_use]
+    pub fn delta_digest(&self) -> Option<Digest> {
+        self.delta.as_ref().map(|delta| delta.digest)
+    }
+
+    /// Items that deltas hold: new ones, and those that replace items of the base.
+    #[must_use]
+    pub fn delta_items(&self) -> u32 {
+        let len = self.delta.as_ref().map_or(0, |delta| delta.vectors.len());
+        u32::try_from(len).unwrap_or(u32::MAX)
+    }
+
+    /// Bytes of the deltas' files.
+    #[must_use]
+    pub fn delta_bytes(&self) -> u64 {
+        self.delta.as_ref().map_or(0, |delta| delta.bytes)
+    }
+
+    /// Whether an item is of a delta: new since the version was built, or changed.
+    #[must_use]
+    pub fn is_of_delta(&self, ordinal: u32) -> bool {
+        self.delta
+            .as_ref()
+            .is_some_and(|delta| delta.holds(ordinal))
+    }
+
+    /// The vector of an item, as it is searched: of unit length for cosine.
+    #[must_use]
+    pub fn vector(&self, ordinal: u32) -> Option<Cow<'_, [f32]>> {
+        match self.delta.as_ref().filter(|delta| delta.holds(ordinal)) {
+            Some(delta) => delta.vectors.vector(ordinal).map(Cow::Borrowed),
+            None => self.base.index.vector(ordinal).map(Cow::Owned),
+        }
+    }
+
+    /// The factors of an item, which listeners are folded in with; its vector where there is no model.
+    #[must_use]
+    pub fn factor(&self, ordinal: u32) -> Option<Cow<'_, [f32]>> {
+        if let Some(delta) = self.delta.as_ref().filter(|delta| delta.holds(ordinal)) {
+            return delta.factor(ordinal).map(Cow::Borrowed);
+        }
+        let Some((fold_in, factors)) = self.model() else {
+            return self.vector(ordinal);
+        };
+        let start = ordinal as usize * fold_in.rank();
+        let factor = factors.get(start..start + fold_in.rank());
+        factor.map(Cow::Borrowed)
     }
 
     /// Reads everything and checks it: checksums, attributes, and the structure of the graph. O(n).
@@ -83,11 +180,14 @@ impl Version {
     /// # Errors
     /// The first damage, with file, section and offset.
     pub fn verify(&self) -> Result<VerifyReport, VerifyError> {
-        let report = self.bundle.verify()?;
-        self.index.check().map_err(|source| VerifyError::Index {
-            path: self.bundle.index_sections().path().to_owned(),
-            source,
-        })?;
+        let report = self.base.bundle.verify()?;
+        self.base
+            .index
+            .check()
+            .map_err(|source| VerifyError::Index {
+                path: self.base.bundle.index_sections().path().to_owned(),
+                source,
+            })?;
         Ok(report)
     }
 
@@ -98,7 +198,7 @@ impl Version {
     /// # Errors
     /// [`WarmError`] with the query that was answered otherwise: this version must not serve.
     pub fn warm(&self) -> Result<Warmth, WarmError> {
-        let golden = self.bundle.golden();
+        let golden = self.base.bundle.golden();
         let mut scratch = Scratch::new();
         let mut hits = Vec::new();
         let (mut found, mut expected) = (0, 0);
@@ -111,7 +211,8 @@ impl Version {
                 allow: Some(&allow),
             };
             let k = ordinals.len();
-            self.index
+            self.base
+                .index
                 .search_exact(vector, k, &filter, &mut scratch, &mut hits)
                 .map_err(refused)?;
             let same = hits.len() == k
@@ -128,7 +229,8 @@ impl Version {
                 ef_search: self.ef_search(),
                 ..SearchParams::default()
             };
-            self.index
+            self.base
+                .index
                 .search(vector, k, &params, &mut scratch, &mut hits)
                 .map_err(refused)?;
             found += hits
@@ -157,25 +259,31 @@ impl Version {
     /// Id of the version.
     #[must_use]
     pub fn id(&self) -> &str {
-        &self.id
+        &self.base.id
     }
 
     /// What it was made from and how.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
-        self.bundle.manifest()
+        self.base.bundle.manifest()
     }
 
-    /// Its items.
+    /// Its items, those of deltas included.
     #[must_use]
-    pub fn items(&self) -> &Items {
-        self.bundle.items()
+    pub fn items(&self) -> VersionItems<'_> {
+        VersionItems::new(self.base.bundle.items(), self.delta.as_ref())
     }
 
-    /// Its index.
+    /// The bundle at its base.
+    #[must_use]
+    pub fn bundle(&self) -> &Bundle {
+        &self.base.bundle
+    }
+
+    /// The index of the base alone: it knows nothing of deltas.
     #[must_use]
     pub fn index(&self) -> &Index {
-        &self.index
+        &self.base.index
     }
 
     /// Its items as the exclusion algebra sees them.
@@ -190,7 +298,7 @@ impl Version {
     /// is then the weighted mean of their items' vectors.
     #[must_use]
     pub fn has_model(&self) -> bool {
-        self.fold_in.is_some()
+        self.base.fold_in.is_some()
     }
 
     /// Candidate-list width that the version was calibrated for.
@@ -233,22 +341,24 @@ impl Version {
     }
 
     pub(crate) fn shared_id(&self) -> &Arc<str> {
-        &self.id
+        &self.base.id
     }
 
     /// Items that must never be shown.
     pub(crate) fn blocked(&self) -> &OrdinalSet {
-        &self.blocked
+        self.delta
+            .as_ref()
+            .map_or(&self.base.blocked, |delta| &delta.blocked)
     }
 
-    /// The fold-in model and the item factors it solves against.
+    pub(crate) fn folded(&self) -> Option<&Delta> {
+        self.delta.as_ref()
+    }
+
+    /// The fold-in model and the factors of the base that it solves against.
     pub(crate) fn model(&self) -> Option<(&FoldIn, &[f32])> {
-        let factors = self
-            .bundle
-            .model()?
-            .factors()
-            .unwrap_or_else(|| self.index.vectors());
-        Some((self.fold_in.as_ref()?, factors))
+        let factors = self.base.bundle.model()?.factors();
+        Some((self.base.fold_in.as_ref()?, factors))
     }
 }
 
@@ -388,7 +498,7 @@ pub enum WarmError {
 /// A version's items as the exclusion algebra sees them.
 #[derive(Debug, Clone, Copy)]
 pub struct VersionCatalogue<'a> {
-    items: &'a Items,
+    items: VersionItems<'a>,
 }
 
 impl Catalogue for VersionCatalogue<'_> {

@@ -52,12 +52,12 @@ pub struct BuildOptions {
 }
 
 impl BuildOptions {
-    /// The defaults of `refrain build`: inner product, m 16, `ef_construction` 200.
+    /// The defaults of `refrain build`: inner product, m 16, `ef_construction` 80.
     pub fn new(create_time: Timestamp) -> Self {
         Self {
             metric: Metric::InnerProduct,
             m: 16,
-            ef_construction: 200,
+            ef_construction: 80,
             threads: 0,
             seed: 42,
             create_time,
@@ -193,7 +193,7 @@ pub fn build(
         } = &golden;
         write_golden(path, input.dim_u32, *k, queries.golden(), ordinals, scores)
     })?;
-    let model = input.write_model(&mut writer, &index, options.threads)?;
+    let model = input.write_model(&mut writer, options.threads)?;
     let report = json!({
         "model": input.report(),
         "index": {
@@ -323,15 +323,14 @@ impl<'a> Input<'a> {
     fn write_model(
         &self,
         writer: &mut BundleWriter,
-        index: &Index,
         threads: usize,
     ) -> Result<Option<ModelInfo>, SealError> {
         let Source::Model(model) = self.source else {
             return Ok(None);
         };
         let gram = refrain_als::gram(self.vectors, self.dim, threads);
-        // An index by inner product holds the factors as they are: once is enough.
-        let factors = Some(self.vectors).filter(|factors| index.vectors() != *factors);
+        // What folds items in: users whose vectors nobody keeps still say how crowded the space is.
+        let user_gram = refrain_als::gram(self.askers, self.dim, threads);
         let hyper = &model.info.hyper;
         let (rank, items) = (self.dim_u32, self.items);
         writer.add(MODEL_FILE, |path| {
@@ -341,7 +340,8 @@ impl<'a> Input<'a> {
                     rank,
                     items,
                     gram: &gram,
-                    factors,
+                    factors: self.vectors,
+                    user_gram: Some(&user_gram),
                     hyper,
                 },
             )

@@ -180,14 +180,13 @@ impl Blueprint {
             let hyper_json = serde_json::to_value(hyper)?;
             writer.add(MODEL_FILE, |path| {
                 let gram = gram(factors, hyper.rank, 1);
-                let own = (*factors != self.vectors || self.metric == Metric::Cosine)
-                    .then_some(factors.as_slice());
                 let hyper = &hyper_json;
                 let model = NewModel {
                     rank: dim,
                     items: count,
                     gram: &gram,
-                    factors: own,
+                    factors,
+                    user_gram: None,
                     hyper,
                 };
                 write_model(path, &model)
@@ -220,6 +219,14 @@ impl Blueprint {
         })?;
         Ok(target)
     }
+}
+
+/// The vectors of all items as the index holds them.
+pub(crate) fn rows(version: &Version) -> Vec<f32> {
+    let index = version.index();
+    (0..version.items().len())
+        .flat_map(|ordinal| index.vector(ordinal).expect("an item"))
+        .collect()
 }
 
 pub(crate) fn id(ordinal: u32) -> String {

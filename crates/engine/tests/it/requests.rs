@@ -9,7 +9,9 @@ use refrain_engine::{
 use refrain_kernels::oracle;
 use refrain_taste::Weights;
 
-use crate::fixture::{Blueprint, NOW_US, answer, music, music_version, ordinals, plain, variant};
+use crate::fixture::{
+    Blueprint, NOW_US, answer, music, music_version, ordinals, plain, rows, variant,
+};
 
 fn refusal(request: &Request<'_>) -> String {
     let (version, weights) = (music_version(), Weights::default());
@@ -136,7 +138,7 @@ fn seeds_attract_and_repel() {
             weight: 3.0,
         },
         Seed::Vector {
-            values: vector(5),
+            values: &vector(5),
             weight: 1.0,
         },
     ];
@@ -158,18 +160,13 @@ fn seeds_attract_and_repel() {
             ((3.0 * one + five) / 4.0 - two) as f32
         })
         .collect();
-    let expected: Vec<u32> = oracle::top_k(
-        version.index().metric(),
-        &query,
-        version.index().vectors(),
-        16,
-        400,
-    )
-    .into_iter()
-    // Seeds that are items do not come back; the item of the seed vector may.
-    .filter(|&ordinal| ordinal % 29 != 0 && ordinal != 1 && ordinal != 2)
-    .take(10)
-    .collect();
+    let expected: Vec<u32> =
+        oracle::top_k(version.index().metric(), &query, &rows(version), 16, 400)
+            .into_iter()
+            // Seeds that are items do not come back; the item of the seed vector may.
+            .filter(|&ordinal| ordinal % 29 != 0 && ordinal != 1 && ordinal != 2)
+            .take(10)
+            .collect();
     assert_eq!(ordinals(&found), expected);
 
     request.seen = Seen::Allow;
@@ -222,7 +219,7 @@ fn unknown_seeds_are_skipped_and_named() {
 fn a_passed_deadline_is_said() {
     let version = music_version();
     let vector = version.index().vector(1).expect("an item");
-    let mut request = Request::new(Subject::Vector(vector), 10, NOW_US);
+    let mut request = Request::new(Subject::Vector(&vector), 10, NOW_US);
     request.deadline = Some(Instant::now());
     let found = answer(version, &request, &plain());
     assert!(found.degraded.contains(&Degraded::TimeBudget), "{found:?}");
@@ -253,11 +250,8 @@ fn a_missing_feature_is_said() {
 #[test]
 fn a_variant_scores_by_its_features() {
     let version = music_version();
-    let request = Request::new(
-        Subject::Vector(version.index().vector(1).expect("known")),
-        20,
-        NOW_US,
-    );
+    let vector = version.index().vector(1).expect("known");
+    let request = Request::new(Subject::Vector(&vector), 20, NOW_US);
     let fresh = variant("score = 'freshness'\ncandidates = 400\nfreshness_half_life_days = 100");
     let found = answer(version, &request, &fresh);
     for item in &found.items {

@@ -66,11 +66,15 @@ fn spreading_lowers_resemblance_within_the_list() {
     let mean_cosine = |list: &[u32]| {
         let vector = |ordinal| version.index().vector(ordinal).expect("an item");
         let dot = |a: &[f32], b: &[f32]| -> f32 { a.iter().zip(b).map(|(x, y)| x * y).sum() };
-        let cosine = |a: &[f32], b: &[f32]| dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();
+        // Items that nobody heard have no direction: they are like nothing.
+        let cosine = |a: &[f32], b: &[f32]| {
+            let norms = (dot(a, a) * dot(b, b)).sqrt();
+            if norms > 0.0 { dot(a, b) / norms } else { 0.0 }
+        };
         let mut sum = 0.0;
         for (i, &a) in list.iter().enumerate() {
             for &b in &list[..i] {
-                sum += cosine(vector(a), vector(b));
+                sum += cosine(&vector(a), &vector(b));
             }
         }
         sum / (list.len() * (list.len() - 1) / 2) as f32
