@@ -4,6 +4,7 @@ mod architecture;
 mod contract;
 mod crash;
 mod exclusion;
+mod freshen;
 mod support;
 mod swap;
 mod trouble;

@@ -109,6 +109,10 @@ impl Catalogue {
         self.home.path().join("bundle")
     }
 
+    pub(crate) fn listens(&self) -> PathBuf {
+        self.home.path().join("log/listens.csv")
+    }
+
     pub(crate) fn model(&self) -> PathBuf {
         self.home.path().join("model")
     }

@@ -38,6 +38,7 @@ use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::profiles::Profiles;
 use crate::services::{Names, State, routes};
+use crate::shadow::Shadow;
 use crate::source::BundleSource;
 use crate::stack::{Shared, stack};
 use crate::versions::{Versions, Watcher};
@@ -70,6 +71,7 @@ pub struct App {
     health: Task<()>,
     watcher: JoinHandle<()>,
     profiles: Arc<RedbStore>,
+    shadow: Arc<Shadow>,
 }
 
 /// Stops a server from elsewhere.
@@ -109,6 +111,9 @@ impl App {
             .spawn(move || watcher.run())
             .map_err(|source| StartError::Runtime { source })?;
 
+        let shadow = Shadow::start(&config.shadow, Arc::clone(&metrics))
+            .map(Arc::new)
+            .map_err(|source| StartError::Runtime { source })?;
         let readiness = Arc::new(Readiness::new(Arc::clone(&versions)));
         let reporter = HealthReporter::new();
         let health_service =
@@ -125,6 +130,8 @@ impl App {
             limits: config.limits.clone(),
             metrics: Arc::clone(&metrics),
             names: Names::new(),
+            shadow: Arc::clone(&shadow),
+            dark: config.shadow.clone(),
         };
         let health_server = tonic_health::pb::health_server::HealthServer::new(health_service);
         let routes = routes(state, health_server).map_err(|source| StartError::Runtime {
@@ -172,6 +179,7 @@ impl App {
             health,
             watcher,
             profiles,
+            shadow,
         })
     }
 
@@ -215,6 +223,7 @@ impl App {
             ended = &mut self.grpc => failed = Some(ended),
         }
         tracing::info!("draining");
+        self.shadow.close();
         self.readiness.drain();
         self.readiness.report(&self.reporter).await;
         self.health.abort();

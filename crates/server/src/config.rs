@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use refrain_engine::{Policy, PolicyError};
 use refrain_experiments::{
-    Config as ExperimentsConfig, DEFAULT_SURFACE, ExperimentConfig, LayerConfig, Ordered,
-    SurfaceConfig,
+    AssignmentConfig, AttributeConfig, Config as ExperimentsConfig, DEFAULT_SURFACE,
+    ExperimentConfig, HoldoutConfig, Journal, Kind, LayerConfig, Ordered, SurfaceConfig, line_of,
 };
 use refrain_ranking::{
     DEFAULT_TOML as DEFAULT_VARIANTS, ParameterTables, VariantTables, Variants, VariantsError,
@@ -19,7 +19,9 @@ use refrain_ranking::{
 use refrain_taste::{StoreOptions, Weights};
 use serde::{Deserialize, Deserializer};
 
+use crate::journal_file::{JournalFile, JournalFileError};
 use crate::limits::Limits;
+use crate::shadow::ShadowConfig;
 
 /// The configuration file with every setting at its default.
 pub const DEFAULT_TOML: &str = include_str!("default.toml");
@@ -39,12 +41,18 @@ pub struct Config {
     pub profiles: ProfilesConfig,
     /// `[limits]`.
     pub limits: Limits,
+    /// `[shadow]`.
+    pub shadow: ShadowConfig,
     /// `[log]`.
     pub log: LogConfig,
     /// `[variant.*]` and `[parameter.*]`.
     pub variants: Variants,
-    /// `[layer.*]`, `[surface.*]` and `[experiment.*]`.
+    /// `[assignment]`, `[attribute.*]`, `[holdout.*]`, `[layer.*]`, `[surface.*]` and
+    /// `[experiment.*]`.
     pub experiments: ExperimentsConfig,
+    /// The file that it was read from: what it refers to lies relative to it, and a server watches
+    /// it.
+    pub file: Option<PathBuf>,
 }
 
 /// `[server]`.
@@ -134,30 +142,65 @@ impl Config {
         let file: File = toml::from_str(text).map_err(parse)?;
         let config = file.into_config(text).map_err(|error| match error {
             Problem::BuiltIn(source) => parse(*source),
-            problem => ConfigError::Value {
-                origin: origin.to_owned(),
-                problem,
-            },
+            problem => ConfigError::value(text, origin, problem),
         })?;
-        config.check().map_err(|problem| ConfigError::Value {
-            origin: origin.to_owned(),
-            problem,
-        })?;
+        // What the journal says is not known here: it needs the file system.
+        let checked = config.policy(&Journal::default());
+        checked.map_err(|problem| ConfigError::value(text, origin, problem))?;
         Ok(config)
     }
 
-    /// Reads the configuration in a file.
+    /// Reads the configuration in a file, apart from what its journal says.
     ///
     /// # Errors
     /// As [`from_toml`](Self::from_toml), or the file cannot be read.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = fs_err::read_to_string(path).map_err(|source| ConfigError::Read { source })?;
-        Self::from_toml(&text, path)
+        let config = Self::from_toml(&text, path)?;
+        Ok(Self {
+            file: Some(path.to_owned()),
+            ..config
+        })
+    }
+
+    /// Reads the configuration in a file, and checks it against its journal.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), or the journal does not verify or does not agree with the file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let config = Self::read(path)?;
+        match config.check() {
+            Ok(_) => Ok(config),
+            Err(problem) => {
+                let text = fs_err::read_to_string(path).unwrap_or_default();
+                Err(ConfigError::value(&text, path, problem))
+            }
+        }
+    }
+
+    /// The journal that `assignment.journal` names, beside the file of the configuration.
+    #[must_use]
+    pub fn journal(&self) -> Option<JournalFile> {
+        let name = self.experiments.assignment.journal.as_ref()?;
+        let folder = self.file.as_deref().and_then(Path::parent);
+        Some(JournalFile::new(folder.unwrap_or(Path::new("")).join(name)))
     }
 
     /// Checks what the reader of TOML cannot: everything once more, in case it was set by hand, and
     /// that experiments refer to what is declared.
     pub(crate) fn check(&self) -> Result<Policy, Problem> {
+        let journal = match self.journal() {
+            Some(file) => file.read()?,
+            None => Journal::default(),
+        };
+        self.policy(&journal)
+    }
+
+    /// What is in force with a journal.
+    ///
+    /// # Errors
+    /// The first thing that is not allowed.
+    pub fn policy(&self, journal: &Journal) -> Result<Policy, Problem> {
         if let Some((key, allowed)) = self.server.out_of_range() {
             return Err(Problem::Range {
                 key: format!("server.{key}"),
@@ -170,6 +213,18 @@ impl Config {
                 allowed,
             });
         }
+        if let Some((key, allowed)) = self.shadow.out_of_range() {
+            return Err(Problem::Range {
+                key: format!("shadow.{key}"),
+                allowed,
+            });
+        }
+        if let Some(variant) = &self.shadow.variant
+            && self.variants.get(variant).is_none()
+        {
+            let variant = variant.clone();
+            return Err(Problem::ShadowVariant { variant });
+        }
         if !(1..=1_000_000).contains(&self.profiles.max_events_per_user) {
             let key = "profiles.max_events_per_user".to_owned();
             return Err(Problem::Range {
@@ -177,8 +232,22 @@ impl Config {
                 allowed: "1 to 1000000",
             });
         }
+        // Declared and checked they may be elsewhere; a server that cannot do what a kind says must not
+        // pretend to.
+        let mut experiments = self.experiments.experiment.0.iter();
+        if let Some((name, _)) = experiments.find(|(_, experiment)| experiment.kind != Kind::Ab) {
+            return Err(Problem::Range {
+                key: format!("experiment.{name}.kind"),
+                allowed: "this server serves `ab`",
+            });
+        }
         self.check_labels()?;
-        Policy::new(self.variants.clone(), &self.experiments).map_err(Problem::Policy)
+        let variants = self.variants.clone();
+        let policy = match self.experiments.assignment.journal {
+            Some(_) => Policy::with_ledger(variants, &self.experiments, journal.ledger()),
+            None => Policy::new(variants, &self.experiments),
+        };
+        policy.map_err(Problem::Policy)
     }
 
     fn check_labels(&self) -> Result<(), Problem> {
@@ -319,13 +388,34 @@ pub enum ConfigError {
         source: Box<toml::de::Error>,
     },
     /// A value that is not allowed.
-    #[error("{}: {problem}", origin.display())]
+    #[error("{}{}: {problem}", origin.display(), line.map_or_else(String::new, |line| format!(":{line}")))]
     Value {
         /// The file.
         origin: PathBuf,
+        /// The line, if it is known.
+        line: Option<usize>,
         /// What is wrong.
         problem: Problem,
     },
+}
+
+impl ConfigError {
+    fn value(text: &str, origin: &Path, problem: Problem) -> Self {
+        let place = match &problem {
+            Problem::Policy(PolicyError::Experiments(error)) => error.place(),
+            // Says its line itself.
+            Problem::Variants(_) => None,
+            other => {
+                let message = other.to_string();
+                message.find(": ").map(|end| message[..end].to_owned())
+            }
+        };
+        Self::Value {
+            origin: origin.to_owned(),
+            line: place.and_then(|place| line_of(text, &place)),
+            problem,
+        }
+    }
 }
 
 /// A value that is not allowed, whichever way it was set.
@@ -365,12 +455,21 @@ pub enum Problem {
     /// Variants and experiments that do not fit together.
     #[error(transparent)]
     Policy(PolicyError),
+    /// A variant for the dark that is not declared.
+    #[error("shadow.variant: {variant:?} is not declared")]
+    ShadowVariant {
+        /// The variant.
+        variant: String,
+    },
     /// Variants or parameters that are not allowed.
     #[error(transparent)]
     Variants(VariantsError),
     /// The built-in configuration does not parse, which a test rules out.
     #[error(transparent)]
     BuiltIn(Box<toml::de::Error>),
+    /// The journal cannot be used.
+    #[error("assignment.journal: {0}")]
+    Journal(#[from] JournalFileError),
     /// There is no store to serve from.
     #[error("store.url is not set: where are versions published?")]
     NoStore,
@@ -389,10 +488,18 @@ struct File {
     #[serde(default, deserialize_with = "limits_in_range")]
     limits: Limits,
     #[serde(default)]
+    shadow: ShadowConfig,
+    #[serde(default)]
     log: LogConfig,
     variant: Option<VariantTables>,
     #[serde(default)]
     parameter: ParameterTables,
+    #[serde(default)]
+    assignment: AssignmentConfig,
+    #[serde(default)]
+    attribute: BTreeMap<String, AttributeConfig>,
+    #[serde(default)]
+    holdout: BTreeMap<String, HoldoutConfig>,
     #[serde(default)]
     layer: BTreeMap<String, LayerConfig>,
     #[serde(default)]
@@ -412,19 +519,26 @@ impl File {
         let variants = variants.map_err(Problem::Variants)?;
         let declared =
             !(self.layer.is_empty() && self.surface.is_empty() && self.experiment.0.is_empty());
-        let experiments = if declared {
-            ExperimentsConfig::new(self.layer, self.surface, self.experiment)
+        let mut experiments = if declared {
+            let mut own = ExperimentsConfig::default();
+            (own.layer, own.surface, own.experiment) = (self.layer, self.surface, self.experiment);
+            own
         } else if own_variants {
             everyone_gets_the_default(&variants)
         } else {
             toml::from_str(refrain_experiments::DEFAULT_TOML)
                 .map_err(|source| Problem::BuiltIn(Box::new(source)))?
         };
+        experiments.assignment = self.assignment;
+        experiments.attribute = self.attribute;
+        experiments.holdout = self.holdout;
         Ok(Config {
+            file: None,
             server: self.server,
             store: self.store,
             profiles: self.profiles,
             limits: self.limits,
+            shadow: self.shadow,
             log: self.log,
             variants,
             experiments,
@@ -438,17 +552,15 @@ fn everyone_gets_the_default(variants: &Variants) -> ExperimentsConfig {
     let variant = variants
         .default_variant()
         .map_or_else(String::new, |variant| variant.name.clone());
-    ExperimentsConfig::new(
-        BTreeMap::from([(
-            layer.clone(),
-            LayerConfig {
-                epoch: 1,
-                buckets: 10_000,
-            },
-        )]),
-        BTreeMap::from([(DEFAULT_SURFACE.to_owned(), SurfaceConfig { layer, variant })]),
-        Ordered::default(),
-    )
+    let mut config = ExperimentsConfig::default();
+    config.layer = BTreeMap::from([(layer.clone(), LayerConfig::default())]);
+    let surface = SurfaceConfig {
+        layer,
+        variant,
+        holdout_variant: None,
+    };
+    config.surface = BTreeMap::from([(DEFAULT_SURFACE.to_owned(), surface)]);
+    config
 }
 
 /// As the store has it: a letter, then letters, digits, `_` and `-`; 64 at most.
@@ -568,6 +680,14 @@ mod tests {
             (
                 "[layer.l]\nepoch = 1\n[surface.default]\nlayer = 'l'\nvariant = 'no'\n",
                 "variant `no` is not declared",
+            ),
+            (
+                "[shadow]\nqueue = 0\n",
+                "shadow.queue is out of range: 1 to 65536",
+            ),
+            (
+                "[shadow]\nvariant = 'no'\n",
+                "shadow.variant: \"no\" is not declared",
             ),
             (
                 "[profiles]\nmax_events_per_user = 0\n",

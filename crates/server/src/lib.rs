@@ -22,6 +22,7 @@ mod app;
 mod clock;
 mod config;
 mod health;
+mod journal_file;
 mod limits;
 mod logging;
 mod memory;
@@ -30,6 +31,7 @@ mod metrics;
 mod profiles;
 mod refusal;
 mod services;
+mod shadow;
 mod source;
 mod stack;
 mod validate;
@@ -41,5 +43,7 @@ pub use config::{
     Config, ConfigError, DEFAULT_TOML, LogConfig, LogFormat, Problem, ProfilesConfig, ServerConfig,
     StoreConfig,
 };
+pub use journal_file::{JournalFile, JournalFileError, Signature};
 pub use limits::Limits;
 pub use logging::init_tracing;
+pub use shadow::ShadowConfig;

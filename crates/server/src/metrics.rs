@@ -17,6 +17,7 @@ use refrain::v1::DegradedReason;
 use tonic::Code;
 
 use crate::method::Method;
+use crate::shadow::ShadowMetrics;
 
 /// 50 µs to 3.3 s, a factor of two apart: the interesting answers take a millisecond or less.
 const LATENCY_BUCKETS: [f64; 17] = [
@@ -64,6 +65,8 @@ pub(crate) struct Metrics {
     pub(crate) profile_failures: Counter,
     /// Versions.
     pub(crate) index: IndexMetrics,
+    /// The dark.
+    pub(crate) shadow: ShadowMetrics,
 }
 
 /// What is counted of versions and labels.
@@ -72,6 +75,8 @@ pub(crate) struct IndexMetrics {
     items: Family<LabelLabels, Gauge>,
     swaps: Family<LabelLabels, Counter>,
     refusals: Family<LabelLabels, Counter>,
+    delta: Family<LabelLabels, Gauge>,
+    delta_refusals: Family<LabelLabels, Counter>,
     poll_failures: Counter,
     /// Bytes of the files of all mapped versions.
     pub(crate) mapped_bytes: Gauge,
@@ -208,6 +213,7 @@ impl Metrics {
                 "profile_store_failures",
                 "Reads and writes that the profile store could not do",
             ),
+            shadow: ShadowMetrics::new(&mut registry, &LATENCY_BUCKETS),
             index: IndexMetrics {
                 info: registered(
                     &mut registry,
@@ -228,6 +234,16 @@ impl Metrics {
                     &mut registry,
                     "index_refusals",
                     "Versions that a label pointed at and that were refused",
+                ),
+                delta: registered(
+                    &mut registry,
+                    "index_delta",
+                    "Number of the last delta applied to the version that answers for a label",
+                ),
+                delta_refusals: registered(
+                    &mut registry,
+                    "index_delta_refusals",
+                    "Deltas of the version that answers for a label that were refused",
                 ),
                 poll_failures: registered(
                     &mut registry,
@@ -294,14 +310,19 @@ impl Metrics {
 
 impl IndexMetrics {
     /// A version begins to answer for a label.
-    pub(crate) fn swapped(&self, label: &str, from: Option<&str>, to: &str, items: u64) {
+    pub(crate) fn swapped(
+        &self,
+        label: &str,
+        from: Option<&str>,
+        to: &str,
+        delta: u64,
+        items: u64,
+    ) {
         let labels = LabelLabels {
             label: label.to_owned(),
         };
         self.swaps.get_or_create(&labels).inc();
-        self.items
-            .get_or_create(&labels)
-            .set(i64::try_from(items).unwrap_or(i64::MAX));
+        self.freshened(label, delta, items);
         let info = |version: &str| InfoLabels {
             label: label.to_owned(),
             version: version.to_owned(),
@@ -310,6 +331,25 @@ impl IndexMetrics {
             self.info.remove(&info(from));
         }
         self.info.get_or_create(&info(to)).set(1);
+    }
+
+    /// Deltas were applied to the version that answers for a label.
+    pub(crate) fn freshened(&self, label: &str, delta: u64, items: u64) {
+        let labels = LabelLabels {
+            label: label.to_owned(),
+        };
+        let number = |value| i64::try_from(value).unwrap_or(i64::MAX);
+        self.delta.get_or_create(&labels).set(number(delta));
+        self.items.get_or_create(&labels).set(number(items));
+    }
+
+    /// A delta was refused.
+    pub(crate) fn delta_refused(&self, label: &str) {
+        self.delta_refusals
+            .get_or_create(&LabelLabels {
+                label: label.to_owned(),
+            })
+            .inc();
     }
 
     /// A version was refused.
@@ -438,14 +478,16 @@ mod tests {
     #[test]
     fn one_version_answers_for_a_label() {
         let metrics = Metrics::new("scalar");
-        metrics.index.swapped("stable", None, "v1", 10);
-        metrics.index.swapped("stable", Some("v1"), "v2", 12);
+        metrics.index.swapped("stable", None, "v1", 3, 10);
+        metrics.index.swapped("stable", Some("v1"), "v2", 0, 12);
+        metrics.index.freshened("stable", 2, 14);
         metrics.index.refused("stable");
         let text = metrics.encode().expect("encodes");
         assert!(!text.contains(r#"version="v1""#), "{text}");
         for line in [
             r#"refrain_index_info{label="stable",version="v2"} 1"#,
-            r#"refrain_index_items{label="stable"} 12"#,
+            r#"refrain_index_items{label="stable"} 14"#,
+            r#"refrain_index_delta{label="stable"} 2"#,
             r#"refrain_index_swaps_total{label="stable"} 2"#,
             r#"refrain_index_refusals_total{label="stable"} 1"#,
         ] {

@@ -31,12 +31,9 @@ impl Source for BundleSource {
     }
 
     fn bytes(&self, version: &str) -> Result<u64, Refused> {
-        let path = self.store.path(version).map_err(missing)?;
-        let manifest = Manifest::read(&path).map_err(|error| Refused {
-            transient: matches!(error, ManifestError::Io(_)),
-            message: error.to_string(),
-        })?;
-        Ok(manifest_bytes(&manifest))
+        Ok(manifest_bytes(
+            &self.store.manifest(version).map_err(missing)?,
+        ))
     }
 
     fn load(&self, version: &str) -> Result<Version, Refused> {
@@ -59,7 +56,33 @@ impl Source for BundleSource {
             recall = warmth.recall,
             "warmed"
         );
-        Ok(loaded)
+        // Before it answers: what was taken down must not be seen in between.
+        Ok(self.freshen(&loaded)?.unwrap_or(loaded))
+    }
+
+    fn freshen(&self, version: &Version) -> Result<Option<Version>, Refused> {
+        let files = self
+            .store
+            .deltas(version.id(), version.delta())
+            .map_err(missing)?;
+        if files.is_empty() {
+            return Ok(None);
+        }
+        version
+            .with_deltas(&files)
+            .map(Some)
+            .map_err(|error| Refused {
+                transient: true,
+                message: error.to_string(),
+            })
+    }
+
+    fn in_use(&self, versions: &[&str]) {
+        match self.store.trim_cache(versions) {
+            Ok(removed) if removed.is_empty() => {}
+            Ok(removed) => tracing::info!(?removed, "versions left the cache"),
+            Err(error) => tracing::warn!(%error, "the cache cannot be trimmed"),
+        }
     }
 
     fn room(&self) -> Option<u64> {
@@ -80,7 +103,11 @@ impl Mapped for Version {
     }
 
     fn bytes(&self) -> u64 {
-        manifest_bytes(self.manifest())
+        manifest_bytes(self.manifest()).saturating_add(self.delta_bytes())
+    }
+
+    fn delta(&self) -> u64 {
+        Self::delta(self)
     }
 }
 

@@ -3,11 +3,13 @@
 //! What comes in is checked as far as the wire goes (presence, known enum values, times); ranges and
 //! lengths are checked by the crate that owns them. What goes out is only put into another shape.
 
+use std::collections::HashMap;
+
 use refrain::v1;
 use refrain_bundle::{Label, VersionInfo};
 use refrain_engine::{
-    Answer, Degraded, Fallback, MissingSeeds, ProfileUse, RequestError, SearchStats, Seed, Seen,
-    Source, Tier, Version,
+    Absence, Answer, Degraded, Fallback, Missing, MissingSeeds, Moved, ProfileUse, RequestError,
+    SearchStats, Seed, Seen, Source, Tier, Version, Why,
 };
 use refrain_experiments::{Assignment, Reason, hash128};
 use refrain_taste::{Action, Effect, Event, EventKind, Rule, Scope};
@@ -341,6 +343,7 @@ pub(crate) fn results(version: &Version, answer: &Answer) -> Vec<v1::Result> {
                 Source::Exact => v1::ResultSource::Exact,
                 Source::Popular => v1::ResultSource::Popular,
                 Source::Pinned => v1::ResultSource::Pinned,
+                Source::Delta => v1::ResultSource::Delta,
                 _ => v1::ResultSource::Unspecified,
             }
             .into(),
@@ -350,6 +353,55 @@ pub(crate) fn results(version: &Version, answer: &Answer) -> Vec<v1::Result> {
                 .map_or_else(String::new, |artist| items.artist_name(artist).to_owned()),
         })
         .collect()
+}
+
+/// Why a feature counted as 0, for people.
+pub(crate) fn missing(missing: &Missing) -> String {
+    let why = match missing.absence {
+        Absence::Version => "this version carries nothing to compute it from",
+        Absence::Listener => "nothing is known of the listener",
+        _ => "for a reason unknown to this server",
+    };
+    format!("{}: {why}", missing.feature)
+}
+
+/// An item that two lists place differently.
+pub(crate) fn moved(version: &Version, step: &Moved) -> v1::Move {
+    let place = |at: Option<usize>| {
+        at.map_or(0, |at| {
+            u32::try_from(at).map_or(u32::MAX, |at| at.saturating_add(1))
+        })
+    };
+    let (feature, change) = match step.why {
+        Why::Score { feature, change } => {
+            let name = feature.map_or("", |feature| feature.as_str());
+            (name.to_owned(), change)
+        }
+        _ => (String::new(), 0.0),
+    };
+    v1::Move {
+        item_id: version
+            .items()
+            .id(step.ordinal)
+            .unwrap_or_default()
+            .to_owned(),
+        from: place(step.from),
+        to: place(step.to),
+        reason: match step.why {
+            Why::Score { .. } => v1::MoveReason::Score,
+            Why::ArtistCap => v1::MoveReason::ArtistCap,
+            Why::SceneCap => v1::MoveReason::SceneCap,
+            Why::Spread => v1::MoveReason::Spread,
+            Why::Drawn => v1::MoveReason::Drawn,
+            Why::Retrieval => v1::MoveReason::Retrieval,
+            Why::Fallback => v1::MoveReason::Fallback,
+            Why::Others => v1::MoveReason::Others,
+            _ => v1::MoveReason::Unspecified,
+        }
+        .into(),
+        feature,
+        change,
+    }
 }
 
 /// A reason of the engine.
@@ -404,10 +456,32 @@ pub(crate) fn assignment(assignment: &Assignment<'_>) -> v1::Assignment {
             Reason::Split => v1::AssignmentReason::Split,
             Reason::Default => v1::AssignmentReason::Default,
             Reason::Forced => v1::AssignmentReason::Forced,
+            Reason::Holdout => v1::AssignmentReason::Holdout,
+            Reason::Targeting => v1::AssignmentReason::Targeting,
+            Reason::Paused => v1::AssignmentReason::Paused,
             _ => v1::AssignmentReason::Unspecified,
         }
         .into(),
         probability: assignment.probability,
+        kind: assignment.kind.map_or("", |kind| kind.as_str()).to_owned(),
+        allocation_bp: assignment.allocation_bp,
+        contenders: assignment
+            .contenders
+            .map_or_else(Vec::new, |two| two.map(str::to_owned).to_vec()),
+        passed_over: assignment.passed_over.unwrap_or_default().to_owned(),
+    }
+}
+
+/// What a request says of itself is short and not much.
+pub(crate) fn check_attributes(
+    check: &mut Check,
+    field: &str,
+    attributes: &HashMap<String, String>,
+) {
+    check.at_most(field, attributes.len(), MAX_CONTEXT_LABELS);
+    for (name, value) in attributes {
+        check.text(format_args!("{field}.key"), name, MAX_LABEL_BYTES);
+        check.text(format_args!("{field}[{name}]"), value, MAX_LABEL_BYTES);
     }
 }
 

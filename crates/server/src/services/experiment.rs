@@ -1,13 +1,13 @@
 //! `ExperimentService`: who gets which variant, and how variants differ.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use refrain::v1;
 use refrain::v1::experiment_service_server::ExperimentService;
-use refrain_engine::Version;
-use refrain_ranking::Variant;
+use refrain_engine::{Answer, Version, moved};
+use refrain_ranking::{PERSISTENCE, Variant, overlap, rank_biased_overlap};
 use tonic::{Request, Response, Status};
 
 use super::recommendation::Question;
@@ -16,9 +16,6 @@ use crate::limits::{MAX_LABEL_BYTES, MAX_VARIANTS};
 use crate::refusal::{Refusal, Resource};
 use crate::validate::Check;
 use crate::wire;
-
-/// How far down the lists the comparison looks: each rank counts this share of the one above.
-const PERSISTENCE: f64 = 0.9;
 
 #[tonic::async_trait]
 impl ExperimentService for Handler {
@@ -30,12 +27,11 @@ impl ExperimentService for Handler {
         let mut check = Check::default();
         check.id("unit_id", &request.unit_id);
         check.text("surface", &request.surface, MAX_LABEL_BYTES);
+        wire::check_attributes(&mut check, "attributes", &request.attributes);
         check.finish()?;
-        let assignment = self
-            .0
-            .policy
-            .experiments()
-            .assign(&request.surface, &request.unit_id);
+        let experiments = self.0.policy.experiments();
+        let assignment =
+            experiments.assign_with(&request.surface, &request.unit_id, &request.attributes);
         Ok(Response::new(v1::AssignResponse {
             assignment: Some(wire::assignment(&assignment)),
             config_digest: self.0.policy.digest().to_owned(),
@@ -76,32 +72,43 @@ impl State {
         let version = self.versions.select(question.wanted())?;
         let mut compared: Vec<v1::VariantResult> = Vec::with_capacity(variants.len());
         let (mut unresolved_seeds, mut profile) = (Vec::new(), None);
+        let mut first: Option<(Answer, &Variant)> = None;
         for variant in variants {
             let start = Instant::now();
-            let (answer, degraded) = self
-                .answer(question, &version, variant)
+            let (mut answer, degraded) = self
+                .answer(question, &version, variant, true)
                 .map_err(|refusal| refusal.within("request"))?;
             let elapsed_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-            let results = wire::results(&version, &answer);
-            let first = compared.first().map_or(&results, |first| &first.results);
-            let (overlap, rank_biased_overlap) = (
-                overlap(first, &results),
-                rank_biased_overlap(first, &results),
-            );
+            unresolved_seeds = std::mem::take(&mut answer.unresolved);
+            profile = answer.profile.as_ref().map(wire::profile_use);
+            let (base, base_variant) = match &first {
+                Some((base, base_variant)) => (base, *base_variant),
+                None => (&answer, variant),
+            };
+            let ordinals = |answer: &Answer| -> Vec<u32> {
+                answer.items.iter().map(|item| item.ordinal).collect()
+            };
+            let (was, is) = (ordinals(base), ordinals(&answer));
+            let moves = moved(&version, (base, base_variant), (&answer, variant));
+            let artists = artists(&version, &answer);
             compared.push(v1::VariantResult {
                 variant: variant.name.clone(),
                 degraded,
-                overlap,
-                rank_biased_overlap,
-                distinct_artists: distinct_artists(
-                    &version,
-                    answer.items.iter().map(|item| item.ordinal),
-                ),
+                overlap: overlap(&was, &is),
+                rank_biased_overlap: rank_biased_overlap(&was, &is, PERSISTENCE),
+                distinct_artists: u32::try_from(artists.len()).unwrap_or(u32::MAX),
                 elapsed_us,
-                results,
+                results: wire::results(&version, &answer),
+                moves: moves
+                    .iter()
+                    .map(|step| wire::moved(&version, step))
+                    .collect(),
+                missing_features: answer.missing.iter().map(wire::missing).collect(),
+                artists,
             });
-            unresolved_seeds = answer.unresolved;
-            profile = answer.profile.as_ref().map(wire::profile_use);
+            if first.is_none() {
+                first = Some((answer, variant));
+            }
         }
         Ok(v1::CompareVariantsResponse {
             variants: compared,
@@ -128,112 +135,22 @@ impl State {
     }
 }
 
-/// Share of the first list's items that are in the second, 0 to 1; of an empty list, all.
-fn overlap(first: &[v1::Result], second: &[v1::Result]) -> f64 {
-    if first.is_empty() {
-        return 1.0;
+/// The artists of a list with how many items each has, most first, then by name.
+fn artists(version: &Version, answer: &Answer) -> Vec<v1::GroupCount> {
+    let items = version.items();
+    let mut counts: BTreeMap<u32, u32> = BTreeMap::new();
+    for artist in answer
+        .items
+        .iter()
+        .filter_map(|item| items.artist(item.ordinal))
+    {
+        *counts.entry(artist).or_default() += 1;
     }
-    let there: HashSet<&str> = second
-        .iter()
-        .map(|result| result.item_id.as_str())
-        .collect();
-    let common = first
-        .iter()
-        .filter(|result| there.contains(result.item_id.as_str()))
-        .count();
-    common as f64 / first.len() as f64
-}
-
-/// Rank-biased overlap of two lists without repetitions, extrapolated beyond their ends, 0 to 1
-/// (Webber, Moffat and Zobel, "A similarity measure for indefinite rankings", 2010, equation 32).
-/// Two empty lists agree. O(length).
-fn rank_biased_overlap(first: &[v1::Result], second: &[v1::Result]) -> f64 {
-    let (short, long) = if first.len() <= second.len() {
-        (first, second)
-    } else {
-        (second, first)
+    let named = |(artist, items): (u32, u32)| v1::GroupCount {
+        name: version.items().artist_name(artist).to_owned(),
+        items,
     };
-    let (s, l) = (short.len(), long.len());
-    if s == 0 {
-        return if l == 0 { 1.0 } else { 0.0 };
-    }
-    let mut seen: HashSet<&str> = HashSet::with_capacity(2 * l);
-    // Items in common down to a depth, and the sums of the equation over the depths.
-    let (mut common, mut at_short) = (0_usize, 0_usize);
-    let (mut agreed, mut extended, mut weight) = (0.0, 0.0, 1.0);
-    for depth in 1..=l {
-        weight *= PERSISTENCE;
-        for list in [short, long] {
-            if let Some(result) = list.get(depth - 1)
-                && !seen.insert(&result.item_id)
-            {
-                common += 1;
-            }
-        }
-        agreed += common as f64 / depth as f64 * weight;
-        if depth == s {
-            at_short = common;
-        }
-        if depth > s {
-            let beyond = at_short as f64 * (depth - s) as f64 / (s * depth) as f64;
-            extended += beyond * weight;
-        }
-    }
-    let rest = (common - at_short) as f64 / l as f64 + at_short as f64 / s as f64;
-    (1.0 - PERSISTENCE) / PERSISTENCE * (agreed + extended) + rest * weight
-}
-
-fn distinct_artists(version: &Version, ordinals: impl Iterator<Item = u32>) -> u32 {
-    let artists: HashSet<u32> = ordinals
-        .filter_map(|ordinal| version.items().artist(ordinal))
-        .collect();
-    u32::try_from(artists.len()).unwrap_or(u32::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn list(items: &str) -> Vec<v1::Result> {
-        items
-            .chars()
-            .map(|item| v1::Result {
-                item_id: item.into(),
-                ..Default::default()
-            })
-            .collect()
-    }
-
-    fn close(a: f64, b: f64) {
-        assert!((a - b).abs() < 1e-12, "{a} is not {b}");
-    }
-
-    #[test]
-    fn overlap_is_the_share_of_the_first_list() {
-        close(overlap(&list("abcd"), &list("dcxy")), 0.5);
-        close(overlap(&list("ab"), &list("")), 0.0);
-        close(overlap(&list(""), &list("ab")), 1.0);
-    }
-
-    #[test]
-    fn rank_biased_overlap_is_the_published_one() {
-        // abc and abd to depth 3 at persistence 0.9: 0.73 when extrapolated.
-        close(rank_biased_overlap(&list("abc"), &list("abd")), 0.73);
-        close(
-            rank_biased_overlap(&list("abcdefghij"), &list("abcdefghij")),
-            1.0,
-        );
-        close(rank_biased_overlap(&list("abc"), &list("xyz")), 0.0);
-        close(rank_biased_overlap(&list(""), &list("")), 1.0);
-        close(rank_biased_overlap(&list(""), &list("a")), 0.0);
-    }
-
-    #[test]
-    fn lists_of_different_lengths_extrapolate_from_the_shorter() {
-        // A list and its beginning agree as far as anybody can tell.
-        close(rank_biased_overlap(&list("abcdef"), &list("abc")), 1.0);
-        let (a, b) = (list("axbycz"), list("abc"));
-        close(rank_biased_overlap(&a, &b), rank_biased_overlap(&b, &a));
-        assert!(rank_biased_overlap(&a, &b) < 1.0);
-    }
+    let mut mix: Vec<_> = counts.into_iter().map(named).collect();
+    mix.sort_by(|a, b| b.items.cmp(&a.items).then_with(|| a.name.cmp(&b.name)));
+    mix
 }

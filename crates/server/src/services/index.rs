@@ -162,6 +162,8 @@ fn serving<V: versions::Mapped>(label: &versions::Label<V>) -> v1::Serving {
         since: now.map(|serving| timestamp(serving.since_us)),
         items: now.map_or(0, |serving| serving.version.items()),
         resident,
+        delta: now.map_or(0, |serving| serving.version.delta()),
+        delta_refusal: label.delta_refusal.clone().unwrap_or_default(),
     }
 }
 
@@ -211,7 +213,7 @@ impl From<StoreError> for Refusal {
                 message,
                 place: Vec::new(),
             },
-            StoreError::Io(_) | StoreError::NoStore { .. } => {
+            StoreError::Io(_) | StoreError::NoStore { .. } | StoreError::Objects(_) => {
                 Self::unavailable(Unavailable::VersionStore, message, RETRY)
             }
             StoreError::NotRecorded { .. }

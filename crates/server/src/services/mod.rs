@@ -30,6 +30,7 @@ use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::profiles::Profiles;
 use crate::refusal::Refusal;
+use crate::shadow::{Shadow, ShadowConfig};
 use crate::stack::{Call, Request, Response};
 use crate::versions::Versions;
 
@@ -44,6 +45,9 @@ pub(crate) struct State {
     pub(crate) limits: Limits,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) names: Names,
+    /// The pool that computes in the dark, and what it is asked for.
+    pub(crate) shadow: Arc<Shadow>,
+    pub(crate) dark: ShadowConfig,
 }
 
 /// Makes names that no other process and no other call made: for requests and rules that bring none.

@@ -12,7 +12,7 @@ use refrain_engine::{
     Answer, Choice, ItemFilter, Request as EngineRequest, Scratch, Similar, SimilarTo, Subject,
     Version, recommend, similar,
 };
-use refrain_experiments::{Reason, hash128};
+use refrain_experiments::{Reason, bucket, hash64, hash128};
 use refrain_ranking::Variant;
 use refrain_taste::Profile;
 use tonic::{Request, Response, Status};
@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status};
 use super::{Handler, State, call_of, offload};
 use crate::limits::{DEFAULT_PAGE_SIZE, SEARCH_SHARE};
 use crate::refusal::{Precondition, Refusal, Resource};
+use crate::shadow::Job;
 use crate::stack::Call;
 use crate::validate::Check;
 use crate::versions::Wanted;
@@ -62,7 +63,7 @@ impl Handler {
         request: v1::RecommendRequest,
         call: Call,
     ) -> Result<v1::RecommendResponse, Refusal> {
-        let question = self.question(request, call).await?;
+        let question = Arc::new(self.question(request, call).await?);
         let state = Arc::clone(&self.0);
         if question.is_heavy() {
             return offload(move || state.recommend(&question)).await;
@@ -104,11 +105,16 @@ impl Handler {
             (None, Some(WireSubject::UserId(user))) => self.listener(user, &request, call).await?,
             (None, _) => Listener::None,
         };
+        let seed = match request.request_id.as_str() {
+            "" => hash64(self.0.names.next().as_bytes()),
+            given => hash64(format!("R:{given}").as_bytes()),
+        };
         Ok(Question {
             request,
             listener,
             now_us,
             call,
+            seed,
         })
     }
 
@@ -143,6 +149,8 @@ pub(super) struct Question {
     listener: Listener,
     now_us: i64,
     call: Call,
+    /// Decides what is drawn for it: the same request id draws the same.
+    seed: u64,
 }
 
 enum Listener {
@@ -192,12 +200,17 @@ impl Question {
 }
 
 impl State {
-    fn recommend(&self, question: &Question) -> Result<v1::RecommendResponse, Refusal> {
+    fn recommend(
+        self: &Arc<Self>,
+        question: &Arc<Question>,
+    ) -> Result<v1::RecommendResponse, Refusal> {
+        let start = Instant::now();
         let request = &question.request;
         let choice = self.choose(question)?;
         let version = self.version(question, choice.variant)?;
-        let (answer, degraded) = self.answer(question, &version, choice.variant)?;
-        Ok(v1::RecommendResponse {
+        let (answer, degraded) = self.answer(question, &version, choice.variant, false)?;
+        let served: Vec<u32> = answer.items.iter().map(|item| item.ordinal).collect();
+        let response = v1::RecommendResponse {
             results: wire::results(&version, &answer),
             exposure_id: self.exposure_id(&request.request_id, &choice),
             served_by: Some(v1::ServedBy {
@@ -211,7 +224,53 @@ impl State {
             search: Some(wire::search_stats(&answer.search)),
             unresolved_seeds: answer.unresolved,
             forced: choice.assignment.reason == Reason::Forced,
-        })
+        };
+        self.shadow(question, &version, served, start.elapsed());
+        Ok(response)
+    }
+
+    /// Leaves word that the question is to be answered in the dark as well, where it is. The answer
+    /// has been made by then, and knows nothing of it.
+    fn shadow(
+        self: &Arc<Self>,
+        question: &Arc<Question>,
+        version: &Arc<Version>,
+        served: Vec<u32>,
+        served_took: Duration,
+    ) {
+        let config = &self.dark;
+        let Some(name) = &config.variant else { return };
+        let lot = bucket(hash64(format!("S:{}", question.seed).as_bytes()), 10_000);
+        if lot >= config.share_bp || !self.shadow.is_open() {
+            return;
+        }
+        let Some(variant) = self.policy.variants().get(name).cloned() else {
+            return;
+        };
+        let (state, question, version) =
+            (Arc::clone(self), Arc::clone(question), Arc::clone(version));
+        let answer = move |until| {
+            let answer = state
+                .compute(&question, &version, &variant, until, false)
+                .ok()?;
+            Some(answer.items.iter().map(|item| item.ordinal).collect())
+        };
+        let name = name.clone();
+        self.shadow.offer(Job {
+            served,
+            served_took,
+            answer: Box::new(answer),
+            done: Box::new(move |comparison| {
+                tracing::debug!(
+                    variant = name,
+                    overlap = comparison.overlap,
+                    rank_biased_overlap = comparison.rank_biased_overlap,
+                    served_us = comparison.served_took.as_micros(),
+                    dark_us = comparison.dark_took.as_micros(),
+                    "compared in the dark"
+                );
+            }),
+        });
     }
 
     /// The variant that ranks: the one that the request names, else the listener's. A subject that is
@@ -223,7 +282,10 @@ impl State {
             .filter(|name| !name.is_empty());
         let surface = question.surface();
         let choice = match (&question.request.subject, named) {
-            (Some(WireSubject::UserId(user)), _) => self.policy.choose(surface, user, named),
+            (Some(WireSubject::UserId(user)), _) => {
+                let attributes = &question.request.context;
+                self.policy.choose_with(surface, user, named, attributes)
+            }
             (_, Some(_)) => self.policy.choose(surface, "", named),
             (_, None) => self.policy.unassigned(surface),
         };
@@ -255,13 +317,31 @@ impl State {
         }
     }
 
-    /// What a variant answers from a version, and why it is less than it could be.
+    /// What is answered from a version, and why it is less than it could be. Counted.
     pub(super) fn answer(
         &self,
         question: &Question,
         version: &Version,
         variant: &Variant,
+        trace: bool,
     ) -> Result<(Answer, Vec<i32>), Refusal> {
+        let search = question.request.search.unwrap_or_default();
+        let until = search_deadline(question.call, &search);
+        let answer = self.compute(question, version, variant, until, trace)?;
+        let degraded = self.degraded(&answer);
+        self.produced(&answer)?;
+        Ok((answer, degraded))
+    }
+
+    /// What is answered from a version, by searching until `until` at most.
+    fn compute(
+        &self,
+        question: &Question,
+        version: &Version,
+        variant: &Variant,
+        until: Instant,
+        trace: bool,
+    ) -> Result<Answer, Refusal> {
         let request = &question.request;
         for vector in vectors(&request.subject) {
             check_model(vector, version)?;
@@ -277,8 +357,10 @@ impl State {
                 .and_then(|diversity| diversity.max_per_artist),
             ef_search: search.ef_search.map(|ef_search| ef_search as usize),
             exact: search.exact,
-            deadline: Some(search_deadline(question.call, &search)),
+            deadline: Some(until),
             fallback: wire::fallback(request.fallback),
+            seed: question.seed,
+            trace,
             // Stands for no listener: replaced below by whom or what the request names.
             ..EngineRequest::new(
                 Subject::Profile { profile: &nobody },
@@ -330,9 +412,7 @@ impl State {
                 recommend(version, &ask, variant, weights, scratch)
             }
         })?;
-        let degraded = self.degraded(&answer);
-        self.produced(&answer)?;
-        Ok((answer, degraded))
+        Ok(answer)
     }
 
     fn similar(
@@ -384,6 +464,7 @@ impl State {
     pub(super) fn served_by(&self, version: &Version, profile_revision: u64) -> v1::ServedBy {
         v1::ServedBy {
             version: version.id().to_owned(),
+            delta: version.delta(),
             model_version: version.id().to_owned(),
             profile_revision,
             config_digest: self.policy.digest().to_owned(),

@@ -16,6 +16,12 @@
 //! - The version before stays mapped, so a rollback to it loads nothing; when memory is short it goes
 //!   first.
 //! - Unmapping happens on the watcher's thread, never on a request's.
+//!
+//! # Deltas
+//! Every look also asks for deltas of each mapped version, the one before included, so that a takedown
+//! holds for whoever pins it and after a rollback. The version with one more delta takes the place of
+//! the one without; the base is shared, and no swap happens. A delta that is refused changes nothing
+//! and is tried again at every look; the refusal is told once.
 
 mod watcher;
 
@@ -38,6 +44,8 @@ pub(crate) trait Mapped: Send + Sync + 'static {
     fn items(&self) -> u64;
     /// Bytes of its files.
     fn bytes(&self) -> u64;
+    /// Number of the last delta applied to it; 0 is the base alone.
+    fn delta(&self) -> u64;
 }
 
 /// Where labels and versions come from.
@@ -51,8 +59,14 @@ pub(crate) trait Source: Send + 'static {
     /// Bytes that loading the version will map.
     fn bytes(&self, version: &str) -> Result<u64, Refused>;
 
-    /// Opens, verifies and warms a version.
+    /// Opens, verifies and warms a version, and applies the deltas that it has.
     fn load(&self, version: &str) -> Result<Self::Version, Refused>;
+
+    /// The version with the deltas that have come since; `None` when there are none.
+    fn freshen(&self, version: &Self::Version) -> Result<Option<Self::Version>, Refused>;
+
+    /// Tells which versions are in use: what is kept of others may go.
+    fn in_use(&self, versions: &[&str]);
 
     /// Bytes that may be mapped in all, or `None` when nobody knows.
     fn room(&self) -> Option<u64>;
@@ -91,6 +105,8 @@ pub(crate) struct Label<V> {
     pub(crate) wanted: String,
     /// Why `wanted` does not serve.
     pub(crate) refusal: Option<String>,
+    /// Why no further delta is applied to what serves.
+    pub(crate) delta_refusal: Option<String>,
 }
 
 /// A version that answers.
@@ -244,6 +260,7 @@ impl<V> Clone for Label<V> {
             previous: self.previous.clone(),
             wanted: self.wanted.clone(),
             refusal: self.refusal.clone(),
+            delta_refusal: self.delta_refusal.clone(),
         }
     }
 }

@@ -53,6 +53,7 @@ impl<S: Source> Watcher<S> {
                 previous: None,
                 wanted: String::new(),
                 refusal: None,
+                delta_refusal: None,
             })
             .collect::<Vec<_>>();
         let states = labels.iter().map(|_| State::default()).collect();
@@ -115,6 +116,9 @@ impl<S: Source> Watcher<S> {
                     }
                 }
             }
+        }
+        if !self.blind {
+            self.freshen();
         }
     }
 
@@ -183,6 +187,83 @@ impl<S: Source> Watcher<S> {
         }
     }
 
+    /// Applies what deltas have come to every mapped version.
+    fn freshen(&mut self) {
+        let table = self.versions.table();
+        let mut seen: Vec<&str> = Vec::new();
+        for version in table.resident() {
+            if seen.contains(&version.id()) {
+                continue;
+            }
+            seen.push(version.id());
+            match self.source.freshen(version) {
+                Ok(None) => self.renew(version.id(), None, None),
+                Ok(Some(fresh)) => {
+                    tracing::info!(
+                        version = fresh.id(),
+                        delta = fresh.delta(),
+                        items = fresh.items(),
+                        "freshened"
+                    );
+                    self.renew(version.id(), Some(&Arc::new(fresh)), None);
+                }
+                Err(refused) => self.renew(version.id(), None, Some(refused.message)),
+            }
+        }
+    }
+
+    /// Puts a version with more deltas in the place of the one with fewer, wherever that is.
+    fn renew(&mut self, id: &str, fresh: Option<&Arc<S::Version>>, refusal: Option<String>) {
+        for index in 0..self.states.len() {
+            let table = self.versions.table();
+            let Some(label) = table.labels.get(index) else {
+                continue;
+            };
+            let serves = label
+                .serving
+                .as_ref()
+                .is_some_and(|serving| serving.version.id() == id);
+            let previous = label
+                .previous
+                .as_ref()
+                .is_some_and(|version| version.id() == id);
+            let told = !serves || label.delta_refusal == refusal;
+            if told && (fresh.is_none() || !(serves || previous)) {
+                continue;
+            }
+            if serves
+                && !told
+                && let Some(reason) = &refusal
+            {
+                self.metrics.index.delta_refused(&label.name);
+                tracing::error!(
+                    label = label.name,
+                    version = id,
+                    reason,
+                    "a delta is refused; what served before goes on"
+                );
+            }
+            if serves && let Some(fresh) = fresh {
+                self.metrics
+                    .index
+                    .freshened(&label.name, fresh.delta(), fresh.items());
+            }
+            let refusal = refusal.clone();
+            self.replace(index, |label| {
+                if serves {
+                    label.delta_refusal = refusal;
+                }
+                let Some(fresh) = fresh else { return };
+                if let Some(serving) = label.serving.as_mut().filter(|_| serves) {
+                    serving.version = Arc::clone(fresh);
+                }
+                if previous {
+                    label.previous = Some(Arc::clone(fresh));
+                }
+            });
+        }
+    }
+
     /// Lets a version answer for a label; the one before stays mapped.
     fn swap(&mut self, index: usize, version: Arc<S::Version>) {
         if let Some(state) = self.states.get_mut(index) {
@@ -193,6 +274,7 @@ impl<S: Source> Watcher<S> {
         self.replace(index, |label| {
             label.wanted = version.id().to_owned();
             label.refusal = None;
+            label.delta_refusal = None;
             let before = label.serving.replace(Serving {
                 version,
                 since_us: crate::clock::now_us(),
@@ -205,10 +287,16 @@ impl<S: Source> Watcher<S> {
             }
         });
         let table = self.versions.table();
+        let in_use: Vec<&str> = table.resident().map(|version| version.id()).collect();
+        self.source.in_use(&in_use);
         if let Some(label) = table.labels.get(index) {
-            self.metrics
-                .index
-                .swapped(&label.name, from.as_deref(), to.id(), to.items());
+            self.metrics.index.swapped(
+                &label.name,
+                from.as_deref(),
+                to.id(),
+                to.delta(),
+                to.items(),
+            );
             tracing::info!(label = label.name, version = to.id(), from, "serves");
         }
     }

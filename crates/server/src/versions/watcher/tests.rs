@@ -10,6 +10,7 @@ use crate::versions::{Mapped, Wanted};
 #[derive(Debug)]
 struct Fake {
     id: String,
+    delta: u64,
 }
 
 impl Mapped for Fake {
@@ -22,6 +23,9 @@ impl Mapped for Fake {
     fn bytes(&self) -> u64 {
         100
     }
+    fn delta(&self) -> u64 {
+        self.delta
+    }
 }
 
 #[derive(Default)]
@@ -32,6 +36,10 @@ struct World {
     room: Option<u64>,
     loads: Vec<String>,
     moves: u32,
+    /// Deltas of each version, and why the next one is refused.
+    deltas: BTreeMap<String, u64>,
+    refused_delta: Option<String>,
+    in_use: Vec<String>,
 }
 
 #[derive(Clone, Default)]
@@ -78,9 +86,30 @@ impl Source for FakeStore {
             world.loads.push(version.into());
             match world.refused.get(version) {
                 Some(refused) => Err(refused.clone()),
-                None => Ok(Fake { id: version.into() }),
+                None => Ok(Fake {
+                    id: version.into(),
+                    delta: world.deltas.get(version).copied().unwrap_or(0),
+                }),
             }
         })
+    }
+    fn freshen(&self, version: &Fake) -> Result<Option<Fake>, Refused> {
+        self.world(|world| {
+            if let Some(message) = world.refused_delta.clone() {
+                return Err(Refused {
+                    message,
+                    transient: true,
+                });
+            }
+            let last = world.deltas.get(&version.id).copied().unwrap_or(0);
+            Ok((last > version.delta).then(|| Fake {
+                id: version.id.clone(),
+                delta: last,
+            }))
+        })
+    }
+    fn in_use(&self, versions: &[&str]) {
+        self.world(|world| world.in_use = versions.iter().map(|id| (*id).to_owned()).collect());
     }
     fn room(&self) -> Option<u64> {
         self.world(|world| world.room)
@@ -325,4 +354,82 @@ fn it_runs_until_stopped() {
     versions.stop();
     watcher.run();
     assert_eq!(served(&versions, Wanted::Default), "v1");
+}
+
+#[test]
+fn deltas_are_picked_up_without_a_swap() {
+    let (store, mut watcher, versions) = watch(&["stable", "canary"]);
+    store.point("stable", "v1");
+    store.point("canary", "v1");
+    watcher.look();
+    store.point("stable", "v2");
+    watcher.look();
+    let delta = |wanted: Wanted<'_>| versions.select(wanted).expect("a version").delta;
+    let since = || {
+        versions.table().labels[0]
+            .serving
+            .as_ref()
+            .expect("serves")
+            .since_us
+    };
+    let (loads, began) = (store.loads(), since());
+    let held = versions.select(Wanted::Default).expect("a version");
+
+    store.world(|world| {
+        world.deltas.insert("v2".into(), 2);
+        world.deltas.insert("v1".into(), 1);
+    });
+    watcher.look();
+    assert_eq!(delta(Wanted::Default), 2);
+    assert_eq!(
+        held.delta, 0,
+        "a request finishes on the delta that it began with"
+    );
+    // The version before, too: pinned, served by another label, or rolled back to.
+    assert_eq!(
+        (delta(Wanted::Version("v1")), delta(Wanted::Label("canary"))),
+        (1, 1)
+    );
+    assert_eq!((store.loads(), since()), (loads, began), "no swap");
+    store.point("stable", "v1");
+    watcher.look();
+    assert_eq!(
+        (
+            served(&versions, Wanted::Default).as_str(),
+            delta(Wanted::Default)
+        ),
+        ("v1", 1)
+    );
+    assert_eq!(
+        versions.table().labels[0]
+            .previous
+            .as_ref()
+            .expect("kept")
+            .delta,
+        2
+    );
+    let in_use = store.world(|world| world.in_use.clone());
+    assert!(in_use.contains(&"v1".to_owned()) && in_use.contains(&"v2".to_owned()));
+}
+
+#[test]
+fn a_refused_delta_changes_nothing_and_says_why() {
+    let (store, mut watcher, versions) = watch(&["stable"]);
+    store.point("stable", "v1");
+    watcher.look();
+    let refusal = || versions.table().labels[0].delta_refusal.clone();
+    store.world(|world| world.refused_delta = Some("damaged".into()));
+    watcher.look();
+    assert_eq!(refusal().as_deref(), Some("damaged"));
+    assert_eq!(served(&versions, Wanted::Default), "v1");
+    store.world(|world| {
+        world.refused_delta = None;
+        world.deltas.insert("v1".into(), 1);
+    });
+    watcher.look();
+    assert_eq!(refusal(), None);
+    assert_eq!(
+        versions.select(Wanted::Default).expect("a version").delta,
+        1
+    );
 }

@@ -1,0 +1,52 @@
+"""The assignment in Python agrees with the golden vectors, which the server's own tests write."""
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+
+CLIENTS = Path(__file__).resolve().parents[2] / "clients"
+sys.path.insert(0, str(CLIENTS / "python"))
+
+from refrain_assignment import Experiments, bucket, hash64  # noqa: E402
+
+
+@pytest.mark.parametrize(
+    ("unit", "layer", "million", "arm", "grid"),
+    [
+        ("u1", 13455888550578269404, 729445, 489857473915000697, 26555),
+        ("u2", 3738333877770571106, 202655, 13001557281017147472, 704815),
+        ("u3", 3082807806092128413, 167119, 465725212624018308, 25247),
+        ("roug", 5806619127780210158, 314777, 7237049069613092177, 392321),
+        ("élodie", 8362012400667207877, 453305, 114671187897740581, 6216),
+    ],
+)
+def test_published_vectors(unit, layer, million, arm, grid):
+    assert hash64(f"L:ranking:1|{unit}") == layer
+    assert bucket(layer, 1_000_000) == million
+    assert hash64(f"E:rank-blend:1|{unit}") == arm
+    assert bucket(arm, 1_000_000) == grid
+
+
+def test_golden_assignments():
+    experiments = Experiments.load(CLIENTS / "golden" / "experiments.toml")
+    with open(CLIENTS / "golden" / "assignments.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 10_000
+    for i, row in enumerate(rows):
+        attributes = {"country": row["country"], "app_version": f"9.{i % 20}"}
+        a = experiments.assign(row["surface"], row["unit"], attributes)
+        dark = experiments.shadows(row["surface"], row["unit"], attributes)
+        got = [a.bucket, a.reason, a.experiment or "", a.arm or "", a.grid, a.variant, a.holdout or ""]
+        got.append("+".join(arm for _, arm in dark))
+        keys = ["bucket", "reason", "experiment", "arm", "grid", "variant", "holdout", "dark"]
+        assert [str(value) for value in got] == [row[key] for key in keys], row
+
+
+def test_an_edited_journal_is_refused(tmp_path):
+    for name in ["experiments.toml", "journal.jsonl"]:
+        text = (CLIENTS / "golden" / name).read_text(encoding="utf-8")
+        (tmp_path / name).write_text(text.replace('"to_bp":4500', '"to_bp":4600'), encoding="utf-8")
+    with pytest.raises(ValueError, match="line 3"):
+        Experiments.load(tmp_path / "experiments.toml")
