@@ -18,6 +18,8 @@ pub(crate) enum Exit {
     Usage,
     /// A gate or check said no.
     Refused,
+    /// An experiment does harm.
+    Harm,
 }
 
 impl Exit {
@@ -28,6 +30,7 @@ impl Exit {
             Self::Failed => 1,
             Self::Usage => 2,
             Self::Refused => 3,
+            Self::Harm => 4,
         }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Every command prints tables for people or, with `--json`, one document for programs (module
 //! `output`), and exits with 0 when it did what was asked, 1 when it could not, 2 when it was asked
-//! wrongly, 3 when a gate or check said no (module `failure`).
+//! wrongly, 3 when a gate or check said no, 4 when an experiment does harm (module `failure`).
 
 use std::process::ExitCode;
 
@@ -37,7 +37,7 @@ Start here:
   refrain demo --once                     the whole road on this machine, in under a minute
   refrain demo --listens plays.csv.gz     the same on your own listening log, then stay up
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a gate or check said no."
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a gate or check said no, 4 harm found."
 )]
 struct Cli {
     /// Print one JSON document to standard output; everything else goes to standard error

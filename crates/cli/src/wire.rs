@@ -249,6 +249,11 @@ pub(crate) fn assignment(unit: &str, surface: &str, answer: &pb::AssignResponse)
     })
 }
 
+/// Why an item moved, in a word.
+pub(crate) fn move_reason(step: &pb::Move) -> String {
+    short(step.reason().as_str_name(), "MOVE_REASON_")
+}
+
 /// Variants side by side.
 pub(crate) fn comparison(answer: &pb::CompareVariantsResponse) -> Value {
     let variants: Vec<Value> = answer
@@ -263,6 +268,19 @@ pub(crate) fn comparison(answer: &pb::CompareVariantsResponse) -> Value {
                 "rank_biased_overlap": variant.rank_biased_overlap,
                 "distinct_artists": variant.distinct_artists,
                 "elapsed_us": variant.elapsed_us,
+                "moves": variant.moves.iter().map(|step| json!({
+                    "item_id": step.item_id,
+                    "from": step.from,
+                    "to": step.to,
+                    "reason": move_reason(step),
+                    "feature": step.feature,
+                    "change": step.change,
+                })).collect::<Vec<_>>(),
+                "missing_features": variant.missing_features,
+                "artists": variant.artists.iter().map(|group| json!({
+                    "name": group.name,
+                    "items": group.items,
+                })).collect::<Vec<_>>(),
             })
         })
         .collect();

@@ -41,7 +41,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 16, value_name = "N")]
     m: usize,
     /// Pool size while building
-    #[arg(long, default_value_t = 200, value_name = "N")]
+    #[arg(long, default_value_t = 80, value_name = "N")]
     ef_construction: usize,
     /// Seed of the graph
     #[arg(long, default_value_t = 42, value_name = "N")]

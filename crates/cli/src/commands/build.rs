@@ -43,7 +43,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 16)]
     m: usize,
     /// Pool size while building
-    #[arg(long, value_name = "N", default_value_t = 200)]
+    #[arg(long, value_name = "N", default_value_t = 80)]
     ef_construction: usize,
     /// Threads; the result is the same with any number [default: one a core]
     #[arg(long, value_name = "N")]

@@ -107,6 +107,36 @@ pub(crate) fn print(answer: &pb::CompareVariantsResponse, output: &Output) {
         ]);
     }
     output.table(&facts);
+    for variant in answer.variants.iter().skip(1) {
+        let why = reasons(&variant.moves);
+        if !why.is_empty() {
+            output.line(format_args!("{} moves items by {why}", variant.variant));
+        }
+    }
+    for variant in &answer.variants {
+        for missing in &variant.missing_features {
+            output.line(format_args!("{} counts as 0: {missing}", variant.variant));
+        }
+    }
+}
+
+/// What moved items, the most frequent first: `score (popularity) 7, artist cap 2`.
+fn reasons(moves: &[pb::Move]) -> String {
+    let mut counts: std::collections::BTreeMap<String, usize> = std::collections::BTreeMap::new();
+    for step in moves {
+        let mut why = wire::move_reason(step).replace('_', " ");
+        if !step.feature.is_empty() {
+            why += &format!(" ({})", step.feature);
+        }
+        *counts.entry(why).or_default() += 1;
+    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    let words: Vec<String> = counts
+        .into_iter()
+        .map(|(why, count)| format!("{why} {count}"))
+        .collect();
+    words.join(", ")
 }
 
 /// A table with a column for each variant.

@@ -1,4 +1,4 @@
-//! `refrain experiment`: which variant a listener gets and why, and whether a configuration holds.
+//! `refrain experiment`: declare, check, start, ramp, stop, ask who gets what, and read what was found.
 
 use std::path::PathBuf;
 
@@ -10,14 +10,28 @@ use crate::failure::Exit;
 use crate::output::{self, Column, Output};
 use crate::wire;
 
+pub(crate) mod analyze;
+mod archive;
+mod change;
 mod check;
+mod edit;
+mod readout;
+mod report;
+mod simulate;
+mod sql;
 
-/// Experiments: assignments, and checks of a configuration
+/// Experiments: check, allocate, ramp, stop, who gets what, and verdicts
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  refrain experiment assign alice --surface home
   refrain experiment check refrain.toml
+  refrain experiment allocate refrain.toml rank-blend
+  refrain experiment ramp refrain.toml rank-blend --to 2000
+  refrain experiment stop refrain.toml rank-blend --reason 'shipped'
+  refrain experiment journal refrain.toml
+  refrain experiment assign alice --surface home
+  refrain experiment analyze --config refrain.toml --log log/ --looks blend.looks.json
+  refrain experiment report --config refrain.toml --log log/ --out blend.html
 
 Environment: REFRAIN_ADDR")]
 pub(crate) struct Args {
@@ -27,8 +41,18 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    Assign(AssignArgs),
     Check(CheckArgs),
+    Allocate(change::AllocateArgs),
+    Ramp(change::RampArgs),
+    Stop(change::StopArgs),
+    Journal(change::JournalArgs),
+    Assign(AssignArgs),
+    Analyze(analyze::Args),
+    Report(report::Args),
+    Readout(readout::Args),
+    Archive(archive::Args),
+    Sql(sql::Args),
+    Simulate(simulate::Args),
 }
 
 /// Which variant a unit gets on a surface, and why; counts as no exposure
@@ -36,7 +60,8 @@ enum Action {
 #[command(after_help = "\
 Examples:
   refrain experiment assign alice
-  refrain experiment assign alice bob carol --surface home --json")]
+  refrain experiment assign alice bob carol --surface home --json
+  refrain experiment assign alice --attribute country=SE")]
 struct AssignArgs {
     /// The units that are randomised: listeners
     #[arg(value_name = "UNIT", required = true)]
@@ -44,6 +69,9 @@ struct AssignArgs {
     /// Where the recommendations are shown; selects the layer
     #[arg(long, value_name = "NAME", default_value = "")]
     surface: String,
+    /// What the request says of itself, for targeting; repeat
+    #[arg(long, value_name = "NAME=VALUE", value_parser = attribute)]
+    attribute: Vec<(String, String)>,
     #[command(flatten)]
     connection: Connection,
 }
@@ -65,7 +93,22 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
     match &args.action {
         Action::Assign(args) => assign(args, output),
         Action::Check(args) => check::run(args, output),
+        Action::Allocate(args) => change::allocate(args, output),
+        Action::Ramp(args) => change::ramp(args, output),
+        Action::Stop(args) => change::stop(args, output),
+        Action::Journal(args) => change::journal(args, output),
+        Action::Analyze(args) => analyze::run(args, output),
+        Action::Report(args) => report::run(args, output),
+        Action::Readout(args) => readout::run(args, output),
+        Action::Archive(args) => archive::run(args, output),
+        Action::Sql(args) => sql::run(args, output),
+        Action::Simulate(args) => simulate::run(args, output),
     }
+}
+
+fn attribute(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("is not NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn assign(args: &AssignArgs, output: &Output) -> anyhow::Result<Exit> {
@@ -76,6 +119,7 @@ fn assign(args: &AssignArgs, output: &Output) -> anyhow::Result<Exit> {
             let request = pb::AssignRequest {
                 unit_id: unit.clone(),
                 surface: args.surface.clone(),
+                attributes: args.attribute.iter().cloned().collect(),
             };
             let answer = service.assign(client.request(request)).await;
             answers.push(client.answer("assign", answer)?);

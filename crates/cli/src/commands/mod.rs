@@ -7,6 +7,8 @@ mod demo;
 mod evaluate;
 mod exclude;
 mod experiment;
+mod freshen;
+mod gc;
 mod generate;
 mod health;
 mod profile;
@@ -33,6 +35,8 @@ pub(crate) enum Command {
     Versions(store::VersionsArgs),
     Promote(store::PromoteArgs),
     Rollback(store::RollbackArgs),
+    Freshen(freshen::Args),
+    Gc(gc::Args),
     Serve(serve::Args),
     Config(serve::ConfigArgs),
     Health(health::Args),
@@ -60,6 +64,8 @@ impl Command {
             Self::Versions(args) => store::versions(args, output),
             Self::Promote(args) => store::promote(args, output),
             Self::Rollback(args) => store::rollback(args, output),
+            Self::Freshen(args) => freshen::run(args, output),
+            Self::Gc(args) => gc::run(args, output),
             Self::Serve(args) => serve::run(args, output),
             Self::Config(args) => serve::print_config(args, output),
             Self::Health(args) => health::run(args, output),

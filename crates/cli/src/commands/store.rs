@@ -109,12 +109,18 @@ pub(crate) fn versions(args: &VersionsArgs, output: &Output) -> anyhow::Result<E
     let mut versions = store.versions().map_err(fail)?;
     versions.reverse();
     let labels = store.labels().map_err(fail)?;
+    let mut deltas = Vec::with_capacity(versions.len());
+    for info in &versions {
+        deltas.push(store.delta_count(&info.manifest.version).map_err(fail)?);
+    }
+    let documents = versions.iter().zip(&deltas);
+    let documents = documents.map(|(info, &delta)| version_document(info, delta, &labels));
     let document = json!({
-        "versions": versions.iter().map(|info| version_document(info, &labels)).collect::<Vec<_>>(),
+        "versions": documents.collect::<Vec<_>>(),
         "labels": labels.iter().map(label_document).collect::<Vec<_>>(),
     });
     output.result(&document, |output| {
-        print_versions(&versions, &labels, output)
+        print_versions(&versions, &deltas, &labels, output)
     });
     Ok(Exit::Done)
 }
@@ -198,7 +204,7 @@ fn print_label(label: &Label, output: &Output) {
     ));
 }
 
-fn print_versions(versions: &[VersionInfo], labels: &[Label], output: &Output) {
+fn print_versions(versions: &[VersionInfo], deltas: &[u64], labels: &[Label], output: &Output) {
     if versions.is_empty() {
         output.line("no versions yet: `refrain publish BUNDLE` adds one");
         return;
@@ -207,21 +213,23 @@ fn print_versions(versions: &[VersionInfo], labels: &[Label], output: &Output) {
         Column::Text("version"),
         Column::Text("built"),
         Column::Number("items"),
+        Column::Number("delta"),
         Column::Number("dim"),
         Column::Text("metric"),
         Column::Number("size"),
         Column::Number("recall@10"),
         Column::Text("labels"),
     ]);
-    for VersionInfo {
-        manifest, bytes, ..
-    } in versions
-    {
+    for (info, delta) in versions.iter().zip(deltas) {
+        let VersionInfo {
+            manifest, bytes, ..
+        } = info;
         let recall = manifest.index.recall_at_10;
         table.add_row([
             manifest.version.clone(),
             output::instant(manifest.create_time),
             output::count(manifest.items),
+            delta.to_string(),
             manifest.dim.to_string(),
             manifest.metric.clone(),
             output::bytes(*bytes),
@@ -232,13 +240,14 @@ fn print_versions(versions: &[VersionInfo], labels: &[Label], output: &Output) {
     output.table(&table);
 }
 
-fn version_document(info: &VersionInfo, labels: &[Label]) -> Value {
+fn version_document(info: &VersionInfo, delta: u64, labels: &[Label]) -> Value {
     let manifest = &info.manifest;
     json!({
         "version": manifest.version,
         "parent": manifest.parent,
         "create_time": manifest.create_time.to_string(),
         "items": manifest.items,
+        "delta": delta,
         "users": manifest.users,
         "dim": manifest.dim,
         "metric": manifest.metric,
@@ -274,11 +283,15 @@ pub(crate) fn actor() -> String {
     format!("cli:{}", output::clip(&name, 60))
 }
 
-fn failure(what: &str, error: StoreError) -> anyhow::Error {
+pub(super) fn failure(what: &str, error: StoreError) -> anyhow::Error {
     let failure = match &error {
-        StoreError::Scheme { .. } | StoreError::BadUrl { .. } | StoreError::BadLabel { .. } => {
-            Failure::usage(what)
-        }
+        StoreError::Scheme { .. }
+        | StoreError::BadUrl { .. }
+        | StoreError::Unusable { .. }
+        | StoreError::BadLabel { .. } => Failure::usage(what),
+        StoreError::Objects(_) => Failure::new(what).next(
+            "labels point at what they pointed at before; repeat, it goes on where it stopped",
+        ),
         StoreError::NoStore { .. } => Failure::new(what)
             .next("is it mounted? `refrain publish BUNDLE --store URL` makes a new one"),
         StoreError::NoVersion { .. } | StoreError::NoLabel { .. } => {

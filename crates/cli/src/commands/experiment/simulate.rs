@@ -1,0 +1,147 @@
+//! `refrain experiment simulate`: a log whose truth is known, to rehearse an analysis.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use refrain_analysis::simulate::{self, Faults, World};
+use serde_json::json;
+
+use super::analyze;
+use crate::failure::{Exit, Failure};
+use crate::output::{self, Output};
+
+/// Write a simulated log and its plan, to rehearse an analysis before launch
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Writes exposures/, outcomes/, covariates/ and plan.toml. The truth is what you ask for, so you can see
+whether a design finds it, and what a fault in logging looks like.
+
+Examples:
+  refrain experiment simulate --out rehearsal --units 20000 --lift 0.03
+  refrain experiment simulate --out broken --lose-treatment 0.3
+  refrain experiment analyze --config rehearsal/plan.toml --log rehearsal --report rehearsal.html")]
+pub(crate) struct Args {
+    /// Folder that is made; it must not be there
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Units of all arms
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    units: u64,
+    /// Days over which they arrive
+    #[arg(long, value_name = "N", default_value_t = 14, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    days: u32,
+    /// Further visits a day of an average unit
+    #[arg(long, value_name = "X", default_value_t = 0.5)]
+    visits: f64,
+    /// True relative change of minutes listened
+    #[arg(
+        long,
+        value_name = "X",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
+    lift: f64,
+    /// Further change on the first days, which fades
+    #[arg(
+        long,
+        value_name = "X",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
+    novelty: f64,
+    /// True relative change of latency
+    #[arg(
+        long,
+        value_name = "X",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
+    slowdown: f64,
+    /// Share of the treatment's units on one surface whose exposures are lost: a sample-ratio mismatch
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    lose_treatment: f64,
+    /// Share of the treatment's units that are bots
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    treatment_bots: f64,
+    /// Share of units seen in both arms
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    switchers: f64,
+    /// The treatment's weight rises half way, while listening falls for everyone
+    #[arg(long)]
+    ramp: bool,
+    /// The design, as in the plan
+    #[arg(long, value_name = "TOML")]
+    design: Option<String>,
+    /// Same seed, same bytes
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+}
+
+/// Runs `refrain experiment simulate`.
+pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
+    for (flag, value) in [
+        ("--visits", args.visits),
+        ("--lift", args.lift),
+        ("--novelty", args.novelty),
+        ("--slowdown", args.slowdown),
+    ] {
+        if !value.is_finite() || !(-0.99..=100.0).contains(&value) {
+            return Err(
+                Failure::usage(format!("{flag} {value} is not between -0.99 and 100")).error(),
+            );
+        }
+    }
+    if args.out.exists() {
+        return Err(
+            Failure::usage(format!("{} is there already", args.out.display()))
+                .next("name a folder that is not")
+                .error(),
+        );
+    }
+    let mut world = World::new(args.seed, args.units);
+    world.days = args.days;
+    world.visits = args.visits.max(0.0);
+    world.lift = args.lift;
+    world.novelty = args.novelty;
+    world.slowdown = args.slowdown;
+    world.faults = Faults {
+        lose_treatment: args.lose_treatment,
+        treatment_bots: args.treatment_bots,
+        switchers: args.switchers,
+        ramp: args.ramp,
+        retries: 0.01,
+    };
+    let design = args.design.clone().unwrap_or_else(|| {
+        format!("{{ method = \"gst\", spending = \"power(2)\", alpha = 0.05, power = 0.8, max_units = {} }}", args.units.max(1))
+    });
+    let plan = simulate::plan_toml(&world, &design);
+    refrain_analysis::Plan::from_toml(&plan, None)
+        .map_err(|error| Failure::usage("--design is no design").because(error.to_string()))?;
+    // Whole or not at all.
+    let parent = args
+        .out
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .map_or_else(|| PathBuf::from("."), PathBuf::from);
+    let folder = tempfile::Builder::new()
+        .prefix(".refrain-")
+        .tempdir_in(&parent)
+        .with_context(|| Failure::new(format!("cannot write in {}", parent.display())))?;
+    let rows = world
+        .write(folder.path())
+        .with_context(|| Failure::new(format!("cannot write in {}", parent.display())))?;
+    analyze::write(&folder.path().join("plan.toml"), plan.as_bytes())?;
+    fs_err::rename(folder.keep(), &args.out)?;
+    let document = json!({ "out": args.out, "exposures": rows[0], "outcomes": rows[1], "covariates": rows[2] });
+    output.result(&document, |output| {
+        output.line(format_args!(
+            "{} exposures, {} outcomes and {} covariates of {} units in {}",
+            output::count(rows[0]),
+            output::count(rows[1]),
+            output::count(rows[2]),
+            output::count(args.units),
+            args.out.display()
+        ));
+    });
+    Ok(Exit::Done)
+}
