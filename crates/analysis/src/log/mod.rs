@@ -1,10 +1,10 @@
 //! The exposure and outcome log: Parquet in, one record a row out, in one pass over all cores and in
 //! bounded memory.
 //!
-//! [`LogFiles`] finds the files and checks their columns before a row is read. [`scan::scan`] decodes
+//! [`LogFiles`] finds the files and checks their columns before a row is read. `scan::scan` decodes
 //! row groups in parallel, keeps the rows of one experiment epoch, and deals them to partitions by a
 //! hash of the unit, so that all of a unit ends up in one place; what does not fit the memory budget
-//! waits in unlinked temporary files ([`spill`]). Units, arms and events are numbers from here on.
+//! waits in unlinked temporary files (`spill`). Units, arms and events are numbers from here on.
 
 mod columns;
 mod error;

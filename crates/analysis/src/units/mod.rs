@@ -1,8 +1,8 @@
 //! From records to units, and from units to sums.
 //!
-//! [`fold`] turns all records of a unit into one [`UnitRow`]: its arm and first exposure, what the
+//! `fold` turns all records of a unit into one `UnitRow`: its arm and first exposure, what the
 //! policies say about it, and a value for each metric. [`statistics::Statistics`] adds rows up; sums
-//! are exact, so they merge in any order to the same bits. [`table`] reads the same rows from a
+//! are exact, so they merge in any order to the same bits. `table` reads the same rows from a
 //! Parquet table that a warehouse made.
 
 pub(crate) mod fold;

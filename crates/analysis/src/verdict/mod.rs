@@ -1,8 +1,8 @@
 //! From sums to a verdict, with its reasons in plain language.
 //!
-//! [`quality`] asks first whether the data can be trusted; if not, the verdict is INVALID and effects
-//! are not even computed into the document. [`estimate`] compares arms, [`monitor`] says how many
-//! standard errors are enough at this look, [`judge`] applies the decision rule, and [`words`] says all
+//! `quality` asks first whether the data can be trusted; if not, the verdict is INVALID and effects
+//! are not even computed into the document. `estimate` compares arms, `monitor` says how many
+//! standard errors are enough at this look, `judge` applies the decision rule, and [`words`] says all
 //! of it so that an owner can repeat it. [`document::Analysis`] is the one result; the report is a view
 //! of it.
 

@@ -17,7 +17,7 @@ pub struct Label {
     pub name: String,
     /// The version it points at.
     pub version: String,
-    /// Where [`Store::rollback`] would move it.
+    /// Where `Store::rollback` would move it.
     pub previous: Option<String>,
     /// Changes whenever the label moves; a compare-and-set names the one it knows.
     pub etag: String,

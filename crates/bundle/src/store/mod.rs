@@ -1,8 +1,8 @@
 //! Where versions live and which of them a name points at: a local directory, or an object store.
 //!
 //! A store holds *versions* (published bundles, which never change), *labels* (names that point at one and
-//! move), *deltas* (numbered additions to a version, which never change) and an audit log. [`local`] and
-//! [`remote`] say how either kind lays them out.
+//! move), *deltas* (numbered additions to a version, which never change) and an audit log. `local` and
+//! `remote` say how either kind lays them out.
 //!
 //! What holds for both, at any moment and wherever a publisher dies:
 //! - a label points at a whole version: one that was read back and verified before the label moved;
