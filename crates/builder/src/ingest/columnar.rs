@@ -1,6 +1,7 @@
 //! Parquet: columns of any usual physical type to rows.
 
 use std::fs::File;
+use std::panic::{self, AssertUnwindSafe};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
@@ -20,7 +21,26 @@ use super::value::Value;
 const BATCH_ROWS: usize = 8192;
 
 /// Reads a Parquet file to its end. Only the columns that are used are decoded.
+///
+/// On some damage the decoders panic instead of returning an error. Nothing of a file that fails is
+/// kept, so the panic becomes the error that it should have been.
 pub(crate) fn read(
+    file: File,
+    table: &'static [FieldSpec],
+    rows: &mut Rows<'_>,
+) -> Result<FileReport, IngestError> {
+    let path = rows.path.to_owned();
+    let decoded = panic::catch_unwind(AssertUnwindSafe(|| decode(file, table, rows)));
+    decoded.unwrap_or_else(|_| {
+        Err(IngestError::Parquet {
+            path,
+            row: 1,
+            source: ParquetError::General("the file is damaged: it cannot be decoded".to_owned()),
+        })
+    })
+}
+
+fn decode(
     file: File,
     table: &'static [FieldSpec],
     rows: &mut Rows<'_>,
