@@ -84,7 +84,7 @@ pub enum SearchError {
 /// What scoring a vector met on a walk costs, in vectors read one after another: its memory is
 /// scattered, and visited set and pool are kept.
 ///
-/// Measured with AVX-512 on a shared two-core machine, `m` 16, `ef` 50; best of 40 short runs each.
+/// Measured before vectors were coded (f32 in the walk), not yet again since; with AVX-512 on a shared two-core machine, `m` 16, `ef` 50; best of 40 short runs each.
 /// *Scored* is the part of `ef · m` vectors that a walk did score; *gathered* is the cost of a
 /// vector of an allow-list of a third and of a tenth of the items.
 ///
