@@ -34,6 +34,7 @@
     missing_debug_implementations,
     elided_lifetimes_in_paths,
     clippy::allow_attributes_without_reason,
+    clippy::large_enum_variant,
     clippy::pedantic,
     reason = "generated from proto/ by build.rs"
 )]

@@ -92,6 +92,7 @@ async fn ask(server: &Server, user: &str, seen: SeenPolicy, revision: u64) -> Re
         seen_policy: seen.into(),
         consistency: Some(Consistency {
             min_profile_revision: revision,
+            ..Consistency::default()
         }),
         ..RecommendRequest::default()
     };

@@ -5,6 +5,8 @@ mod contract;
 mod crash;
 mod exclusion;
 mod freshen;
+mod replicas;
 mod support;
 mod swap;
 mod trouble;
+mod violations;

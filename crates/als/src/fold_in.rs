@@ -139,6 +139,63 @@ impl FoldIn {
         scratch: &mut FoldInScratch,
         out: &mut Vec<f32>,
     ) -> Result<(), FoldInError> {
+        self.check(factors, evidence)?;
+        self.solve_checked(factors, evidence.iter().copied(), scratch, out)
+    }
+
+    /// [`solve`](Self::solve) where the factors do not lie in one array: `rows` holds one row of `rank`
+    /// values a strength, in the order of the evidence. The same rows in the same order give the same
+    /// bits. So a user is folded in who listened to items that are newer than the factors, and, with the
+    /// users' Gram matrix, an item from the vectors of its first listeners.
+    ///
+    /// # Errors
+    /// As [`solve`](Self::solve).
+    pub fn solve_rows(
+        &self,
+        rows: &[f32],
+        strengths: &[f32],
+        scratch: &mut FoldInScratch,
+        out: &mut Vec<f32>,
+    ) -> Result<(), FoldInError> {
+        self.check_rows(rows, strengths)?;
+        self.solve_checked(rows, (0..).zip(strengths.iter().copied()), scratch, out)
+    }
+
+    /// Splits `target · x` over the evidence, where `x` is what [`solve_rows`](Self::solve_rows) gives for
+    /// it: one number a strength, which add up to the product but for rounding. Negative evidence brings
+    /// 0 itself; what it does is to pull the shares of the others. `target` has `rank` values.
+    ///
+    /// Hu, Koren and Volinsky (2008), §5. `O(n rank² + rank³)` in double precision; allocates.
+    ///
+    /// # Errors
+    /// As [`solve`](Self::solve).
+    pub fn contributions(
+        &self,
+        rows: &[f32],
+        strengths: &[f32],
+        target: &[f32],
+    ) -> Result<Vec<f64>, FoldInError> {
+        self.check_rows(rows, strengths)?;
+        if target.len() != self.hyper.rank {
+            let (len, rank) = (target.len(), self.hyper.rank);
+            return Err(FoldInError::FactorsLength {
+                len,
+                items: 1,
+                rank,
+            });
+        }
+        let evidence = (0..).zip(strengths.iter().copied());
+        let observations: Vec<Observation> = self.observations(evidence).collect();
+        let shares = self.side.contributions(rows, &observations, target);
+        let mut shares = shares.map_err(|_| FoldInError::Unsolvable)?.into_iter();
+        let share = |&strength: &f32| match strength {
+            0.0 => 0.0,
+            _ => shares.next().unwrap_or_default(),
+        };
+        Ok(strengths.iter().map(share).collect())
+    }
+
+    fn check(&self, factors: &[f32], evidence: &[(u32, f32)]) -> Result<(), FoldInError> {
         let (items, rank) = (self.items, self.hyper.rank);
         if factors.len() != items * rank {
             return Err(FoldInError::FactorsLength {
@@ -162,23 +219,10 @@ impl FoldIn {
                 return Err(FoldInError::Strength { position, strength });
             }
         }
-        self.solve_checked(factors, evidence.iter().copied(), scratch, out)
+        Ok(())
     }
 
-    /// [`solve`](Self::solve) where the factors do not lie in one array: `rows` holds one row of `rank`
-    /// values a strength, in the order of the evidence. The same rows in the same order give the same
-    /// bits. So a user is folded in who listened to items that are newer than the factors, and, with the
-    /// users' Gram matrix, an item from the vectors of its first listeners.
-    ///
-    /// # Errors
-    /// As [`solve`](Self::solve).
-    pub fn solve_rows(
-        &self,
-        rows: &[f32],
-        strengths: &[f32],
-        scratch: &mut FoldInScratch,
-        out: &mut Vec<f32>,
-    ) -> Result<(), FoldInError> {
+    fn check_rows(&self, rows: &[f32], strengths: &[f32]) -> Result<(), FoldInError> {
         let rank = self.hyper.rank;
         if rows.len() != strengths.len() * rank {
             return Err(FoldInError::FactorsLength {
@@ -192,7 +236,7 @@ impl FoldIn {
                 return Err(FoldInError::Strength { position, strength });
             }
         }
-        self.solve_checked(rows, (0..).zip(strengths.iter().copied()), scratch, out)
+        Ok(())
     }
 
     /// Evidence within the factors, strengths within their range.
@@ -203,14 +247,6 @@ impl FoldIn {
         scratch: &mut FoldInScratch,
         out: &mut Vec<f32>,
     ) -> Result<(), FoldInError> {
-        let observations =
-            evidence
-                .filter(|(_, strength)| *strength != 0.0)
-                .map(|(other, strength)| Observation {
-                    other,
-                    confidence: self.hyper.confidence(strength.abs()),
-                    preferred: strength > 0.0,
-                });
         let fixed = Fixed {
             factors,
             rotated: None,
@@ -218,7 +254,20 @@ impl FoldIn {
         out.clear();
         out.resize(self.hyper.rank, 0.0);
         self.side
-            .solve(fixed, observations, &mut scratch.0, out)
+            .solve(fixed, self.observations(evidence), &mut scratch.0, out)
             .map_err(|_| FoldInError::Unsolvable)
+    }
+
+    fn observations(
+        &self,
+        evidence: impl Iterator<Item = (u32, f32)>,
+    ) -> impl Iterator<Item = Observation> {
+        evidence
+            .filter(|(_, strength)| *strength != 0.0)
+            .map(|(other, strength)| Observation {
+                other,
+                confidence: self.hyper.confidence(strength.abs()),
+                preferred: strength > 0.0,
+            })
     }
 }

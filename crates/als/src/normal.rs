@@ -198,53 +198,17 @@ impl Side {
             wide_solution: x,
             ..
         } = scratch;
-        a.clear();
-        a.extend(self.base.iter().map(|&v| f64::from(v)));
+        self.assemble_wide(factors, observations, ridge, a);
         x.clear();
         x.resize(rank, 0.0);
-        for &Observation {
-            other,
-            confidence,
-            preferred,
-        } in observations
-        {
-            let row = &factors[other as usize * rank..][..rank];
-            for i in 0..rank {
-                let weighted = f64::from(confidence) * f64::from(row[i]);
-                for j in i..rank {
-                    a[i * rank + j] += weighted * f64::from(row[j]);
-                }
-                if preferred {
-                    x[i] += weighted;
-                }
+        for observation in observations.iter().filter(|seen| seen.preferred) {
+            let row = &factors[observation.other as usize * rank..][..rank];
+            for (sum, &y) in x.iter_mut().zip(row) {
+                *sum += f64::from(observation.confidence) * f64::from(y);
             }
         }
-        for j in 0..rank {
-            a[j * rank + j] += f64::from(ridge);
-        }
-        for j in 0..rank {
-            let pivot = a[j * rank + j];
-            if !(pivot > 0.0 && pivot.is_finite()) {
-                return Err(Unsolvable);
-            }
-            let inverse = pivot.sqrt().recip();
-            for k in j..rank {
-                a[j * rank + k] *= inverse;
-            }
-            x[j] *= a[j * rank + j].recip();
-            for i in j + 1..rank {
-                let head = a[j * rank + i];
-                x[i] -= head * x[j];
-                for k in i..rank {
-                    a[i * rank + k] -= head * a[j * rank + k];
-                }
-            }
-        }
-        for j in (0..rank).rev() {
-            for k in j + 1..rank {
-                x[j] -= a[j * rank + k] * x[k];
-            }
-            x[j] /= a[j * rank + j];
+        if !solve_wide(a, x) {
+            return Err(Unsolvable);
         }
         for (narrow, &wide) in out.iter_mut().zip(x.iter()) {
             #[expect(
@@ -260,6 +224,95 @@ impl Side {
             Err(Unsolvable)
         }
     }
+
+    /// The upper triangle of a row's matrix in double precision.
+    fn assemble_wide(
+        &self,
+        factors: &[f32],
+        observations: &[Observation],
+        ridge: f32,
+        a: &mut Vec<f64>,
+    ) {
+        let rank = self.hyper.rank;
+        a.clear();
+        a.extend(self.base.iter().map(|&v| f64::from(v)));
+        for &Observation {
+            other, confidence, ..
+        } in observations
+        {
+            let row = &factors[other as usize * rank..][..rank];
+            for i in 0..rank {
+                let weighted = f64::from(confidence) * f64::from(row[i]);
+                for j in i..rank {
+                    a[i * rank + j] += weighted * f64::from(row[j]);
+                }
+            }
+        }
+        for j in 0..rank {
+            a[j * rank + j] += f64::from(ridge);
+        }
+    }
+
+    /// How much of `target · x` each observation brings, where `x` is the solution for the row: with
+    /// `w = A⁻¹ target`, that is `c (y · w)` of a preferred one. Hu, Koren and Volinsky, "Collaborative
+    /// filtering for implicit feedback datasets" (2008), §5. In double precision, `O(n rank² + rank³)`.
+    pub(crate) fn contributions(
+        &self,
+        factors: &[f32],
+        observations: &[Observation],
+        target: &[f32],
+    ) -> Result<Vec<f64>, Unsolvable> {
+        let rank = self.hyper.rank;
+        let ridge = self.hyper.ridge(observations.len(), self.others);
+        let mut a = Vec::new();
+        self.assemble_wide(factors, observations, ridge, &mut a);
+        let mut w: Vec<f64> = target.iter().map(|&value| f64::from(value)).collect();
+        if !solve_wide(&mut a, &mut w) || w.iter().any(|value| !value.is_finite()) {
+            return Err(Unsolvable);
+        }
+        let along = |observation: &Observation| -> f64 {
+            let row = &factors[observation.other as usize * rank..][..rank];
+            row.iter().zip(&w).map(|(&y, w)| f64::from(y) * w).sum()
+        };
+        Ok(observations
+            .iter()
+            .map(|seen| match seen.preferred {
+                true => f64::from(seen.confidence) * along(seen),
+                false => 0.0,
+            })
+            .collect())
+    }
+}
+
+/// Solves `A x = b` in place of `b` by Cholesky, `A` given by its upper triangle, which is overwritten.
+/// False if a pivot is not positive.
+fn solve_wide(a: &mut [f64], x: &mut [f64]) -> bool {
+    let rank = x.len();
+    for j in 0..rank {
+        let pivot = a[j * rank + j];
+        if !(pivot > 0.0 && pivot.is_finite()) {
+            return false;
+        }
+        let inverse = pivot.sqrt().recip();
+        for k in j..rank {
+            a[j * rank + k] *= inverse;
+        }
+        x[j] *= a[j * rank + j].recip();
+        for i in j + 1..rank {
+            let head = a[j * rank + i];
+            x[i] -= head * x[j];
+            for k in i..rank {
+                a[i * rank + k] -= head * a[j * rank + k];
+            }
+        }
+    }
+    for j in (0..rank).rev() {
+        for k in j + 1..rank {
+            x[j] -= a[j * rank + k] * x[k];
+        }
+        x[j] /= a[j * rank + j];
+    }
+    true
 }
 
 #[cfg(test)]

@@ -96,6 +96,7 @@ pub(crate) fn event(log: &Log, row: u32, unknown_time: jiff::Timestamp) -> pb::E
         context: name(listen.context, &log.contexts),
         session_id: name(listen.session, &log.sessions),
         count: Some(plays(listen.count)),
+        private: false,
     }
 }
 

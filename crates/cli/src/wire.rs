@@ -211,22 +211,137 @@ pub(crate) fn profile(user: &str, profile: &pb::GetProfileResponse) -> Value {
 }
 
 fn profile_event(entry: &pb::ProfileEvent) -> Value {
-    let mut value = match &entry.event {
-        None => json!({}),
-        Some(event) => json!({
-            "event_id": event.event_id,
-            "item_id": event.item_id,
-            "event_time": text(event.event_time.as_ref()),
-            "kind": kind(event),
-            "played_ms": event.played_ms,
-            "context": event.context,
-            "session_id": event.session_id,
-            "count": event.count.unwrap_or(1),
-        }),
-    };
+    let mut value = entry.event.as_ref().map_or_else(|| json!({}), event);
     value["weight"] = json!(entry.weight);
     value["rule_id"] = json!(entry.rule_id);
     value
+}
+
+/// An event.
+pub(crate) fn event(event: &pb::Event) -> Value {
+    json!({
+        "event_id": event.event_id,
+        "item_id": event.item_id,
+        "event_time": text(event.event_time.as_ref()),
+        "kind": kind(event),
+        "played_ms": event.played_ms,
+        "context": event.context,
+        "session_id": event.session_id,
+        "count": event.count.unwrap_or(1),
+    })
+}
+
+/// An event as [`event`] writes it.
+pub(crate) fn event_from(value: &Value) -> Result<pb::Event, String> {
+    let kind = required(value, "kind")?;
+    let name = format!("EVENT_KIND_{}", kind.to_ascii_uppercase());
+    let kind = pb::EventKind::from_str_name(&name).ok_or(format!("kind {kind:?} is not known"))?;
+    let count = match &value["count"] {
+        Value::Null => None,
+        count => Some(whole(count).ok_or(format!("count {count} is no count"))?),
+    };
+    Ok(pb::Event {
+        event_id: required(value, "event_id")?.to_owned(),
+        item_id: required(value, "item_id")?.to_owned(),
+        event_time: instant_from(value, "event_time")?,
+        kind: kind.into(),
+        played_ms: value["played_ms"].as_i64(),
+        context: string(value, "context"),
+        session_id: string(value, "session_id"),
+        count,
+        private: false,
+    })
+}
+
+/// A rule as [`exclusion`] writes it.
+pub(crate) fn exclusion_from(value: &Value) -> Result<pb::Exclusion, String> {
+    use pb::exclusion_scope::Scope;
+    let scope = &value["scope"];
+    let one = |key: &str| scope[key].as_str().map(str::to_owned);
+    let covered = if let Some(id) = one("item_id") {
+        Scope::ItemId(id)
+    } else if let Some(context) = one("context") {
+        Scope::Context(context)
+    } else if let Some(artist) = one("artist") {
+        Scope::Artist(artist)
+    } else if let Some(tag) = one("tag") {
+        Scope::Tag(tag)
+    } else if let Some(session) = one("session_id") {
+        Scope::SessionId(session)
+    } else if scope["window"].is_object() {
+        Scope::Window(pb::TimeWindow {
+            start_time: instant_from(&scope["window"], "start_time")?,
+            end_time: instant_from(&scope["window"], "end_time")?,
+        })
+    } else {
+        return Err(format!("scope {scope} is not known"));
+    };
+    let effect = format!(
+        "EXCLUSION_EFFECT_{}",
+        required(value, "effect")?.to_ascii_uppercase()
+    );
+    let action = format!(
+        "EXCLUSION_ACTION_{}",
+        required(value, "action")?.to_ascii_uppercase()
+    );
+    let unknown = |name: &str| format!("{name} is not known");
+    #[expect(clippy::cast_possible_truncation, reason = "was a float before")]
+    let strength = value["strength"].as_f64().map(|strength| strength as f32);
+    Ok(pb::Exclusion {
+        rule_id: required(value, "rule_id")?.to_owned(),
+        scope: Some(pb::ExclusionScope {
+            scope: Some(covered),
+        }),
+        strength,
+        effect: pb::ExclusionEffect::from_str_name(&effect)
+            .ok_or_else(|| unknown(&effect))?
+            .into(),
+        action: pb::ExclusionAction::from_str_name(&action)
+            .ok_or_else(|| unknown(&action))?
+            .into(),
+        expire_time: instant_from(value, "expire_time")?,
+        create_time: None,
+        note: string(value, "note"),
+    })
+}
+
+fn required<'a>(value: &'a Value, key: &str) -> Result<&'a str, String> {
+    value[key].as_str().ok_or(format!("{key} is missing"))
+}
+
+fn string(value: &Value, key: &str) -> String {
+    value[key].as_str().unwrap_or_default().to_owned()
+}
+
+fn whole(value: &Value) -> Option<u32> {
+    u32::try_from(value.as_u64()?).ok()
+}
+
+fn instant_from(value: &Value, key: &str) -> Result<Option<WireTimestamp>, String> {
+    let Some(text) = value[key].as_str() else {
+        return Ok(None);
+    };
+    let at: jiff::Timestamp = text
+        .parse()
+        .map_err(|error| format!("{key} {text:?}: {error}"))?;
+    Ok(Some(wire_instant(at)))
+}
+
+/// What a rule would change.
+pub(crate) fn preview(answer: &pb::PreviewExclusionResponse) -> Value {
+    json!({
+        "events_changed": answer.events_changed,
+        "events_excluded": answer.events_excluded,
+        "minutes": answer.minutes,
+        "items_forbidden": answer.items_forbidden,
+        "items_released": answer.items_released,
+        "overlap": answer.overlap,
+        "before": results(&answer.before),
+        "after": results(&answer.after),
+        "profile_before": profile_use(answer.profile_before.as_ref()),
+        "profile_after": profile_use(answer.profile_after.as_ref()),
+        "served_by": served_by(answer.served_by.as_ref()),
+    })
 }
 
 /// An assignment.
@@ -307,6 +422,58 @@ mod tests {
             let wire = wire_instant(at);
             assert!((0..1_000_000_000).contains(&wire.nanos), "{text}: {wire:?}");
             assert_eq!(instant(Some(&wire)), Some(at), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_exported_can_be_loaded() {
+        use pb::exclusion_scope::Scope;
+        let at = |text: &str| Some(wire_instant(text.parse().expect("valid")));
+        let original = pb::Event {
+            event_id: "e\u{0}1".to_owned(),
+            item_id: "i".to_owned(),
+            event_time: at("1969-01-01T00:00:00.000001Z"),
+            kind: pb::EventKind::Unlike.into(),
+            played_ms: Some(7),
+            context: "c".to_owned(),
+            session_id: String::new(),
+            count: Some(3),
+            private: false,
+        };
+        assert_eq!(event_from(&event(&original)), Ok(original));
+        let scopes = [
+            Scope::ItemId("i".to_owned()),
+            Scope::Context("c".to_owned()),
+            Scope::Artist("a".to_owned()),
+            Scope::Tag("t".to_owned()),
+            Scope::SessionId("s".to_owned()),
+            Scope::Window(pb::TimeWindow {
+                start_time: None,
+                end_time: at("2026-01-01T00:00:00Z"),
+            }),
+        ];
+        for scope in scopes {
+            let rule = pb::Exclusion {
+                rule_id: "r".to_owned(),
+                scope: Some(pb::ExclusionScope { scope: Some(scope) }),
+                strength: Some(0.3),
+                effect: pb::ExclusionEffect::Learn.into(),
+                action: pb::ExclusionAction::Exclude.into(),
+                expire_time: at("2030-01-01T00:00:00Z"),
+                create_time: None,
+                note: "n".to_owned(),
+            };
+            assert_eq!(exclusion_from(&exclusion(&rule)), Ok(rule));
+        }
+        for bad in [
+            json!({}),
+            json!({"kind": "no"}),
+            json!({"kind": "play", "event_id": 3}),
+        ] {
+            assert!(
+                event_from(&bad).is_err() && exclusion_from(&bad).is_err(),
+                "{bad}"
+            );
         }
     }
 

@@ -148,6 +148,8 @@ pub enum Degraded {
     FewerThanAsked,
     /// No candidate has a feature that the variant names: it counted as 0.
     FeatureMissing,
+    /// The profile store was away: answered from what was last read of the listener.
+    ProfileUnavailable,
 }
 
 /// What was read of a listener.

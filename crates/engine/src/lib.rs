@@ -20,6 +20,7 @@
 
 mod answer;
 mod delta;
+mod explain;
 mod features;
 mod filter;
 mod interleave;
@@ -38,6 +39,7 @@ mod version;
 
 pub use answer::{Absence, Answer, Degraded, Missing, ProfileUse, Scored, Source, Tier};
 pub use delta::{ByPopularity, DeltaError, ItemsUnder, VersionItems};
+pub use explain::{Contribution, Explanation, Outcome, explain};
 pub use interleave::interleave;
 pub use policy::{Choice, Policy, PolicyError, UnknownVariant};
 pub use recommend::{Scratch, recommend};

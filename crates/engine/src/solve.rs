@@ -115,6 +115,19 @@ pub fn fold_in(
     })
 }
 
+/// Factors and strengths of evidence, whether its items are of the base or of a delta.
+pub(crate) fn rows(version: &Version, evidence: &[(u32, f32)]) -> (Vec<f32>, Vec<f32>) {
+    let mut rows = Vec::with_capacity(evidence.len() * version.index().dim());
+    let mut strengths = Vec::with_capacity(evidence.len());
+    for &(ordinal, strength) in evidence {
+        if let Some(row) = version.factor(ordinal) {
+            rows.extend_from_slice(&row);
+            strengths.push(strength);
+        }
+    }
+    (rows, strengths)
+}
+
 fn solve(
     version: &Version,
     evidence: &[(u32, f32)],
@@ -129,14 +142,7 @@ fn solve(
             fold_in.solve(factors, evidence, scratch, &mut vector)?;
             return Ok(vector);
         }
-        let mut rows = Vec::with_capacity(evidence.len() * fold_in.rank());
-        let mut strengths = Vec::with_capacity(evidence.len());
-        for &(ordinal, strength) in evidence {
-            if let Some(row) = version.factor(ordinal) {
-                rows.extend_from_slice(&row);
-                strengths.push(strength);
-            }
-        }
+        let (rows, strengths) = rows(version, evidence);
         fold_in.solve_rows(&rows, &strengths, scratch, &mut vector)?;
         return Ok(vector);
     }

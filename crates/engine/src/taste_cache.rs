@@ -76,6 +76,12 @@ impl TasteCache {
         Ok(solved)
     }
 
+    /// Forgets all that it holds of a listener. O(entries): for an erasure, not for a change, which the
+    /// revision tells.
+    pub fn forget(&self, user: &str) {
+        self.entries.retain(|key, _| *key.user != *user);
+    }
+
     /// How many tastes it holds.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -23,9 +23,9 @@ use std::time::Duration;
 use refrain_bundle::{Store, StoreError};
 use refrain_engine::{TasteCache, Version};
 use refrain_kernels::Kernels;
-use refrain_taste::{OpenStoreError, ProfileStore, RedbStore};
+use refrain_taste::{OpenPostgresError, OpenStoreError, PostgresStore, ProfileStore, RedbStore};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle as Task;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Error as TransportError, Server};
@@ -70,7 +70,7 @@ pub struct App {
     http: Option<Task<io::Result<()>>>,
     health: Task<()>,
     watcher: JoinHandle<()>,
-    profiles: Arc<RedbStore>,
+    profiles: Arc<dyn ProfileStore>,
     shadow: Arc<Shadow>,
 }
 
@@ -99,9 +99,13 @@ impl App {
             None => None,
         };
         let metrics = Arc::new(Metrics::new(Kernels::active().level().as_str()));
+        let tastes = TasteCache::new(config.profiles.taste_cache_bytes, config.profiles.weights);
+        let tastes = Arc::new(tastes);
         let (store, profiles, watcher, versions) = {
             let (config, metrics, url) = (config.clone(), Arc::clone(&metrics), url.clone());
-            let opened = tokio::task::spawn_blocking(move || open(&config, &url, &metrics)).await;
+            let tastes = Arc::clone(&tastes);
+            let opened =
+                tokio::task::spawn_blocking(move || open(&config, &url, &metrics, &tastes)).await;
             opened.map_err(|error| StartError::Runtime {
                 source: io::Error::other(error),
             })??
@@ -118,18 +122,18 @@ impl App {
         let reporter = HealthReporter::new();
         let health_service =
             tonic_health::server::HealthService::from_health_reporter(reporter.clone());
+        let stop = watch::Sender::new(false);
         let state = State {
             versions: Arc::clone(&versions),
             store,
-            profiles: Profiles::new(
-                Arc::clone(&profiles) as Arc<dyn ProfileStore>,
-                Arc::clone(&metrics),
-            ),
-            tastes: TasteCache::new(config.profiles.taste_cache_bytes, config.profiles.weights),
+            profiles: Profiles::new(Arc::clone(&profiles), Arc::clone(&metrics)),
+            tastes,
             policy,
             limits: config.limits.clone(),
             metrics: Arc::clone(&metrics),
             names: Names::new(),
+            stop: stop.clone(),
+            bulk: Arc::new(Semaphore::new(bulk_places())),
             shadow: Arc::clone(&shadow),
             dark: config.shadow.clone(),
         };
@@ -141,7 +145,6 @@ impl App {
 
         // Said before the first request can ask.
         readiness.report(&reporter).await;
-        let stop = watch::Sender::new(false);
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let grpc = tokio::spawn(transport(&config.limits).serve_with_incoming_shutdown(
             stack(Arc::clone(&shared), routes),
@@ -325,6 +328,12 @@ pub enum StartError {
         /// What is wrong with it.
         source: OpenStoreError,
     },
+    /// The shared profile store cannot be opened.
+    #[error("profiles.url: {}", crate::profiles::chain(source))]
+    SharedProfiles {
+        /// What is wrong with it.
+        source: OpenPostgresError,
+    },
     /// The directory of the profile store cannot be made.
     #[error("profiles.path: {source}")]
     ProfilesDirectory {
@@ -396,10 +405,11 @@ fn open(
     config: &Config,
     url: &str,
     metrics: &Arc<Metrics>,
+    tastes: &Arc<TasteCache>,
 ) -> Result<
     (
         Arc<Store>,
-        Arc<RedbStore>,
+        Arc<dyn ProfileStore>,
         Watcher<BundleSource>,
         Arc<Versions<Version>>,
     ),
@@ -413,7 +423,7 @@ fn open(
     for label in &config.server.labels {
         store.label(label).map_err(refused)?;
     }
-    let profiles = open_profiles(config)?;
+    let profiles = open_profiles(config, tastes)?;
     let source = BundleSource {
         store: Arc::clone(&store),
         max_mapped_bytes: config.server.max_mapped_bytes,
@@ -431,10 +441,20 @@ fn open(
             });
         }
     }
-    Ok((store, Arc::new(profiles), watcher, versions))
+    Ok((store, profiles, watcher, versions))
 }
 
-fn open_profiles(config: &Config) -> Result<RedbStore, StartError> {
+fn open_profiles(
+    config: &Config,
+    tastes: &Arc<TasteCache>,
+) -> Result<Arc<dyn ProfileStore>, StartError> {
+    if let Some(url) = &config.profiles.url {
+        let store = PostgresStore::open(url, &config.profiles.postgres_options())
+            .map_err(|source| StartError::SharedProfiles { source })?;
+        let tastes = Arc::clone(tastes);
+        store.on_erasure(move |user| tastes.forget(user));
+        return Ok(Arc::new(store));
+    }
     let path: &PathBuf = &config.profiles.path;
     if let Some(parent) = path
         .parent()
@@ -443,8 +463,9 @@ fn open_profiles(config: &Config) -> Result<RedbStore, StartError> {
         fs_err::create_dir_all(parent)
             .map_err(|source| StartError::ProfilesDirectory { source })?;
     }
-    RedbStore::open(path, &config.profiles.store_options())
-        .map_err(|source| StartError::Profiles { source })
+    let store = RedbStore::open(path, &config.profiles.store_options())
+        .map_err(|source| StartError::Profiles { source })?;
+    Ok(Arc::new(store))
 }
 
 async fn bind(
@@ -478,6 +499,13 @@ fn transport(limits: &Limits) -> Server {
         .http2_max_header_list_size(MAX_HEADER_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+}
+
+/// Requests of bulk streams that are answered at a time: all processors but one, so that a stream never
+/// takes the last one from whoever waits for a single answer.
+fn bulk_places() -> usize {
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
+    (processors - 1).max(1)
 }
 
 fn stopped(stop: &watch::Sender<bool>) -> impl Future<Output = ()> + Send + use<> {

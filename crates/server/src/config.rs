@@ -16,7 +16,7 @@ use refrain_experiments::{
 use refrain_ranking::{
     DEFAULT_TOML as DEFAULT_VARIANTS, ParameterTables, VariantTables, Variants, VariantsError,
 };
-use refrain_taste::{StoreOptions, Weights};
+use refrain_taste::{PostgresOptions, StoreOptions, Weights};
 use serde::{Deserialize, Deserializer};
 
 use crate::journal_file::{JournalFile, JournalFileError};
@@ -94,8 +94,14 @@ pub struct StoreConfig {
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct ProfilesConfig {
-    /// The file of the embedded store.
+    /// The file of the embedded store; unused where `url` is set.
     pub path: PathBuf,
+    /// `postgres://user:password@host/database`: profiles that replicas share.
+    pub url: Option<String>,
+    /// Connections to PostgreSQL for reads, 1 to 1,000; three more write and listen.
+    pub connections: usize,
+    /// Whether every read asks PostgreSQL for the revision.
+    pub always_check: bool,
     /// Memory for cached profiles, in bytes.
     pub cache_bytes: u64,
     /// Memory for solved tastes, in bytes.
@@ -232,6 +238,12 @@ impl Config {
                 allowed: "1 to 1000000",
             });
         }
+        if !(1..=1_000).contains(&self.profiles.connections) {
+            return Err(Problem::Range {
+                key: "profiles.connections".to_owned(),
+                allowed: "1 to 1000",
+            });
+        }
         // Declared and checked they may be elsewhere; a server that cannot do what a kind says must not
         // pretend to.
         let mut experiments = self.experiments.experiment.0.iter();
@@ -346,12 +358,25 @@ impl ProfilesConfig {
             ..StoreOptions::default()
         }
     }
+
+    pub(crate) fn postgres_options(&self) -> PostgresOptions {
+        PostgresOptions {
+            cache_bytes: self.cache_bytes,
+            connections: self.connections,
+            max_events_per_user: self.max_events_per_user,
+            always_check: self.always_check,
+            ..PostgresOptions::default()
+        }
+    }
 }
 
 impl Default for ProfilesConfig {
     fn default() -> Self {
         Self {
             path: PathBuf::from("profiles.redb"),
+            url: None,
+            connections: 8,
+            always_check: false,
             cache_bytes: 256 << 20,
             taste_cache_bytes: 256 << 20,
             max_events_per_user: 10_000,

@@ -5,11 +5,18 @@
 pub(crate) enum Method {
     Recommend,
     Similar,
+    Explain,
+    StreamRecommend,
     AppendEvents,
+    StreamEvents,
     CreateExclusion,
     DeleteExclusion,
     ListExclusions,
+    PreviewExclusion,
     GetProfile,
+    ExportProfile,
+    DeleteProfile,
+    ExportExclusions,
     Assign,
     CompareVariants,
     ListVersions,
@@ -26,14 +33,21 @@ pub(crate) enum Method {
 
 impl Method {
     /// All of them, in the order of their discriminants.
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::Recommend,
         Self::Similar,
+        Self::Explain,
+        Self::StreamRecommend,
         Self::AppendEvents,
+        Self::StreamEvents,
         Self::CreateExclusion,
         Self::DeleteExclusion,
         Self::ListExclusions,
+        Self::PreviewExclusion,
         Self::GetProfile,
+        Self::ExportProfile,
+        Self::DeleteProfile,
+        Self::ExportExclusions,
         Self::Assign,
         Self::CompareVariants,
         Self::ListVersions,
@@ -59,11 +73,18 @@ impl Method {
         match ours {
             "RecommendationService/Recommend" => Self::Recommend,
             "RecommendationService/Similar" => Self::Similar,
+            "RecommendationService/Explain" => Self::Explain,
+            "RecommendationService/StreamRecommend" => Self::StreamRecommend,
             "TasteProfileService/AppendEvents" => Self::AppendEvents,
             "TasteProfileService/CreateExclusion" => Self::CreateExclusion,
             "TasteProfileService/DeleteExclusion" => Self::DeleteExclusion,
             "TasteProfileService/ListExclusions" => Self::ListExclusions,
             "TasteProfileService/GetProfile" => Self::GetProfile,
+            "TasteProfileService/StreamEvents" => Self::StreamEvents,
+            "TasteProfileService/PreviewExclusion" => Self::PreviewExclusion,
+            "TasteProfileService/ExportProfile" => Self::ExportProfile,
+            "TasteProfileService/DeleteProfile" => Self::DeleteProfile,
+            "TasteProfileService/ExportExclusions" => Self::ExportExclusions,
             "ExperimentService/Assign" => Self::Assign,
             "ExperimentService/CompareVariants" => Self::CompareVariants,
             "IndexService/ListVersions" => Self::ListVersions,
@@ -79,7 +100,14 @@ impl Method {
         match self {
             Self::Recommend => "Recommend",
             Self::Similar => "Similar",
+            Self::Explain => "Explain",
+            Self::StreamRecommend => "StreamRecommend",
             Self::AppendEvents => "AppendEvents",
+            Self::StreamEvents => "StreamEvents",
+            Self::PreviewExclusion => "PreviewExclusion",
+            Self::ExportProfile => "ExportProfile",
+            Self::DeleteProfile => "DeleteProfile",
+            Self::ExportExclusions => "ExportExclusions",
             Self::CreateExclusion => "CreateExclusion",
             Self::DeleteExclusion => "DeleteExclusion",
             Self::ListExclusions => "ListExclusions",
@@ -97,9 +125,21 @@ impl Method {
     }
 
     /// Whether deadline and concurrency limit hold for it. Health must answer an overloaded server's
-    /// orchestrator, and both it and reflection have streams that live long.
+    /// orchestrator, and both it and reflection have streams that live long. Of the other streams each
+    /// message has a deadline of its own.
     pub(crate) fn is_bounded(self) -> bool {
-        !matches!(self, Self::Health | Self::Reflection)
+        !matches!(self, Self::Health | Self::Reflection) && !self.is_stream()
+    }
+
+    /// Whether either side sends any number of messages.
+    pub(crate) fn is_stream(self) -> bool {
+        matches!(
+            self,
+            Self::StreamRecommend
+                | Self::StreamEvents
+                | Self::ExportProfile
+                | Self::ExportExclusions
+        )
     }
 }
 
@@ -122,7 +162,9 @@ mod tests {
                 let path = format!("/refrain.v1.{}/{}", service.name(), method.name());
                 let found = Method::of_path(&path);
                 assert_eq!(found.name(), method.name(), "{path}");
-                assert!(found.is_bounded());
+                let streams = method.client_streaming() || method.server_streaming();
+                assert_eq!(found.is_stream(), streams, "{path}");
+                assert_eq!(found.is_bounded(), !streams, "{path}");
                 assert!(seen.insert(found.name()));
             }
         }

@@ -1,5 +1,7 @@
 //! The profile store as asynchronous handlers see it: nothing here blocks the threads that answer.
 
+use std::future::Future;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,17 +32,57 @@ impl Profiles {
 
     /// A listener's profile; empty with revision 0 for one never written.
     pub(crate) async fn read(&self, user: &str) -> Result<Arc<Profile>, Refusal> {
+        self.read_since(user, 0).await
+    }
+
+    /// A listener's profile, of `revision` or later if there is one yet.
+    async fn read_since(&self, user: &str, revision: u64) -> Result<Arc<Profile>, Refusal> {
         // A hand-over to another thread costs more than most answers: only a miss is worth it.
-        if let Some(profile) = self.store.cached(user) {
+        if let Some(profile) = self.store.cached(user)
+            && profile.revision >= revision
+        {
             return Ok(profile);
         }
-        let store = Arc::clone(&self.store);
         let owned = user.to_owned();
-        let read = tokio::task::spawn_blocking(move || store.profile(&owned)).await;
-        let read = read.map_err(|error| Refusal::Internal {
+        self.blocking(move |store| store.profile_since(&owned, revision))
+            .await
+    }
+
+    /// What was last read of a listener, however long ago: for when the store is away.
+    pub(crate) fn last_known(&self, user: &str) -> Option<Arc<Profile>> {
+        self.store.last_known(user)
+    }
+
+    /// How many records of a listener the store has, past every cache. A profile begun anew after
+    /// `revision` was erased is none of the erased one's.
+    pub(crate) async fn residue(&self, user: &str, revision: u64) -> Result<u64, Refusal> {
+        let user = user.to_owned();
+        self.blocking(move |store| match store.residue(&user)? {
+            0 => Ok(0),
+            _ if store.profile_since(&user, revision + 1)?.revision > revision => Ok(0),
+            left => Ok(left),
+        })
+        .await
+    }
+
+    /// Visits every listener on a thread of its own.
+    pub(crate) async fn for_each(
+        &self,
+        mut visit: impl FnMut(&str, &Profile) -> ControlFlow<()> + Send + 'static,
+    ) -> Result<(), Refusal> {
+        self.blocking(move |store| store.for_each(&mut visit)).await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn ProfileStore) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let store = Arc::clone(&self.store);
+        let done = tokio::task::spawn_blocking(move || work(&*store)).await;
+        let done = done.map_err(|error| Refusal::Internal {
             message: error.to_string(),
         })?;
-        read.map_err(|error| self.refused(error))
+        done.map_err(|error| self.refused(error))
     }
 
     /// A listener's profile of at least a revision: waits for it up to [`REVISION_WAIT`], and not
@@ -54,7 +96,7 @@ impl Profiles {
         let until = deadline.min(Instant::now() + REVISION_WAIT);
         let mut pause = FIRST_LOOK;
         loop {
-            let profile = self.read(user).await?;
+            let profile = self.read_since(user, revision).await?;
             if profile.revision >= revision {
                 return Ok(profile);
             }
@@ -77,16 +119,29 @@ impl Profiles {
 
     /// Writes, and answers once it is durable.
     pub(crate) async fn write(&self, write: Write) -> Result<Receipt, Refusal> {
+        self.submit(write).await
+    }
+
+    /// Hands a write over now; the future is done once it is durable. Writes to one listener take effect
+    /// in the order of the calls.
+    pub(crate) fn submit(
+        &self,
+        write: Write,
+    ) -> impl Future<Output = Result<Receipt, Refusal>> + Send + use<> {
         let start = Instant::now();
         let (done, outcome) = oneshot::channel();
         // The caller may be gone by then; the write stays.
         self.store
             .submit(write, Box::new(move |result| drop(done.send(result))));
-        let outcome = outcome.await.unwrap_or(Err(StoreError::Closed));
-        self.metrics
-            .profile_write
-            .observe(start.elapsed().as_secs_f64());
-        outcome.map_err(|error| self.refused(error))
+        let profiles = self.clone();
+        async move {
+            let outcome = outcome.await.unwrap_or(Err(StoreError::Closed));
+            profiles
+                .metrics
+                .profile_write
+                .observe(start.elapsed().as_secs_f64());
+            outcome.map_err(|error| profiles.refused(error))
+        }
     }
 
     fn refused(&self, error: StoreError) -> Refusal {

@@ -79,6 +79,7 @@ pub(crate) enum Resource {
     Variant,
     Rule,
     Event,
+    Profile,
 }
 
 /// `ErrorInfo.reason` of a failed precondition.
@@ -130,6 +131,17 @@ impl Refusal {
             }
         }
         self
+    }
+
+    /// Whether the profile store cannot be read.
+    pub(crate) fn is_store_away(&self) -> bool {
+        matches!(
+            self,
+            Self::Unavailable {
+                reason: Unavailable::ProfileStore,
+                ..
+            }
+        )
     }
 
     fn code(&self) -> Code {
@@ -253,6 +265,7 @@ impl fmt::Display for Resource {
             Self::Variant => "variant",
             Self::Rule => "exclusion",
             Self::Event => "event",
+            Self::Profile => "profile",
         })
     }
 }

@@ -19,17 +19,25 @@ use crate::refusal::{Refusal, Resource};
 use crate::validate::{Check, known, timestamp};
 
 /// The events of a request as the profile store takes them. Those without a time happened now, those
-/// without an id get one that is made of their content.
+/// without an id get one that is made of their content. A private one is checked like any other, and
+/// `None`: nothing of it goes any further.
 pub(crate) fn events(
     check: &mut Check,
     path: &str,
     events: Vec<v1::Event>,
     now_us: i64,
-) -> Vec<Event> {
+) -> Vec<Option<Event>> {
     events
         .into_iter()
         .enumerate()
-        .map(|(at, event)| self::event(check, path, at, event, now_us))
+        .map(|(at, event)| {
+            let private = event.private;
+            let event = self::event(check, path, at, event, now_us);
+            if private && let Err(invalid) = event.validate(at) {
+                check.complain(invalid.field, invalid.problem);
+            }
+            (!private).then_some(event)
+        })
         .collect()
 }
 
@@ -105,6 +113,7 @@ pub(crate) fn event_to_wire(event: &Event) -> v1::Event {
         context: event.context.clone().unwrap_or_default(),
         session_id: event.session.clone().unwrap_or_default(),
         count: Some(event.count),
+        private: false,
     }
 }
 
@@ -411,6 +420,7 @@ pub(crate) fn degraded(reason: Degraded) -> v1::DegradedReason {
         Degraded::FallbackUsed => v1::DegradedReason::FallbackUsed,
         Degraded::FewerThanAsked => v1::DegradedReason::FewerThanAsked,
         Degraded::FeatureMissing => v1::DegradedReason::FeatureMissing,
+        Degraded::ProfileUnavailable => v1::DegradedReason::ProfileUnavailable,
         _ => v1::DegradedReason::Unspecified,
     }
 }

@@ -8,13 +8,17 @@
 //!   [`decide`] tells event by event what the rules made of it. Rules never destroy events, so an
 //!   exclusion is retroactive and its undo is exact: at strength 1 the evidence equals, bit for bit,
 //!   that of a profile which never held the excluded events.
-//! * A [`ProfileStore`] keeps profiles durably. [`RedbStore`] is the embedded one: a write is
-//!   acknowledged after it is on disk, and whoever reads after the acknowledgement sees it.
+//! * A [`ProfileStore`] keeps profiles durably: a write is acknowledged after it is on disk, and whoever
+//!   reads after the acknowledgement sees it. [`RedbStore`] is the embedded one, [`PostgresStore`] the one
+//!   that replicas share; both pass one conformance suite.
 
+mod apply;
 mod codec;
 mod event;
 mod invalid;
+mod postgres_store;
 mod profile;
+mod queue;
 mod redb_store;
 mod resolve;
 mod rule;
@@ -23,13 +27,16 @@ mod weights;
 
 pub use event::{Event, EventKind, MAX_COUNT, MAX_PLAYED_MS, UnknownKind};
 pub use invalid::{InvalidField, MAX_ID_BYTES, MAX_TIME_US, MIN_TIME_US, Problem};
+pub use postgres_store::{OpenPostgresError, PostgresOptions, PostgresStore};
 pub use profile::Profile;
 pub use redb_store::{
-    ImportError, ImportReport, InvalidOption, OpenStoreError, RedbStore, StoreOptions,
+    CompactOptions, CompactReport, ImportError, ImportReport, InvalidOption, OpenStoreError,
+    RedbStore, StoreOptions,
 };
-pub use resolve::{Catalogue, EventDecision, Taste, decide, resolve};
+pub use resolve::{Catalogue, EventDecision, Taste, decide, resolve, serving_rule};
 pub use rule::{Action, Effect, MAX_NOTE_BYTES, Rule, Scope};
 pub use store::{
-    Done, MAX_EVENTS_PER_APPEND, MAX_RULES_PER_USER, ProfileStore, Receipt, StoreError, Write,
+    Done, Erased, MAX_EVENTS_PER_APPEND, MAX_RULES_PER_USER, ProfileStore, Receipt, StoreError,
+    Write,
 };
-pub use weights::{InvalidWeight, MAX_WEIGHT, Weights};
+pub use weights::{HALF_LIFE_DAYS, InvalidWeight, MAX_WEIGHT, Weights};

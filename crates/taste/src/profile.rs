@@ -1,5 +1,9 @@
 //! A listener's profile: their events and rules as of one revision.
 
+use std::sync::Arc;
+
+use quick_cache::Weighter;
+
 use crate::event::Event;
 use crate::rule::Rule;
 
@@ -46,5 +50,15 @@ impl Profile {
             + self.events.capacity() * size_of::<Event>()
             + self.rules.capacity() * size_of::<Rule>();
         (fixed + events + rules) as u64
+    }
+}
+
+/// Weighs cached profiles by their memory.
+#[derive(Debug, Clone)]
+pub(crate) struct ProfileBytes;
+
+impl Weighter<String, Arc<Profile>> for ProfileBytes {
+    fn weight(&self, user: &String, profile: &Arc<Profile>) -> u64 {
+        profile.bytes() + user.len() as u64
     }
 }

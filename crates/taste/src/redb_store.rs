@@ -9,29 +9,33 @@
 //! acknowledgement, removes the user, claimed or filled. A profile read before the commit thus finds
 //! its claim gone and stays out of the cache, and one claimed later is read after the commit.
 
+mod compact;
 #[cfg(test)]
 mod faults;
 mod import;
 mod open;
+#[cfg(test)]
+mod power;
 mod tables;
 mod writer;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, PoisonError, RwLock, mpsc};
 use std::thread::JoinHandle;
 
-use quick_cache::Weighter;
 use quick_cache::sync::{Cache, GuardResult};
-use redb::{Database, ReadableDatabase};
+use redb::{Database, ReadTransaction, ReadableDatabase};
 
 use crate::invalid::Place;
-use crate::profile::Profile;
+use crate::profile::{Profile, ProfileBytes};
+use crate::queue::{Pending, admit};
 use crate::store::{Done, ProfileStore, StoreError, Write};
+pub use compact::{CompactOptions, CompactReport};
 pub use import::{ImportError, ImportReport};
 pub use open::{InvalidOption, OpenStoreError, StoreOptions};
 use tables::TableError;
-use writer::Pending;
 
 /// Profiles in one redb file of this machine; see [`ProfileStore`] for what it guarantees.
 ///
@@ -60,6 +64,16 @@ impl RedbStore {
             options,
             Box::new(move || open::open(&path, &reopen)),
         )
+    }
+
+    /// Writes the file of a store anew, so that its free space holds nothing of what was erased or
+    /// dropped. Nobody may have it open; the new file takes the place of the old one when it is whole and
+    /// on disk. O(records).
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); the store is then as it was.
+    pub fn compact(path: &Path, options: &CompactOptions) -> Result<CompactReport, OpenStoreError> {
+        compact::compact(path, options)
     }
 
     /// Starts on a database that `open` yields, now and again after storage has failed.
@@ -135,11 +149,35 @@ impl ProfileStore for RedbStore {
         self.shared.cache.get(user)
     }
 
+    fn residue(&self, user: &str) -> Result<u64, StoreError> {
+        Place::Write.id("user_id", user)?;
+        self.shared
+            .with_snapshot(|snapshot| tables::residue(snapshot, user))
+    }
+
+    fn for_each(
+        &self,
+        visit: &mut dyn FnMut(&str, &Profile) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        // Listeners one by one: a snapshot that lives long keeps every page that changes meanwhile.
+        for user in self.shared.with_snapshot(tables::users)? {
+            let profile = self.shared.read(&user)?;
+            if profile.revision > 0 && visit(&user, &profile).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn submit(&self, write: Write, done: Done) {
         let refusal = match (write.validate(), &self.queue) {
             (Err(invalid), _) => Err(StoreError::Invalid(invalid)),
             (Ok(()), None) => Err(StoreError::Closed),
-            (Ok(()), Some(queue)) => match self.shared.admit(&write) {
+            (Ok(()), Some(queue)) => match admit(
+                &self.shared.waiting,
+                &write,
+                self.shared.options.max_waiting,
+            ) {
                 Err(busy) => Err(busy),
                 Ok(cost) => {
                     let pending = Pending { write, done, cost };
@@ -215,25 +253,16 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
-    /// Counts a write in, or refuses it when too much waits.
-    fn admit(&self, write: &Write) -> Result<usize, StoreError> {
-        let cost = match write {
-            Write::Append { events, .. } => 1 + events.len(),
-            Write::CreateRule { .. } | Write::DeleteRule { .. } => 1,
-        };
-        let waiting = self.waiting.fetch_add(cost, Ordering::Relaxed);
-        if waiting.saturating_add(cost) > self.options.max_waiting {
-            self.waiting.fetch_sub(cost, Ordering::Relaxed);
-            return Err(StoreError::Busy);
-        }
-        Ok(cost)
+    fn read(&self, user: &str) -> Result<Profile, StoreError> {
+        self.with_snapshot(|snapshot| tables::read_profile(snapshot, user))
     }
 
-    fn read(&self, user: &str) -> Result<Profile, StoreError> {
-        self.with_database(|database| {
-            let snapshot = database.begin_read().map_err(redb::Error::from)?;
-            tables::read_profile(&snapshot, user)
-        })
+    /// Runs a read on a snapshot of its own.
+    fn with_snapshot<T>(
+        &self,
+        read: impl Fn(&ReadTransaction) -> Result<T, TableError>,
+    ) -> Result<T, StoreError> {
+        self.with_database(|database| read(&database.begin_read().map_err(redb::Error::from)?))
     }
 
     /// Runs an operation on the database.
@@ -288,15 +317,5 @@ impl Shared {
         for user in users {
             self.cache.remove(user);
         }
-    }
-}
-
-/// Weighs cached profiles by their memory.
-#[derive(Debug, Clone)]
-struct ProfileBytes;
-
-impl Weighter<String, Arc<Profile>> for ProfileBytes {
-    fn weight(&self, user: &String, profile: &Arc<Profile>) -> u64 {
-        profile.bytes() + user.len() as u64
     }
 }

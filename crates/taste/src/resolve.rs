@@ -13,7 +13,7 @@ mod ruling;
 
 use crate::event::{Event, EventKind};
 use crate::profile::Profile;
-use crate::weights::Weights;
+use crate::weights::{DAY_US, Weights};
 use refrain_als::MAX_STRENGTH;
 use ruling::{ByText, Rulings};
 
@@ -51,8 +51,8 @@ pub struct Taste {
     pub events_excluded: u32,
     /// Events that would count, but whose item the version does not know.
     pub events_unknown: u32,
-    /// When a rule in force expires next, in microseconds of Unix time: a taste may be kept until
-    /// then. Absent: for as long as the profile has this revision.
+    /// When a rule in force expires next, or weights decay next, in microseconds of Unix time: a taste
+    /// may be kept until then. Absent: for as long as the profile has this revision.
     pub valid_until_us: Option<i64>,
 }
 
@@ -91,7 +91,7 @@ pub fn resolve(
 
     let mut taste = Taste {
         forbidden: forbid::forbidden(profile, now_us, catalogue, &decisions),
-        valid_until_us: valid_until(profile, now_us),
+        valid_until_us: valid_until(profile, now_us, weights),
         ..Taste::default()
     };
     taste.heard = decisions
@@ -136,6 +136,17 @@ pub fn decide(
     )
 }
 
+/// The SERVE rule that decides whether an item may be shown, as its position in [`Profile::rules`]: an
+/// exclusion forbids it, a carve-out lets it pass. `None`: no rule in force covers it.
+pub fn serving_rule(
+    profile: &Profile,
+    now_us: i64,
+    catalogue: &dyn Catalogue,
+    item: &str,
+) -> Option<usize> {
+    forbid::deciding_rule(profile, now_us, catalogue, item)
+}
+
 /// Positions of the events in canonical order. Linear for a profile from a store.
 fn canonical_order(events: &[Event]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..events.len()).collect();
@@ -152,6 +163,7 @@ fn decide_in(
 ) -> Vec<EventDecision> {
     let rules = &profile.rules;
     let rulings = Rulings::new(rules, |rule| rule.in_force(now_us) && rule.effect.learns());
+    let aging = weights.aging(now_us);
     let mut decisions: Vec<EventDecision> = profile
         .events
         .iter()
@@ -160,7 +172,11 @@ fn decide_in(
             let rule = rulings.of_event(event, ordinal, catalogue);
             let kept = rule.map_or(1.0, |rule| rules[rule].keeps());
             let known = if ordinal.is_some() { 1.0 } else { 0.0 };
-            let weight = weights.of(event.kind) * f64::from(event.count) * kept * known;
+            let weight = weights.of(event.kind)
+                * f64::from(event.count)
+                * kept
+                * known
+                * aging.keeps(event.kind, event.time_us);
             EventDecision {
                 weight,
                 kept,
@@ -218,7 +234,11 @@ fn sum_by_item(mut contributions: Vec<(u32, f64)>) -> Vec<(u32, f32)> {
         .collect()
 }
 
-fn valid_until(profile: &Profile, now_us: i64) -> Option<i64> {
+/// When the next rule expires, or the day ends at which weights decay.
+fn valid_until(profile: &Profile, now_us: i64, weights: &Weights) -> Option<i64> {
     let in_force = profile.rules.iter().filter(|rule| rule.in_force(now_us));
-    in_force.filter_map(|rule| rule.expire_time_us).min()
+    let expiry = in_force.filter_map(|rule| rule.expire_time_us).min();
+    let decays = weights.decay() && !profile.events.is_empty();
+    let midnight = decays.then(|| (now_us.div_euclid(DAY_US) + 1).saturating_mul(DAY_US));
+    expiry.into_iter().chain(midnight).min()
 }

@@ -1,6 +1,7 @@
 //! The contract of profile stores: writes, receipts, errors.
 
 use std::error::Error;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 
@@ -26,9 +27,10 @@ pub type Done = Box<dyn FnOnce(Result<Receipt, StoreError>) + Send>;
 /// * [`profile`](Self::profile) called after an acknowledgement shows the write (read-your-writes).
 /// * A write happens entirely or not at all, and an identical retry changes nothing: events by
 ///   `event_id`, rules by `rule_id`; the same id with other content is a conflict.
-/// * The revision of a listener grows by exactly one with every write that changes their profile.
-/// * Writes of one caller, submitted one after the other, take effect in that order.
-pub trait ProfileStore: Send + Sync {
+/// * The revision of a listener grows by exactly one with every write that changes their profile, and a
+///   profile begun anew after an erasure starts above all that the erased one had.
+/// * Writes to one listener, submitted one after the other, take effect in that order.
+pub trait ProfileStore: std::fmt::Debug + Send + Sync {
     /// The profile of a listener; empty with revision 0 for one never written.
     ///
     /// # Errors
@@ -44,6 +46,38 @@ pub trait ProfileStore: Send + Sync {
     fn cached(&self, _user: &str) -> Option<Arc<Profile>> {
         None
     }
+
+    /// A listener's profile of at least a revision if there is one by now; else the newest. A store
+    /// whose memory may lag behind writes made elsewhere looks past it.
+    ///
+    /// # Errors
+    /// As [`profile`](Self::profile).
+    fn profile_since(&self, user: &str, _revision: u64) -> Result<Arc<Profile>, StoreError> {
+        self.profile(user)
+    }
+
+    /// What was last read of a listener, however long ago: for a caller who accepts that while the store
+    /// cannot be read. `None`: nothing is remembered.
+    fn last_known(&self, user: &str) -> Option<Arc<Profile>> {
+        self.cached(user)
+    }
+
+    /// How many records of a listener are stored, whatever they hold: read past every cache. What an
+    /// erasure is checked with.
+    ///
+    /// # Errors
+    /// As [`profile`](Self::profile).
+    fn residue(&self, user: &str) -> Result<u64, StoreError>;
+
+    /// Visits every listener's profile in the order of their ids, until `visit` breaks. Each is whole;
+    /// together they are no snapshot.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn for_each(
+        &self,
+        visit: &mut dyn FnMut(&str, &Profile) -> ControlFlow<()>,
+    ) -> Result<(), StoreError>;
 
     /// Writes and waits until it is durable.
     ///
@@ -88,6 +122,12 @@ pub enum Write {
         /// Whether it is fine that there is no such rule.
         allow_missing: bool,
     },
+    /// Removes every event and rule of a listener, for good. No other write ever destroys a rule or,
+    /// but for the cap on their number, an event.
+    Erase {
+        /// The listener.
+        user: String,
+    },
 }
 
 impl Write {
@@ -96,7 +136,8 @@ impl Write {
         match self {
             Self::Append { user, .. }
             | Self::CreateRule { user, .. }
-            | Self::DeleteRule { user, .. } => user,
+            | Self::DeleteRule { user, .. }
+            | Self::Erase { user } => user,
         }
     }
 
@@ -123,6 +164,7 @@ impl Write {
             }
             Self::CreateRule { rule, .. } => rule.validate(),
             Self::DeleteRule { rule_id, .. } => place.id("rule_id", rule_id),
+            Self::Erase { .. } => Ok(()),
         }
     }
 }
@@ -130,7 +172,7 @@ impl Write {
 /// A write is durable.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Receipt {
-    /// Revision of the profile that holds the write.
+    /// Revision of the profile that holds the write; 0 after an erasure.
     pub revision: u64,
     /// Events that were new.
     pub appended: u32,
@@ -140,6 +182,19 @@ pub struct Receipt {
     pub dropped: u32,
     /// The rule as stored, after its creation.
     pub rule: Option<Rule>,
+    /// What was there, after an erasure.
+    pub erased: Option<Erased>,
+}
+
+/// What an erasure removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Erased {
+    /// Revision that the profile had; 0: there was none.
+    pub revision: u64,
+    /// Events that it had.
+    pub events: u32,
+    /// Rules that it had.
+    pub rules: u32,
 }
 
 /// Why a profile was not read or a write not made.
@@ -209,4 +264,16 @@ pub enum StoreError {
     /// The store is shut down.
     #[error("the profile store is shut down")]
     Closed,
+}
+
+/// An error and its causes in one line.
+pub(crate) fn told(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += ": ";
+        text += &cause.to_string();
+        source = cause.source();
+    }
+    text
 }

@@ -255,3 +255,43 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn contributions_add_up_to_the_score() {
+    for rank in [3, 16, 64] {
+        let hyper = Hyper {
+            rank,
+            ..small_hyper()
+        };
+        let factors = items(&hyper);
+        let fold_in = FoldIn::new(rank, factors.len() / rank, gram(&factors, rank, 1), &hyper)
+            .expect("valid");
+        for count in [1usize, 2, 7, 40] {
+            let evidence: Vec<(u32, f32)> = (0..count)
+                .map(|at| {
+                    let strength = [3.0, 0.5, -2.0, 0.0, 11.0][at % 5];
+                    (u32::try_from(at).expect("small"), strength)
+                })
+                .collect();
+            let vector = fold(&hyper, &factors, &evidence).expect("solvable");
+            let target = &factors[5 * rank..6 * rank];
+            let strengths: Vec<f32> = evidence.iter().map(|&(_, strength)| strength).collect();
+            let shares = fold_in
+                .contributions(&factors[..count * rank], &strengths, target)
+                .expect("solvable");
+            assert_eq!(shares.len(), evidence.len());
+            let score: f64 = vector
+                .iter()
+                .zip(target)
+                .map(|(&x, &y)| f64::from(x) * f64::from(y))
+                .sum();
+            let sum: f64 = shares.iter().sum();
+            assert!((sum - score).abs() < 1e-5, "{sum} {score}");
+            for (&(_, strength), &share) in evidence.iter().zip(&shares) {
+                assert!(strength > 0.0 || share == 0.0, "{strength} {share}");
+            }
+        }
+        let short = fold_in.contributions(&[], &[], &factors[..rank - 1]);
+        assert!(short.is_err());
+    }
+}

@@ -24,6 +24,7 @@ use super::value::{self, MAX_ID_BYTES, Problem, Value};
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Exclusions {
     rules: BTreeMap<String, Vec<Rule>>,
+    watermark_us: Option<i64>,
 }
 
 /// What exclusions did to a log.
@@ -40,8 +41,9 @@ pub struct ExclusionReport {
 }
 
 /// Reads rules, one a row: user, scope (`item`, `context`, `session`, `artist`, `tag` or `window`),
-/// value, and a strength from above 0 to 1 where there is one (1 by default). A window's value is
-/// `START/END`, either of which may be empty.
+/// value, and where they are given a strength from above 0 to 1 (1 by default), an action (`exclude` by
+/// default, or `include`), when it was made (by default in the order of the rows) and the watermark. A
+/// window's value is `START/END`, either of which may be empty. `refrain profile rules` writes such a file.
 ///
 /// # Errors
 /// [`IngestError`], as for listens.
@@ -59,6 +61,12 @@ impl Exclusions {
     /// How many rules there are.
     pub fn len(&self) -> usize {
         self.rules.values().map(Vec::len).sum()
+    }
+
+    /// Up to when the rules are complete, in microseconds of Unix time, where the files say so: the earliest
+    /// that any row names.
+    pub fn watermark_us(&self) -> Option<i64> {
+        self.watermark_us
     }
 
     /// Whether there are none.
@@ -248,7 +256,7 @@ impl Sink for RuleRows {
 
     fn row(&mut self, values: &[Value<'_>]) -> Result<(), Refused> {
         // In the order of `fields::EXCLUSIONS`.
-        let &[user, scope, covered, strength] = values else {
+        let &[user, scope, covered, strength, action, created, watermark] = values else {
             let expected = fields::EXCLUSIONS.len();
             return Err(Problem::Width {
                 found: values.len(),
@@ -281,17 +289,38 @@ impl Sink for RuleRows {
         };
         #[expect(clippy::cast_possible_truncation, reason = "0 to 1, rounded to f32")]
         let strength = strength as f32;
+        let action = match text_or(Field::Action, action, "exclude")?
+            .to_ascii_lowercase()
+            .as_str()
+        {
+            "exclude" => Action::Exclude,
+            "include" => Action::Include,
+            other => {
+                return Err(Refused::Bad(Problem::NotOneOf {
+                    field: Field::Action,
+                    value: value::excerpt(other.as_bytes()),
+                    allowed: "exclude, include",
+                }));
+            }
+        };
+        // Rows that do not say come in their order, after all times that anybody could mean.
+        let created = time_or(Field::Created, created)?.unwrap_or(i64::MAX / 2 + self.read);
+        if let Some(watermark_us) = time_or(Field::Watermark, watermark)? {
+            let earliest = self.exclusions.watermark_us.unwrap_or(watermark_us);
+            self.exclusions.watermark_us = Some(earliest.min(watermark_us));
+        }
         self.exclusions
             .rules
             .entry(user.to_owned())
             .or_default()
             .push(Rule {
-                rule_id: self.read.to_string(),
+                // Of one instant the later row wins: the greater id does, so it has all its digits.
+                rule_id: format!("{:020}", self.read),
                 scope,
                 strength,
                 effect: Effect::Learn,
-                action: Action::Exclude,
-                create_time_us: self.read,
+                action,
+                create_time_us: created,
                 expire_time_us: None,
                 note: String::new(),
             });
@@ -304,6 +333,22 @@ fn id(field: Field, value: Value<'_>) -> Result<&str, Problem> {
     match value {
         Value::Text(bytes) => value::text(field, bytes, MAX_ID_BYTES),
         _ => Err(Problem::Empty(field)),
+    }
+}
+
+fn text_or<'v>(field: Field, given: Value<'v>, default: &'v str) -> Result<&'v str, Problem> {
+    match given {
+        Value::Missing => Ok(default),
+        Value::Text(bytes) if bytes.trim_ascii().is_empty() => Ok(default),
+        given => id(field, given),
+    }
+}
+
+fn time_or(field: Field, given: Value<'_>) -> Result<Option<i64>, Problem> {
+    match given {
+        Value::Missing => Ok(None),
+        Value::Text(bytes) if bytes.trim_ascii().is_empty() => Ok(None),
+        given => value::time_us(field, given).map(Some),
     }
 }
 
@@ -393,6 +438,30 @@ mod tests {
             (log.user, log.count, log.time_us),
             (never.user, never.count, never.time_us)
         );
+    }
+
+    #[test]
+    fn carve_outs_and_the_newest_rule_win_as_they_do_online() {
+        let rules = "user,scope,value,strength,action,created,watermark\n\
+            a,context,sleep,1,exclude,2026-01-01T00:00:00Z,2026-02-01T00:00:00Z\n\
+            a,item,x,1,include,2026-01-02T00:00:00Z,2026-02-01T00:00:00Z\n\
+            b,item,x,1,exclude,2026-01-02T00:00:00Z,2026-02-02T00:00:00Z\n\
+            b,item,x,0.5,exclude,2026-01-01T00:00:00Z,\n";
+        let (log, report) = read(LISTENS, rules).unwrap();
+        assert_eq!((report.listens_excluded, report.listens_weakened), (2, 0));
+        let mut left: Vec<_> = log.listens().map(|listen| listen.item).collect();
+        left.dedup();
+        assert_eq!(left, [log.items.ordinal("x").unwrap()]);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("rules.csv");
+        fs_err::write(&path, rules).unwrap();
+        let (exclusions, _) =
+            read_exclusions(&[path], &ReadOptions::default(), &|_, _| {}).unwrap();
+        let first = "2026-02-01T00:00:00Z".parse::<jiff::Timestamp>().unwrap();
+        assert_eq!(exclusions.watermark_us(), Some(first.as_microsecond()));
+        let undated = "user,scope,value,strength\na,item,x,1\na,item,x,0.5\n";
+        let (_, report) = read(LISTENS, undated).unwrap();
+        assert_eq!(report.listens_weakened, 2, "the later row");
     }
 
     #[test]

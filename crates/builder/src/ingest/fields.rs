@@ -247,6 +247,14 @@ pub(crate) const EXCLUSIONS: &[FieldSpec] = &[
     spec(Field::Scope, Kind::Text, true, &["scope", "kind"]),
     spec(Field::Value, Kind::Text, true, &["value", "target"]),
     spec(Field::Strength, Kind::Number, false, &["strength"]),
+    spec(Field::Action, Kind::Text, false, &["action"]),
+    spec(
+        Field::Created,
+        Kind::Time,
+        false,
+        &["created", "createtime"],
+    ),
+    spec(Field::Watermark, Kind::Time, false, &["watermark"]),
 ];
 
 /// Case and punctuation of column names do not matter.

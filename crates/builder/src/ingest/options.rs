@@ -160,6 +160,12 @@ fields! {
     Value = "value",
     /// Strength of an exclusion, above 0 to 1.
     Strength = "strength",
+    /// What an exclusion does: exclude, or include to carve out of another.
+    Action = "action",
+    /// When an exclusion was made: among like ones the newest wins.
+    Created = "created",
+    /// Up to when a list of exclusions is complete.
+    Watermark = "watermark",
 }
 
 impl fmt::Display for Field {

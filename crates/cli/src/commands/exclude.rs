@@ -20,6 +20,7 @@ Examples:
   refrain exclude alice --artist 'Baby Shark' --effect both
   refrain exclude alice --item track-9 --include          # carve it out of the above
   refrain exclude alice --from 2026-12-01 --to 2026-12-27 --note 'guests' --expires 365d
+  refrain exclude alice --context playlist:sleep --preview   # what would change
   refrain exclude alice --list
   refrain exclude alice --undo RULE
 
@@ -71,6 +72,9 @@ pub(crate) struct Args {
     /// Id of the rule; makes the call safe to repeat [default: generated]
     #[arg(long, value_name = "ID", default_value = "")]
     rule_id: String,
+    /// Only say what the rule would change: listens, minutes, the list before and after
+    #[arg(long, conflicts_with_all = ["undo", "list"])]
+    preview: bool,
     /// Take a rule back: as if it had never been
     #[arg(long, value_name = "RULE", conflicts_with_all = [
         "list", "item", "context", "artist", "tag", "session", "from", "to"])]
@@ -120,20 +124,24 @@ fn create(args: &Args, output: &Output) -> anyhow::Result<Exit> {
     } else {
         pb::ExclusionAction::Exclude
     };
+    let rule = pb::Exclusion {
+        rule_id: args.rule_id.clone(),
+        scope: Some(pb::ExclusionScope {
+            scope: Some(scope(args)?),
+        }),
+        strength: args.strength,
+        effect: pb::ExclusionEffect::from(args.effect).into(),
+        action: action.into(),
+        expire_time: args.expires.map(wire::wire_instant),
+        create_time: None,
+        note: args.note.clone(),
+    };
+    if args.preview {
+        return preview(args, rule, output);
+    }
     let request = pb::CreateExclusionRequest {
         user_id: args.user.clone(),
-        exclusion: Some(pb::Exclusion {
-            rule_id: args.rule_id.clone(),
-            scope: Some(pb::ExclusionScope {
-                scope: Some(scope(args)?),
-            }),
-            strength: args.strength,
-            effect: pb::ExclusionEffect::from(args.effect).into(),
-            action: action.into(),
-            expire_time: args.expires.map(wire::wire_instant),
-            create_time: None,
-            note: args.note.clone(),
-        }),
+        exclusion: Some(rule),
     };
     let (answer, took) = args.connection.run(async |client: Client| {
         let started = Instant::now();
@@ -163,6 +171,63 @@ fn create(args: &Args, output: &Output) -> anyhow::Result<Exit> {
         ));
     });
     Ok(Exit::Done)
+}
+
+fn preview(args: &Args, rule: pb::Exclusion, output: &Output) -> anyhow::Result<Exit> {
+    let request = pb::PreviewExclusionRequest {
+        user_id: args.user.clone(),
+        exclusion: Some(rule),
+        page_size: Some(10),
+        ..pb::PreviewExclusionRequest::default()
+    };
+    let answer = args.connection.run(async |client: Client| {
+        let mut service = TasteProfileServiceClient::new(client.channel.clone());
+        let answer = service.preview_exclusion(client.request(request)).await;
+        client.answer("preview", answer)
+    })?;
+    output.result(&wire::preview(&answer), |output| {
+        print_preview(&answer, output)
+    });
+    Ok(Exit::Done)
+}
+
+fn print_preview(answer: &pb::PreviewExclusionResponse, output: &Output) {
+    output.line(format_args!(
+        "would change {} listens ({:.0} minutes where that is known), {} of them to nothing; forbid {} items, release {}",
+        output::count(answer.events_changed),
+        answer.minutes,
+        output::count(answer.events_excluded),
+        output::count(answer.items_forbidden),
+        output::count(answer.items_released),
+    ));
+    let tier = |profile: Option<&pb::ProfileUse>| {
+        profile.map_or(pb::ProfileTier::Unspecified, pb::ProfileUse::tier)
+    };
+    let after = tier(answer.profile_after.as_ref());
+    if after == pb::ProfileTier::Cold && tier(answer.profile_before.as_ref()) != after {
+        output.line("nothing would be left to go by: what is popular would answer");
+    }
+    let mut table = output::table(&[
+        Column::Number("#"),
+        Column::Text("now"),
+        Column::Text("with the rule"),
+    ]);
+    let cell = |list: &[pb::Result], at: usize| {
+        list.get(at)
+            .map_or_else(String::new, |result| output::clip(&result.item_id, 40))
+    };
+    for at in 0..answer.before.len().max(answer.after.len()) {
+        table.add_row([
+            (at + 1).to_string(),
+            cell(&answer.before, at),
+            cell(&answer.after, at),
+        ]);
+    }
+    output.table(&table);
+    output.line(format_args!(
+        "{:.0} % of the list would stay",
+        answer.overlap * 100.0
+    ));
 }
 
 /// The one scope that the flags give.

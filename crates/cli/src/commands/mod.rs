@@ -7,6 +7,7 @@ mod demo;
 mod evaluate;
 mod exclude;
 mod experiment;
+mod explain;
 mod freshen;
 mod gc;
 mod generate;
@@ -43,6 +44,7 @@ pub(crate) enum Command {
     Recommend(recommend::RecommendArgs),
     Similar(recommend::SimilarArgs),
     Exclude(exclude::Args),
+    Explain(explain::Args),
     Profile(profile::Args),
     Compare(compare::Args),
     Experiment(experiment::Args),
@@ -72,6 +74,7 @@ impl Command {
             Self::Recommend(args) => recommend::recommend(args, output),
             Self::Similar(args) => recommend::similar(args, output),
             Self::Exclude(args) => exclude::run(args, output),
+            Self::Explain(args) => explain::run(args, output),
             Self::Profile(args) => profile::run(args, output),
             Self::Compare(args) => compare::run(args, output),
             Self::Experiment(args) => experiment::run(args, output),

@@ -12,15 +12,19 @@ use crate::failure::Exit;
 use crate::output::{self, Column, Output};
 use crate::{parse, wire};
 
+mod compact;
 pub(crate) mod import;
+mod transfer;
 
-/// A listener's taste profile: show it, add events, or import a listening log
+/// Taste profiles: show, append, import a log, export, load, erase, compact
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   refrain profile show alice --events 20
   refrain profile append alice --item track-17 --kind like
   refrain profile import --listens plays.csv.gz
+  refrain profile export alice --out alice.jsonl
+  refrain profile erase alice --yes
 
 Environment: REFRAIN_ADDR")]
 pub(crate) struct Args {
@@ -35,6 +39,11 @@ enum Action {
     Show(ShowArgs),
     Append(AppendArgs),
     Import(import::Args),
+    Export(transfer::ExportArgs),
+    Load(transfer::LoadArgs),
+    Erase(transfer::EraseArgs),
+    Rules(transfer::RulesArgs),
+    Compact(compact::Args),
 }
 
 /// Runs `refrain profile`.
@@ -43,6 +52,11 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
         Action::Show(show_args) => show(show_args, &args.connection, output),
         Action::Append(append_args) => append(append_args, &args.connection, output),
         Action::Import(import_args) => import::run(import_args, &args.connection, output),
+        Action::Export(export_args) => transfer::export(export_args, &args.connection, output),
+        Action::Load(load_args) => transfer::load(load_args, &args.connection, output),
+        Action::Erase(erase_args) => transfer::erase(erase_args, &args.connection, output),
+        Action::Rules(rules_args) => transfer::rules(rules_args, &args.connection, output),
+        Action::Compact(compact_args) => compact::run(compact_args, output),
     }
 }
 
@@ -182,6 +196,9 @@ struct AppendArgs {
     /// The listening session
     #[arg(long, value_name = "SESSION", default_value = "")]
     session: String,
+    /// Of a private session: acknowledged, and nothing of it is stored
+    #[arg(long)]
+    private: bool,
     /// Id of the event, which makes the call safe to repeat; for one item
     #[arg(long, value_name = "ID")]
     event_id: Option<String>,
@@ -233,6 +250,7 @@ fn append(args: &AppendArgs, connection: &Connection, output: &Output) -> anyhow
             context: args.context.clone(),
             session_id: args.session.clone(),
             count: args.count,
+            private: args.private,
         })
         .collect();
     let request = pb::AppendEventsRequest {
@@ -251,6 +269,7 @@ fn append(args: &AppendArgs, connection: &Connection, output: &Output) -> anyhow
         "appended": answer.appended,
         "duplicates": answer.duplicates,
         "event_ids": answer.event_ids,
+        "private_skipped": answer.private_skipped,
     });
     output.result(&document, |output| {
         output.line(format_args!(

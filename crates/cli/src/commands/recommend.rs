@@ -199,6 +199,7 @@ pub(crate) fn request(
         search: answer.search.to_wire(),
         consistency: answer.min_profile_revision.map(|revision| pb::Consistency {
             min_profile_revision: revision,
+            ..pb::Consistency::default()
         }),
         fallback: fallback.into(),
         ..Default::default()

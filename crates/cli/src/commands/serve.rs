@@ -20,7 +20,7 @@ Examples:
 Maps and verifies the version that the label points at, watches the label, swaps without dropping a
 request, drains on SIGTERM or Ctrl-C. Flags go before the configuration file. RUST_LOG filters the log.
 
-Environment: REFRAIN_STORE, RUST_LOG")]
+Environment: REFRAIN_STORE, REFRAIN_PROFILES, RUST_LOG")]
 pub(crate) struct Args {
     /// The store: file:///absolute/path, or a path
     #[arg(long, env = "REFRAIN_STORE", value_name = "URL")]
@@ -34,9 +34,14 @@ pub(crate) struct Args {
     /// Address for metrics and health over HTTP; port 0: any
     #[arg(long, value_name = "HOST:PORT")]
     admin_listen: Option<SocketAddr>,
-    /// File of the taste profiles
-    #[arg(long, value_name = "FILE")]
-    profiles: Option<PathBuf>,
+    /// The taste profiles: a file, or postgres://user:password@host/database that replicas share
+    #[arg(
+        long,
+        env = "REFRAIN_PROFILES",
+        hide_env_values = true,
+        value_name = "FILE|URL"
+    )]
+    profiles: Option<String>,
     /// Label to serve and watch; repeat, the first answers by default
     #[arg(long, value_name = "LABEL")]
     label: Vec<String>,
@@ -96,7 +101,12 @@ fn config(args: &Args) -> anyhow::Result<Config> {
         config.server.admin_listen = Some(admin);
     }
     if let Some(profiles) = &args.profiles {
-        config.profiles.path.clone_from(profiles);
+        if profiles.starts_with("postgres://") || profiles.starts_with("postgresql://") {
+            config.profiles.url = Some(profiles.clone());
+        } else {
+            config.profiles.url = None;
+            config.profiles.path = PathBuf::from(profiles);
+        }
     }
     if !args.label.is_empty() {
         config.server.labels.clone_from(&args.label);

@@ -1,8 +1,12 @@
 //! The gRPC services, and the way from a path to one of them.
 
 mod experiment;
+mod explain;
+mod export;
 mod index;
+mod preview;
 mod recommendation;
+mod stream;
 mod taste_profile;
 
 use std::convert::Infallible;
@@ -19,6 +23,7 @@ use refrain::v1::recommendation_service_server::RecommendationServiceServer;
 use refrain::v1::taste_profile_service_server::TasteProfileServiceServer;
 use refrain_bundle::Store;
 use refrain_engine::{Policy, TasteCache, Version};
+use tokio::sync::{Semaphore, watch};
 use tonic::Status;
 use tonic::server::NamedService;
 use tonic_health::pb::health_server::{Health, HealthServer};
@@ -40,11 +45,15 @@ pub(crate) struct State {
     pub(crate) versions: Arc<Versions<Version>>,
     pub(crate) store: Arc<Store>,
     pub(crate) profiles: Profiles,
-    pub(crate) tastes: TasteCache,
+    pub(crate) tastes: Arc<TasteCache>,
     pub(crate) policy: Policy,
     pub(crate) limits: Limits,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) names: Names,
+    /// Says when the server stops, so that streams end.
+    pub(crate) stop: watch::Sender<bool>,
+    /// Places for the requests of bulk streams: they take turns with one another, not with others.
+    pub(crate) bulk: Arc<Semaphore>,
     /// The pool that computes in the dark, and what it is asked for.
     pub(crate) shadow: Arc<Shadow>,
     pub(crate) dark: ShadowConfig,

@@ -9,14 +9,15 @@ use refrain::v1::index_selector::Target;
 use refrain::v1::recommend_request::Subject as WireSubject;
 use refrain::v1::recommendation_service_server::RecommendationService;
 use refrain_engine::{
-    Answer, Choice, ItemFilter, Request as EngineRequest, Scratch, Similar, SimilarTo, Subject,
-    Version, recommend, similar,
+    Answer, Choice, Degraded, ItemFilter, Request as EngineRequest, Scratch, Similar, SimilarTo,
+    Subject, Version, recommend, similar,
 };
 use refrain_experiments::{Reason, bucket, hash64, hash128};
 use refrain_ranking::Variant;
 use refrain_taste::Profile;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
+use super::stream::{self, Answers};
 use super::{Handler, State, call_of, offload};
 use crate::limits::{DEFAULT_PAGE_SIZE, SEARCH_SHARE};
 use crate::refusal::{Precondition, Refusal, Resource};
@@ -55,6 +56,26 @@ impl RecommendationService for Handler {
         }
         Ok(Response::new(self.0.similar(&request, call)?))
     }
+
+    async fn explain(
+        &self,
+        request: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::ExplainResponse>, Status> {
+        let call = call_of(&request)?;
+        Ok(Response::new(
+            self.explained(request.into_inner(), call).await?,
+        ))
+    }
+
+    type StreamRecommendStream = Answers<v1::StreamRecommendResponse>;
+
+    async fn stream_recommend(
+        &self,
+        request: Request<Streaming<v1::StreamRecommendRequest>>,
+    ) -> Result<Response<Self::StreamRecommendStream>, Status> {
+        let answers = stream::recommend(self.clone(), request.into_inner());
+        Ok(Response::new(answers))
+    }
 }
 
 impl Handler {
@@ -85,7 +106,8 @@ impl Handler {
                 let events = std::mem::take(&mut profile.events);
                 let most = refrain_taste::MAX_EVENTS_PER_APPEND;
                 if check.at_most("profile.events", events.len(), most) {
-                    Some(wire::events(&mut check, "profile.events", events, now_us))
+                    let events = wire::events(&mut check, "profile.events", events, now_us);
+                    Some(events.into_iter().flatten().collect::<Vec<_>>())
                 } else {
                     None
                 }
@@ -124,13 +146,10 @@ impl Handler {
         request: &v1::RecommendRequest,
         call: Call,
     ) -> Result<Listener, Refusal> {
-        let revision = request
-            .consistency
-            .as_ref()
-            .map_or(0, |wants| wants.min_profile_revision);
-        let read = match revision {
+        let wants = request.consistency.unwrap_or_default();
+        let read = match wants.min_profile_revision {
             0 => self.0.profiles.read(user).await,
-            _ => {
+            revision => {
                 self.0
                     .profiles
                     .read_at_least(user, revision, call.deadline)
@@ -138,8 +157,17 @@ impl Handler {
             }
         };
         // A profile that cannot be read is a refusal, not a general answer: whom the listener banned is not
-        // known then, and what is popular may be by just them.
-        read.map(Listener::Stored)
+        // known then, and what is popular may be by just them. A caller who can live with the rules that
+        // were last read says so.
+        match read {
+            Err(refusal) if wants.allow_stale && refusal.is_store_away() => {
+                match self.0.profiles.last_known(user) {
+                    Some(profile) => Ok(Listener::Remembered(profile)),
+                    None => Err(refusal),
+                }
+            }
+            read => read.map(Listener::Stored),
+        }
     }
 }
 
@@ -158,6 +186,8 @@ enum Listener {
     None,
     /// As the profile store has them.
     Stored(Arc<Profile>),
+    /// As the profile store had them when it was last read; it is away.
+    Remembered(Arc<Profile>),
     /// As the caller has them.
     Inline(Profile),
 }
@@ -166,7 +196,7 @@ impl Question {
     /// Whether answering takes longer than a request should hold its thread.
     fn is_heavy(&self) -> bool {
         let events = match &self.listener {
-            Listener::Stored(profile) => profile.events.len(),
+            Listener::Stored(profile) | Listener::Remembered(profile) => profile.events.len(),
             Listener::Inline(profile) => profile.events.len(),
             Listener::None => 0,
         };
@@ -186,8 +216,56 @@ impl Question {
     /// Revision of the profile that was read from the store; 0 for none.
     pub(super) fn revision(&self) -> u64 {
         match &self.listener {
-            Listener::Stored(profile) => profile.revision,
+            Listener::Stored(profile) | Listener::Remembered(profile) => profile.revision,
             Listener::None | Listener::Inline(_) => 0,
+        }
+    }
+
+    /// The listener's profile, when the request is for one.
+    pub(super) fn profile(&self) -> Option<&Profile> {
+        match &self.listener {
+            Listener::None => None,
+            Listener::Stored(profile) | Listener::Remembered(profile) => Some(profile),
+            Listener::Inline(profile) => Some(profile),
+        }
+    }
+
+    pub(super) fn names(&self) -> FilterNames<'_> {
+        FilterNames::new(self.request.filter.as_ref())
+    }
+
+    /// When its search has to end.
+    pub(super) fn until(&self) -> Instant {
+        let search = self.request.search.unwrap_or_default();
+        search_deadline(self.call, &search)
+    }
+
+    /// What the engine is asked, but for the subject.
+    pub(super) fn ask<'a>(&self, names: &'a FilterNames<'a>, until: Instant) -> EngineRequest<'a> {
+        static NOBODY: Profile = Profile {
+            revision: 0,
+            events: Vec::new(),
+            rules: Vec::new(),
+        };
+        let request = &self.request;
+        let search = request.search.unwrap_or_default();
+        EngineRequest {
+            filter: names.filter(),
+            seen: wire::seen(request.seen_policy),
+            max_per_artist: request
+                .diversity
+                .and_then(|diversity| diversity.max_per_artist),
+            ef_search: search.ef_search.map(|ef_search| ef_search as usize),
+            exact: search.exact,
+            deadline: Some(until),
+            fallback: wire::fallback(request.fallback),
+            seed: self.seed,
+            // Stands for no listener: replaced by whom or what the request names.
+            ..EngineRequest::new(
+                Subject::Profile { profile: &NOBODY },
+                page_size(request.page_size),
+                self.now_us,
+            )
         }
     }
 
@@ -205,28 +283,54 @@ impl State {
         question: &Arc<Question>,
     ) -> Result<v1::RecommendResponse, Refusal> {
         let start = Instant::now();
-        let request = &question.request;
         let choice = self.choose(question)?;
         let version = self.version(question, choice.variant)?;
         let (answer, degraded) = self.answer(question, &version, choice.variant, false)?;
         let served: Vec<u32> = answer.items.iter().map(|item| item.ordinal).collect();
         let response = v1::RecommendResponse {
-            results: wire::results(&version, &answer),
-            exposure_id: self.exposure_id(&request.request_id, &choice),
+            exposure_id: self.exposure_id(&question.request.request_id, &choice),
+            ..self.response(question, &choice, &version, answer, degraded)
+        };
+        self.shadow(question, &version, served, start.elapsed());
+        Ok(response)
+    }
+
+    /// The same from a given version, whatever the request or its variant names. Nothing is shown yet:
+    /// it is no exposure, and nothing is computed in the dark for it.
+    pub(super) fn recommend_from(
+        &self,
+        question: &Question,
+        version: &Version,
+    ) -> Result<v1::RecommendResponse, Refusal> {
+        let choice = self.choose(question)?;
+        let (answer, degraded) = self.answer(question, version, choice.variant, false)?;
+        Ok(self.response(question, &choice, version, answer, degraded))
+    }
+
+    /// An answer as it is told, but for the exposure.
+    fn response(
+        &self,
+        question: &Question,
+        choice: &Choice<'_>,
+        version: &Version,
+        answer: Answer,
+        degraded: Vec<i32>,
+    ) -> v1::RecommendResponse {
+        v1::RecommendResponse {
+            results: wire::results(version, &answer),
+            exposure_id: String::new(),
             served_by: Some(v1::ServedBy {
                 variant: choice.variant.name.clone(),
                 experiment: choice.assignment.experiment.unwrap_or_default().to_owned(),
                 arm: choice.assignment.arm.unwrap_or_default().to_owned(),
-                ..self.served_by(&version, question.revision())
+                ..self.served_by(version, question.revision())
             }),
             profile: answer.profile.as_ref().map(wire::profile_use),
             degraded,
             search: Some(wire::search_stats(&answer.search)),
             unresolved_seeds: answer.unresolved,
             forced: choice.assignment.reason == Reason::Forced,
-        };
-        self.shadow(question, &version, served, start.elapsed());
-        Ok(response)
+        }
     }
 
     /// Leaves word that the question is to be answered in the dark as well, where it is. The answer
@@ -275,7 +379,7 @@ impl State {
 
     /// The variant that ranks: the one that the request names, else the listener's. A subject that is
     /// no listener is not randomised, it gets what the surface gives to those in no experiment.
-    fn choose(&self, question: &Question) -> Result<Choice<'_>, Refusal> {
+    pub(super) fn choose(&self, question: &Question) -> Result<Choice<'_>, Refusal> {
         let ranking = question.request.ranking.as_ref();
         let named = ranking
             .map(|ranking| ranking.variant_override.as_str())
@@ -317,6 +421,15 @@ impl State {
         }
     }
 
+    /// The variant that a listener gets on a surface.
+    pub(super) fn choose_for(&self, surface: &str, user: &str) -> Result<Choice<'_>, Refusal> {
+        let choice = self.policy.choose(surface, user, None);
+        choice.map_err(|unknown| Refusal::NotFound {
+            kind: Resource::Variant,
+            name: unknown.name,
+        })
+    }
+
     /// What is answered from a version, and why it is less than it could be. Counted.
     pub(super) fn answer(
         &self,
@@ -325,9 +438,7 @@ impl State {
         variant: &Variant,
         trace: bool,
     ) -> Result<(Answer, Vec<i32>), Refusal> {
-        let search = question.request.search.unwrap_or_default();
-        let until = search_deadline(question.call, &search);
-        let answer = self.compute(question, version, variant, until, trace)?;
+        let answer = self.compute(question, version, variant, question.until(), trace)?;
         let degraded = self.degraded(&answer);
         self.produced(&answer)?;
         Ok((answer, degraded))
@@ -346,31 +457,17 @@ impl State {
         for vector in vectors(&request.subject) {
             check_model(vector, version)?;
         }
-        let names = FilterNames::new(request.filter.as_ref());
-        let search = request.search.unwrap_or_default();
-        let nobody = Profile::default();
+        let names = question.names();
         let ask = EngineRequest {
-            filter: names.filter(),
-            seen: wire::seen(request.seen_policy),
-            max_per_artist: request
-                .diversity
-                .and_then(|diversity| diversity.max_per_artist),
-            ef_search: search.ef_search.map(|ef_search| ef_search as usize),
-            exact: search.exact,
-            deadline: Some(until),
-            fallback: wire::fallback(request.fallback),
-            seed: question.seed,
             trace,
-            // Stands for no listener: replaced below by whom or what the request names.
-            ..EngineRequest::new(
-                Subject::Profile { profile: &nobody },
-                page_size(request.page_size),
-                question.now_us,
-            )
+            ..question.ask(&names, until)
         };
         let weights = self.tastes.weights();
-        let answer = with_scratch(|scratch| match (&question.listener, &request.subject) {
-            (Listener::Stored(profile), Some(WireSubject::UserId(user))) => {
+        let mut answer = with_scratch(|scratch| match (&question.listener, &request.subject) {
+            (
+                Listener::Stored(profile) | Listener::Remembered(profile),
+                Some(WireSubject::UserId(user)),
+            ) => {
                 let now_us = question.now_us;
                 let solved = self
                     .tastes
@@ -408,10 +505,13 @@ impl State {
                 };
                 recommend(version, &ask, variant, weights, scratch)
             }
-            (Listener::None | Listener::Stored(_), _) => {
+            (Listener::None | Listener::Stored(_) | Listener::Remembered(_), _) => {
                 recommend(version, &ask, variant, weights, scratch)
             }
         })?;
+        if matches!(question.listener, Listener::Remembered(_)) {
+            answer.degraded.push(Degraded::ProfileUnavailable);
+        }
         Ok(answer)
     }
 
@@ -513,7 +613,7 @@ impl State {
 }
 
 /// Runs with the scratch memory of this thread.
-fn with_scratch<T>(run: impl FnOnce(&mut Scratch) -> T) -> T {
+pub(super) fn with_scratch<T>(run: impl FnOnce(&mut Scratch) -> T) -> T {
     thread_local! {
         static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
     }
@@ -577,13 +677,13 @@ fn search_deadline(call: Call, search: &v1::SearchParams) -> Instant {
     now + budget.map_or(share, |budget| budget.min(share))
 }
 
-fn page_size(asked: Option<u32>) -> usize {
+pub(super) fn page_size(asked: Option<u32>) -> usize {
     asked.unwrap_or(DEFAULT_PAGE_SIZE) as usize
 }
 
 /// The lists of a filter, borrowed.
 #[derive(Default)]
-struct FilterNames<'a> {
+pub(super) struct FilterNames<'a> {
     exclude_items: Vec<&'a str>,
     exclude_artists: Vec<&'a str>,
     allow_items: Vec<&'a str>,

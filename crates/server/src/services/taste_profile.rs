@@ -1,15 +1,17 @@
 //! `TasteProfileService`: writes are durable when they are answered, and the next read sees them.
 
 use std::collections::HashSet;
+use std::future::Future;
 use std::sync::Arc;
 
 use refrain::v1;
 use refrain::v1::taste_profile_service_server::TasteProfileService;
 use refrain_engine::{Scratch, Version};
-use refrain_taste::{EventDecision, Profile, Rule, Write, decide};
-use tonic::{Request, Response, Status};
+use refrain_taste::{Event, EventDecision, Profile, Receipt, Rule, Write, decide};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::recommendation::wanted;
+use super::stream::{self, Answers};
 use super::{Handler, State, call_of, offload};
 use crate::limits::{DEFAULT_LIST_SIZE, MAX_LIST_SIZE};
 use crate::refusal::Refusal;
@@ -22,25 +24,53 @@ impl TasteProfileService for Handler {
         &self,
         request: Request<v1::AppendEventsRequest>,
     ) -> Result<Response<v1::AppendEventsResponse>, Status> {
-        let request = request.into_inner();
-        let mut check = Check::default();
-        let now_us = crate::clock::now_us();
-        // The store checks how many there may be; before that, none of them is looked at twice.
-        let events = wire::events(&mut check, "events", request.events, now_us);
-        check.finish()?;
-        let event_ids = events.iter().map(|event| event.event_id.clone()).collect();
-        let write = Write::Append {
-            user: request.user_id,
-            events,
-        };
-        let receipt = self.0.profiles.write(write).await?;
-        Ok(Response::new(v1::AppendEventsResponse {
-            profile_revision: receipt.revision,
-            appended: receipt.appended,
-            duplicates: receipt.duplicates,
-            event_ids,
-            dropped: receipt.dropped,
-        }))
+        let append = self.0.append(request.into_inner())?;
+        Ok(Response::new(append.await?))
+    }
+
+    type StreamEventsStream = Answers<v1::StreamEventsResponse>;
+
+    async fn stream_events(
+        &self,
+        request: Request<Streaming<v1::StreamEventsRequest>>,
+    ) -> Result<Response<Self::StreamEventsStream>, Status> {
+        let answers = stream::events(Arc::clone(&self.0), request.into_inner());
+        Ok(Response::new(answers))
+    }
+
+    async fn preview_exclusion(
+        &self,
+        request: Request<v1::PreviewExclusionRequest>,
+    ) -> Result<Response<v1::PreviewExclusionResponse>, Status> {
+        let call = call_of(&request)?;
+        Ok(Response::new(
+            self.preview(request.into_inner(), call).await?,
+        ))
+    }
+
+    type ExportProfileStream = Answers<v1::ExportProfileResponse>;
+
+    async fn export_profile(
+        &self,
+        request: Request<v1::ExportProfileRequest>,
+    ) -> Result<Response<Self::ExportProfileStream>, Status> {
+        Ok(Response::new(self.export(request.into_inner()).await?))
+    }
+
+    type ExportExclusionsStream = Answers<v1::ExportExclusionsResponse>;
+
+    async fn export_exclusions(
+        &self,
+        _: Request<v1::ExportExclusionsRequest>,
+    ) -> Result<Response<Self::ExportExclusionsStream>, Status> {
+        Ok(Response::new(self.export_rules()))
+    }
+
+    async fn delete_profile(
+        &self,
+        request: Request<v1::DeleteProfileRequest>,
+    ) -> Result<Response<v1::DeleteProfileResponse>, Status> {
+        Ok(Response::new(self.erase(request.into_inner()).await?))
     }
 
     async fn create_exclusion(
@@ -150,6 +180,54 @@ impl TasteProfileService for Handler {
         let state = Arc::clone(&self.0);
         let describe = move || describe(&state, &version, &profile, newest, request.include_vector);
         Ok(Response::new(offload(describe).await?))
+    }
+}
+
+impl State {
+    /// Checks an append and hands it over; the future is done once it is durable.
+    pub(super) fn append(
+        &self,
+        request: v1::AppendEventsRequest,
+    ) -> Result<impl Future<Output = Result<v1::AppendEventsResponse, Refusal>> + use<>, Refusal>
+    {
+        let mut check = Check::default();
+        let now_us = crate::clock::now_us();
+        // The store checks how many there may be; before that, none of them is looked at twice.
+        let given = wire::events(&mut check, "events", request.events, now_us);
+        check.finish()?;
+        let id = |event: &Option<Event>| {
+            let id = event.as_ref().map(|event| event.event_id.clone());
+            id.unwrap_or_default()
+        };
+        let event_ids = given.iter().map(id).collect();
+        let asked = given.len();
+        let events: Vec<Event> = given.into_iter().flatten().collect();
+        let private_skipped = u32::try_from(asked - events.len()).unwrap_or(u32::MAX);
+        let user = request.user_id;
+        // Where all were private there is nothing to write, and a revision all the same.
+        let nothing = events.is_empty() && private_skipped > 0;
+        let write = (!nothing).then(|| {
+            let user = user.clone();
+            self.profiles.submit(Write::Append { user, events })
+        });
+        let profiles = self.profiles.clone();
+        Ok(async move {
+            let receipt = match write {
+                Some(write) => write.await?,
+                None => Receipt {
+                    revision: profiles.read(&user).await?.revision,
+                    ..Receipt::default()
+                },
+            };
+            Ok(v1::AppendEventsResponse {
+                profile_revision: receipt.revision,
+                appended: receipt.appended,
+                duplicates: receipt.duplicates,
+                event_ids,
+                dropped: receipt.dropped,
+                private_skipped,
+            })
+        })
     }
 }
 

@@ -99,6 +99,7 @@ async fn an_exclusion_holds_at_the_next_request_and_its_undo_is_exact() {
             }),
             consistency: Some(v1::Consistency {
                 min_profile_revision: revision,
+                ..v1::Consistency::default()
             }),
             ..Default::default()
         };

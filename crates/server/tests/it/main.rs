@@ -5,3 +5,4 @@ mod dark;
 mod fixture;
 mod lifecycle;
 mod refusals;
+mod taste;

@@ -364,6 +364,7 @@ async fn a_revision_that_does_not_come_is_unavailable() {
     let mut client = RecommendationServiceClient::new(server.channel.clone());
     let consistency = Some(v1::Consistency {
         min_profile_revision: 7,
+        ..v1::Consistency::default()
     });
     let request = v1::RecommendRequest {
         consistency,

@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use super::Shared;
 use super::writer::transact;
+use crate::apply::append;
 use crate::event::Event;
 use crate::invalid::{InvalidField, Place};
 use crate::store::StoreError;
@@ -101,7 +102,7 @@ fn import_batch(
             };
             for (position, (user, events)) in batch.iter().enumerate() {
                 at.set(position);
-                let receipt = tables.append(user, events, max_events)?;
+                let receipt = append(tables, user, events, max_events)?;
                 report.add(&ImportReport {
                     users: 1,
                     appended: receipt.appended.into(),

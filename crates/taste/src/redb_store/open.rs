@@ -252,7 +252,7 @@ pub(super) fn claim(database: &Database, path: &Path) -> Result<(), OpenStoreErr
     // One transaction makes all tables and the mark, so that no crash leaves a part of them.
     let create = || -> Result<(), redb::Error> {
         let write = database.begin_write()?;
-        Tables::open(&write)?;
+        drop(Tables::open(&write)?);
         write
             .open_table(FORMAT)?
             .insert(FORMAT_KEY, FORMAT_VERSION)?;
@@ -263,7 +263,7 @@ pub(super) fn claim(database: &Database, path: &Path) -> Result<(), OpenStoreErr
 }
 
 /// Makes the entry of a new file durable: a synced file that no directory names is lost.
-fn sync_directory(path: &Path) -> io::Result<()> {
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -287,7 +287,7 @@ pub(super) fn classify(error: DatabaseError, path: &Path) -> OpenStoreError {
     }
 }
 
-fn failure(error: redb::Error, path: &Path) -> OpenStoreError {
+pub(super) fn failure(error: redb::Error, path: &Path) -> OpenStoreError {
     let path = path.to_owned();
     match error {
         redb::Error::Corrupted(detail) => OpenStoreError::Corrupt { path, detail },

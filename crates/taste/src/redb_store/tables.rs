@@ -3,7 +3,7 @@
 //! `users`: listener → revision and counts. `events`, `rules`: (listener, id) → record, so that an
 //! id is unique within its listener by construction and a profile is one range of each table.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,17 +12,20 @@ use redb::{
     ReadOnlyTable, ReadTransaction, ReadableTable, Table, TableDefinition, WriteTransaction,
 };
 
+use crate::apply::Records;
 use crate::codec::{self, DecodeError, UserRecord};
-use crate::event::{Event, EventKind};
+use crate::event::Event;
 use crate::profile::Profile;
-use crate::rule::{Rule, Scope};
-use crate::store::{MAX_RULES_PER_USER, Receipt, StoreError, Write};
+use crate::rule::Rule;
+use crate::store::StoreError;
 
 /// Marks a redb file as a profile store, and of which format.
 pub(super) const FORMAT: TableDefinition<'_, &str, u64> =
     TableDefinition::new("refrain.profiles.format");
 pub(super) const FORMAT_KEY: &str = "format";
 pub(super) const FORMAT_VERSION: u64 = 1;
+/// The largest revision that an erased profile had.
+const FLOOR_KEY: &str = "floor";
 
 type Key = (&'static str, &'static str);
 
@@ -49,6 +52,7 @@ pub(super) struct Tables<'t> {
     users: Table<'t, &'static str, &'static [u8]>,
     events: Table<'t, Key, &'static [u8]>,
     rules: Table<'t, Key, &'static [u8]>,
+    format: Table<'t, &'static str, u64>,
     changed: bool,
 }
 
@@ -58,6 +62,7 @@ impl<'t> Tables<'t> {
             users: transaction.open_table(USERS)?,
             events: transaction.open_table(EVENTS)?,
             rules: transaction.open_table(RULES)?,
+            format: transaction.open_table(FORMAT)?,
             changed: false,
         })
     }
@@ -66,213 +71,179 @@ impl<'t> Tables<'t> {
     pub(super) fn changed(&self) -> bool {
         self.changed
     }
+}
 
-    /// Applies a validated write. Everything that can refuse it is checked before the first change,
-    /// so after a refusal the transaction can go on; after a failure of the storage it cannot.
-    pub(super) fn apply(&mut self, write: &Write, max_events: u32) -> Result<Receipt, TableError> {
-        match write {
-            Write::Append { user, events } => self.append(user, events, max_events),
-            Write::CreateRule { user, rule } => self.create_rule(user, rule),
-            Write::DeleteRule {
-                user,
-                rule_id,
-                allow_missing,
-            } => self.delete_rule(user, rule_id, *allow_missing),
-        }
+impl Records for Tables<'_> {
+    type Error = TableError;
+
+    fn user(&mut self, user: &str) -> Result<UserRecord, TableError> {
+        read_user(&self.users, user)
     }
 
-    /// Adds events, of which any number may be there already.
-    pub(super) fn append(
+    fn put_user(&mut self, user: &str, record: &UserRecord) -> Result<(), TableError> {
+        self.changed = true;
+        let value = record.encode(user);
+        self.users
+            .insert(user, value.as_slice())
+            .map_err(redb::Error::from)?;
+        Ok(())
+    }
+
+    fn events_of(
         &mut self,
         user: &str,
         events: &[Event],
-        max_events: u32,
-    ) -> Result<Receipt, TableError> {
-        let mut record = read_user(&self.users, user)?;
-        let mut fresh: HashMap<&str, &Event> = HashMap::with_capacity(events.len());
-        let mut duplicates = 0;
-        for (position, event) in events.iter().enumerate() {
+    ) -> Result<HashMap<String, Event>, TableError> {
+        let mut stored = HashMap::new();
+        for event in events {
             let id = event.event_id.as_str();
-            let same = match fresh.get(id) {
-                Some(&earlier) => Some(earlier == event),
-                None => match self.events.get((user, id)).map_err(redb::Error::from)? {
-                    Some(stored) => {
-                        let stored = codec::decode_event(id, stored.value())
-                            .map_err(|source| TableError::corrupt("event", user, id, source))?;
-                        Some(stored == *event)
-                    }
-                    None => None,
-                },
-            };
-            match same {
-                None => {
-                    fresh.insert(id, event);
-                }
-                Some(true) => duplicates += 1,
-                Some(false) => {
-                    let event_id = id.to_owned();
-                    return Err(StoreError::EventConflict { event_id, position }.into());
-                }
+            if let Some(value) = self.events.get((user, id)).map_err(redb::Error::from)? {
+                let event = codec::decode_event(id, value.value())
+                    .map_err(|source| TableError::corrupt("event", user, id, source))?;
+                stored.insert(id.to_owned(), event);
             }
         }
-        if fresh.is_empty() {
-            return Ok(Receipt {
-                revision: record.revision,
-                duplicates,
-                ..Receipt::default()
-            });
-        }
-        let appended = u32::try_from(fresh.len()).unwrap_or(u32::MAX);
-        let total = record.events.saturating_add(appended);
-        let victims = match total > max_events {
-            true => self.oldest(user, &record, &fresh, total - kept_when_full(max_events))?,
-            false => Vec::new(),
-        };
-        let dropped = u32::try_from(victims.len()).unwrap_or(u32::MAX);
+        Ok(stored)
+    }
 
-        for event in fresh.values() {
+    fn all_events(&mut self, user: &str, expected: u32) -> Result<Vec<Event>, TableError> {
+        read_all(&self.events, "event", user, expected, codec::decode_event)
+    }
+
+    fn change_events(
+        &mut self,
+        user: &str,
+        fresh: &[&Event],
+        gone: &[String],
+    ) -> Result<(), TableError> {
+        self.changed = true;
+        for event in fresh {
             let value = codec::encode_event(event);
             self.events
                 .insert((user, event.event_id.as_str()), value.as_slice())
                 .map_err(redb::Error::from)?;
         }
-        for victim in &victims {
+        for id in gone {
             self.events
-                .remove((user, victim.as_str()))
+                .remove((user, id.as_str()))
                 .map_err(redb::Error::from)?;
         }
-        record.events = total - dropped;
-        record.dropped += u64::from(dropped);
-        let revision = self.advance(user, record)?;
-        Ok(Receipt {
-            revision,
-            appended,
-            duplicates,
-            dropped,
-            rule: None,
-        })
+        Ok(())
     }
 
-    /// Ids of the `count` events that a full profile gives up first, stored and fresh alike.
-    fn oldest(
-        &self,
-        user: &str,
-        record: &UserRecord,
-        fresh: &HashMap<&str, &Event>,
-        count: u32,
-    ) -> Result<Vec<String>, TableError> {
-        let mut all = read_all(
-            &self.events,
-            "event",
-            user,
-            record.events,
-            codec::decode_event,
-        )?;
-        all.extend(fresh.values().map(|&event| event.clone()));
-        let rules = read_all(&self.rules, "rule", user, record.rules, codec::decode_rule)?;
-        let witnesses = Witnesses::of(&rules);
-        // At one time an unlike goes after the like it may cancel, so that no like comes back.
-        all.sort_unstable_by(|a, b| {
-            let key = |event: &Event| {
-                (
-                    witnesses.has(event),
-                    event.kind.is_explicit(),
-                    event.time_us,
-                    event.kind == EventKind::Unlike,
-                )
-            };
-            key(a)
-                .cmp(&key(b))
-                .then_with(|| a.event_id.cmp(&b.event_id))
-        });
-        all.truncate(count as usize);
-        Ok(all.into_iter().map(|event| event.event_id).collect())
+    fn rule(&mut self, user: &str, rule_id: &str) -> Result<Option<Rule>, TableError> {
+        let value = self.rules.get((user, rule_id)).map_err(redb::Error::from)?;
+        value
+            .map(|value| codec::decode_rule(rule_id, value.value()))
+            .transpose()
+            .map_err(|source| TableError::corrupt("rule", user, rule_id, source))
     }
 
-    fn create_rule(&mut self, user: &str, rule: &Rule) -> Result<Receipt, TableError> {
-        let mut record = read_user(&self.users, user)?;
-        let id = rule.rule_id.as_str();
-        if let Some(stored) = self.rules.get((user, id)).map_err(redb::Error::from)? {
-            let stored = codec::decode_rule(id, stored.value())
-                .map_err(|source| TableError::corrupt("rule", user, id, source))?;
-            if !stored.same_content(rule) {
-                return Err(StoreError::RuleConflict {
-                    rule_id: id.to_owned(),
-                }
-                .into());
-            }
-            let revision = record.revision;
-            return Ok(Receipt {
-                revision,
-                rule: Some(stored),
-                ..Receipt::default()
-            });
-        }
-        if record.rules >= MAX_RULES_PER_USER {
-            return Err(StoreError::TooManyRules {
-                limit: MAX_RULES_PER_USER,
-            }
-            .into());
-        }
+    fn all_rules(&mut self, user: &str, expected: u32) -> Result<Vec<Rule>, TableError> {
+        read_all(&self.rules, "rule", user, expected, codec::decode_rule)
+    }
+
+    fn put_rule(&mut self, user: &str, rule: &Rule) -> Result<(), TableError> {
+        self.changed = true;
         let value = codec::encode_rule(rule);
         self.rules
-            .insert((user, id), value.as_slice())
+            .insert((user, rule.rule_id.as_str()), value.as_slice())
             .map_err(redb::Error::from)?;
-        record.rules += 1;
-        let revision = self.advance(user, record)?;
-        Ok(Receipt {
-            revision,
-            rule: Some(rule.clone()),
-            ..Receipt::default()
-        })
+        Ok(())
     }
 
-    fn delete_rule(
-        &mut self,
-        user: &str,
-        rule_id: &str,
-        allow_missing: bool,
-    ) -> Result<Receipt, TableError> {
-        let mut record = read_user(&self.users, user)?;
-        let existed = self
+    fn remove_rule(&mut self, user: &str, rule_id: &str) -> Result<bool, TableError> {
+        let removed = self
             .rules
             .remove((user, rule_id))
             .map_err(redb::Error::from)?
             .is_some();
-        let revision = match (existed, allow_missing) {
-            (true, _) => {
-                record.rules = record.rules.saturating_sub(1);
-                self.advance(user, record)?
-            }
-            (false, true) => record.revision,
-            (false, false) => {
-                return Err(StoreError::NoSuchRule {
-                    rule_id: rule_id.to_owned(),
-                }
-                .into());
-            }
-        };
-        Ok(Receipt {
-            revision,
-            ..Receipt::default()
-        })
+        self.changed |= removed;
+        Ok(removed)
     }
 
-    /// Stores a changed listener under the next revision.
-    fn advance(&mut self, user: &str, mut record: UserRecord) -> Result<u64, TableError> {
+    fn remove_all(&mut self, user: &str) -> Result<(), TableError> {
         self.changed = true;
-        record.revision += 1;
-        let value = record.encode(user);
-        self.users
-            .insert(user, value.as_slice())
+        self.users.remove(user).map_err(redb::Error::from)?;
+        for table in [&mut self.events, &mut self.rules] {
+            let ids = ids_of(table, user)?;
+            for id in ids {
+                table
+                    .remove((user, id.as_str()))
+                    .map_err(redb::Error::from)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn floor(&mut self) -> Result<u64, TableError> {
+        let floor = self.format.get(FLOOR_KEY).map_err(redb::Error::from)?;
+        Ok(floor.map_or(0, |floor| floor.value()))
+    }
+
+    fn raise_floor(&mut self, to: u64) -> Result<(), TableError> {
+        self.changed = true;
+        self.format
+            .insert(FLOOR_KEY, to)
             .map_err(redb::Error::from)?;
-        Ok(record.revision)
+        Ok(())
     }
 }
 
-/// How many events a profile keeps when it has to drop some.
-fn kept_when_full(max_events: u32) -> u32 {
-    max_events - max_events / 16
+/// The user record of a listener in a snapshot.
+pub(super) fn user_record(
+    snapshot: &ReadTransaction,
+    user: &str,
+) -> Result<UserRecord, TableError> {
+    let users: ReadOnlyTable<_, _> = snapshot.open_table(USERS).map_err(redb::Error::from)?;
+    read_user(&users, user)
+}
+
+/// The largest revision that an erased profile had, in a snapshot.
+pub(super) fn floor(snapshot: &ReadTransaction) -> Result<u64, TableError> {
+    let format = snapshot.open_table(FORMAT).map_err(redb::Error::from)?;
+    let floor = format.get(FLOOR_KEY).map_err(redb::Error::from)?;
+    Ok(floor.map_or(0, |floor| floor.value()))
+}
+
+/// How many records of a listener a snapshot has, in all tables.
+pub(super) fn residue(snapshot: &ReadTransaction, user: &str) -> Result<u64, TableError> {
+    let users: ReadOnlyTable<_, _> = snapshot.open_table(USERS).map_err(redb::Error::from)?;
+    let user_record = users.get(user).map_err(redb::Error::from)?.is_some();
+    let mut found = u64::from(user_record);
+    for table in [EVENTS, RULES] {
+        let table = snapshot.open_table(table).map_err(redb::Error::from)?;
+        found += ids_of(&table, user)?.len() as u64;
+    }
+    Ok(found)
+}
+
+/// Every listener of a snapshot, in the order of their ids.
+pub(super) fn users(snapshot: &ReadTransaction) -> Result<Vec<String>, TableError> {
+    let users: ReadOnlyTable<_, _> = snapshot.open_table(USERS).map_err(redb::Error::from)?;
+    let mut ids = Vec::new();
+    for entry in users.iter().map_err(redb::Error::from)? {
+        let (id, _) = entry.map_err(redb::Error::from)?;
+        ids.push(id.value().to_owned());
+    }
+    Ok(ids)
+}
+
+/// Ids of a listener's records in one table, readable or not.
+fn ids_of(
+    table: &impl ReadableTable<Key, &'static [u8]>,
+    user: &str,
+) -> Result<Vec<String>, TableError> {
+    let mut ids = Vec::new();
+    for entry in table.range((user, "")..).map_err(redb::Error::from)? {
+        let (key, _) = entry.map_err(redb::Error::from)?;
+        let (owner, id) = key.value();
+        if owner != user {
+            break;
+        }
+        ids.push(id.to_owned());
+    }
+    Ok(ids)
 }
 
 fn read_user(
@@ -283,42 +254,6 @@ fn read_user(
         Some(value) => UserRecord::decode(user, value.value())
             .map_err(|source| TableError::corrupt("user", user, "", source)),
         None => Ok(UserRecord::default()),
-    }
-}
-
-/// Events by which rules of effect SERVE know what they forbid: without its event, an item heard in a
-/// context, session or window that must not be shown could be shown again.
-#[derive(Default)]
-struct Witnesses<'a> {
-    contexts: HashSet<&'a str>,
-    sessions: HashSet<&'a str>,
-    windows: Vec<(Option<i64>, Option<i64>)>,
-}
-
-impl<'a> Witnesses<'a> {
-    fn of(rules: &'a [Rule]) -> Self {
-        let mut witnesses = Self::default();
-        for rule in rules.iter().filter(|rule| rule.effect.serves()) {
-            match &rule.scope {
-                Scope::Context(context) => drop(witnesses.contexts.insert(context)),
-                Scope::Session(session) => drop(witnesses.sessions.insert(session)),
-                Scope::Window { start_us, end_us } => witnesses.windows.push((*start_us, *end_us)),
-                Scope::Item(_) | Scope::Artist(_) | Scope::Tag(_) => {}
-            }
-        }
-        witnesses
-    }
-
-    fn has(&self, event: &Event) -> bool {
-        let named = |names: &HashSet<&str>, name: &Option<String>| {
-            name.as_deref().is_some_and(|name| names.contains(name))
-        };
-        named(&self.contexts, &event.context)
-            || named(&self.sessions, &event.session)
-            || self.windows.iter().any(|&(start_us, end_us)| {
-                start_us.is_none_or(|start| start <= event.time_us)
-                    && end_us.is_none_or(|end| event.time_us < end)
-            })
     }
 }
 

@@ -8,15 +8,9 @@ use redb::{Database, Durability};
 
 use super::Shared;
 use super::tables::{TableError, Tables};
-use crate::store::{Done, Receipt, StoreError, Write};
-
-/// A write that waits for the writer.
-pub(super) struct Pending {
-    pub(super) write: Write,
-    pub(super) done: Done,
-    /// What it was counted as by [`Shared::admit`].
-    pub(super) cost: usize,
-}
+use crate::apply;
+use crate::queue::Pending;
+use crate::store::{Receipt, StoreError, Write};
 
 /// Writes until the queue is closed and empty.
 pub(super) fn run(shared: &Shared, queue: &Receiver<Pending>) {
@@ -59,7 +53,7 @@ fn apply(
     write: &Write,
     shared: &Shared,
 ) -> Result<Result<Receipt, StoreError>, TableError> {
-    match tables.apply(write, shared.options.max_events_per_user) {
+    match apply::apply(tables, write, shared.options.max_events_per_user) {
         Ok(receipt) => Ok(Ok(receipt)),
         Err(error) if error.is_storage_failure() => Err(error),
         Err(error) => Ok(Err(error.at(&shared.path))),

@@ -74,6 +74,29 @@ pub(super) fn forbidden(
     set.into_sorted()
 }
 
+/// The SERVE rule that decides on one item, as its position in the profile: the most specific scope,
+/// then the newest. [`forbidden`] forbids the item when that is an exclusion. O(R log R + E).
+pub(super) fn deciding_rule(
+    profile: &Profile,
+    now_us: i64,
+    catalogue: &dyn Catalogue,
+    item: &str,
+) -> Option<usize> {
+    let rulings = Rulings::new(&profile.rules, |rule| {
+        rule.in_force(now_us) && rule.effect.serves()
+    });
+    let of_events = |age_of: &dyn Fn(&Event) -> Option<Age>| {
+        let events = profile.events.iter().filter(|event| event.item == item);
+        events.filter_map(age_of).max()
+    };
+    newest(&rulings.items, Some(item))
+        .or_else(|| of_events(&|event| newest(&rulings.contexts, event.context.as_deref())))
+        .or_else(|| of_events(&|event| newest(&rulings.sessions, event.session.as_deref())))
+        .or_else(|| rulings.of_attributes(catalogue.ordinal(item)?, catalogue))
+        .or_else(|| of_events(&|event| rulings.windows.at(event.time_us)))
+        .map(|age| rulings.rule(age))
+}
+
 fn oldest_first<'a>(ages: &ByText<'a, Age>) -> Vec<(&'a str, Age)> {
     let mut values: Vec<_> = ages.iter().map(|(&value, &age)| (value, age)).collect();
     values.sort_unstable_by_key(|&(_, age)| age);

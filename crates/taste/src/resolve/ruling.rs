@@ -104,7 +104,7 @@ impl<'a> Rulings<'a> {
             .map(|age| self.rule(age))
     }
 
-    fn of_attributes(&self, ordinal: u32, catalogue: &dyn Catalogue) -> Option<Age> {
+    pub(super) fn of_attributes(&self, ordinal: u32, catalogue: &dyn Catalogue) -> Option<Age> {
         if !self.artists.is_empty() {
             let age = newest(&self.artists, catalogue.artist_of(ordinal));
             if age.is_some() {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use refrain_taste::{
     Action, Catalogue, Event, EventKind, Profile, Rule, Scope, Taste, Weights, decide, resolve,
+    serving_rule,
 };
 
 use crate::catalogue::{Small, tags_of};
@@ -31,6 +32,19 @@ proptest! {
             prop_assert_eq!(winner, oracle.learn_rule(event), "{:?}", event);
             prop_assert_eq!(decision.kept, oracle.kept(event));
             prop_assert_eq!(decision.weight, oracle.weight(event, &Weights::default()));
+        }
+    }
+
+    #[test]
+    fn the_rule_that_forbids_is_told(profile in random::profile(true)) {
+        let catalogue = Small::new(ITEMS);
+        let taste = resolve(&profile, NOW, &catalogue, &Weights::default());
+        for ordinal in 0..ITEMS {
+            let rule = serving_rule(&profile, NOW, &catalogue, &format!("i{ordinal}"));
+            let rule = rule.map(|at| &profile.rules[at]);
+            let forbids = rule.is_some_and(|rule| rule.action == Action::Exclude);
+            prop_assert_eq!(forbids, taste.forbidden.contains(&ordinal), "{}: {:?}", ordinal, rule);
+            prop_assert!(rule.is_none_or(|rule| rule.effect.serves() && rule.in_force(NOW)));
         }
     }
 
@@ -112,6 +126,51 @@ proptest! {
         let last = taste.valid_until_us.map_or(1_000, |until| until - 1);
         prop_assert!(last >= now);
         prop_assert!(same_bits(&resolve(&profile, last, &catalogue, &weights), &taste));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The same promise where weights decay: histories and rules over days, at any instant.
+    #[test]
+    fn excluded_events_leave_no_trace_where_weights_decay(
+        profile in random::profile(true),
+        weights in random::weights(),
+        half_lives in (0.1..50.0f64, 0.1..5_000.0f64),
+        hour in -40..400i64,
+    ) {
+        const HOUR: i64 = 3_600_000_000;
+        let catalogue = Small::new(ITEMS);
+        let weights = weights.with_half_lives(half_lives.0, half_lives.1).unwrap();
+        let mut profile = profile;
+        for event in &mut profile.events {
+            event.time_us *= 24 * HOUR;
+        }
+        for rule in &mut profile.rules {
+            rule.create_time_us *= 24 * HOUR;
+            rule.expire_time_us = rule.expire_time_us.map(|at| at * 24 * HOUR);
+            if let Scope::Window { start_us, end_us } = &mut rule.scope {
+                *start_us = start_us.map(|at| at * 24 * HOUR);
+                *end_us = end_us.map(|at| at * 24 * HOUR);
+            }
+        }
+        let now = hour * HOUR;
+        let with_rules = resolve(&profile, now, &catalogue, &weights);
+        let decisions = decide(&profile, now, &catalogue, &weights);
+        let remaining: Vec<Event> = profile.events.iter().zip(&decisions)
+            .filter(|(_, decision)| !decision.is_excluded())
+            .map(|(event, _)| event.clone())
+            .collect();
+        let without = Profile::new(1, remaining, profile.rules.clone());
+        prop_assert_eq!(bits(&with_rules), bits(&resolve(&without, now, &catalogue, &weights)));
+        // What is kept until the time it names is what would be computed then.
+        if let Some(until) = with_rules.valid_until_us {
+            prop_assert!(until > now);
+            prop_assert!(same_bits(&resolve(&profile, until - 1, &catalogue, &weights), &with_rules));
+        } else {
+            prop_assert!(profile.events.is_empty());
+        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! What every profile store must do: random operations against a model, with restarts between.
 //!
-//! `run` takes any way to open a store, so that each implementation passes the same suite.
+//! `run` takes any way to make a place and to open a store there, so that each implementation passes the
+//! same suite.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::ops::ControlFlow;
 use std::sync::mpsc;
 
 use proptest::collection::vec;
@@ -11,29 +12,33 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::TestRunner;
 use refrain_taste::{
-    Effect, Event, EventKind, Profile, ProfileStore, Receipt, RedbStore, Rule, Scope, StoreError,
-    StoreOptions, Write,
+    Effect, Erased, Event, EventKind, Profile, ProfileStore, Receipt, RedbStore, Rule, Scope,
+    StoreError, StoreOptions, Write,
 };
 
 use crate::random;
 
 /// Events a profile of the suite may hold: few, so that profiles overflow.
-const MAX_EVENTS: u32 = 32;
+pub(crate) const MAX_EVENTS: u32 = 32;
 
 #[test]
 fn redb_store_conforms() {
-    run(200, |path| {
-        let max_events_per_user = MAX_EVENTS;
-        let options = StoreOptions {
-            max_events_per_user,
-            ..StoreOptions::default()
-        };
-        RedbStore::open(path, &options).unwrap()
+    let options = StoreOptions {
+        max_events_per_user: MAX_EVENTS,
+        ..StoreOptions::default()
+    };
+    let place = || tempfile::tempdir().unwrap();
+    run(200, place, |directory| {
+        RedbStore::open(&directory.path().join("profiles"), &options).unwrap()
     });
 }
 
-/// Runs `cases` random sequences on stores that `open` makes of, or finds in, a place.
-fn run<S: ProfileStore>(cases: u32, open: impl Fn(&Path) -> S) {
+/// Runs `cases` random sequences on stores that `open` makes of, or finds in, a new place.
+pub(crate) fn run<P, S: ProfileStore>(
+    cases: u32,
+    new_place: impl Fn() -> P,
+    open: impl Fn(&P) -> S,
+) {
     let config = ProptestConfig {
         cases,
         failure_persistence: None,
@@ -42,8 +47,7 @@ fn run<S: ProfileStore>(cases: u32, open: impl Fn(&Path) -> S) {
     };
     TestRunner::new(config)
         .run(&vec(operation(), 1..25), |operations| {
-            let directory = tempfile::tempdir().unwrap();
-            let place = directory.path().join("profiles");
+            let place = new_place();
             let mut store = Some(open(&place));
             let mut model = Model::default();
             for operation in operations {
@@ -59,6 +63,27 @@ fn run<S: ProfileStore>(cases: u32, open: impl Fn(&Path) -> S) {
                     prop_assert_eq!(&*found, &model.profile(user), "profile of {}", user);
                 }
             }
+            // What a visit of all finds, and what is there of each, is what the model has.
+            let store = store.as_ref().unwrap();
+            let mut visited = Vec::new();
+            store
+                .for_each(&mut |user, profile| {
+                    visited.push((user.to_owned(), profile.clone()));
+                    ControlFlow::Continue(())
+                })
+                .unwrap();
+            let mut expected: Vec<(String, Profile)> = Vec::new();
+            for user in USERS {
+                let profile = model.profile(user);
+                let records = profile.events.len() + profile.rules.len();
+                let there = profile.revision > 0;
+                let residue = records as u64 + u64::from(there);
+                prop_assert_eq!(store.residue(user).unwrap(), residue, "residue of {}", user);
+                if there {
+                    expected.push((user.to_owned(), profile));
+                }
+            }
+            prop_assert_eq!(visited, expected);
             Ok(())
         })
         .unwrap();
@@ -138,9 +163,10 @@ fn write() -> impl Strategy<Value = Write> {
         },
     );
     prop_oneof![
-        6 => (user(), vec(event, 0..12)).prop_map(|(user, events)| Write::Append { user, events }),
-        2 => (user(), rule).prop_map(|(user, rule)| Write::CreateRule { user, rule }),
-        2 => (user(), 0..6u8, any::<bool>()).prop_map(|(user, n, allow_missing)| {
+        1 => user().prop_map(|user| Write::Erase { user }),
+        12 => (user(), vec(event, 0..12)).prop_map(|(user, events)| Write::Append { user, events }),
+        4 => (user(), rule).prop_map(|(user, rule)| Write::CreateRule { user, rule }),
+        4 => (user(), 0..6u8, any::<bool>()).prop_map(|(user, n, allow_missing)| {
             Write::DeleteRule { user, rule_id: format!("r{n}"), allow_missing }
         }),
     ]
@@ -150,11 +176,14 @@ fn write() -> impl Strategy<Value = Write> {
 #[derive(Default)]
 struct Model {
     users: BTreeMap<String, User>,
+    /// The largest revision of an erased profile.
+    floor: u64,
 }
 
 #[derive(Default)]
 struct User {
     revision: u64,
+    floor: u64,
     events: BTreeMap<String, Event>,
     rules: BTreeMap<String, Rule>,
 }
@@ -175,7 +204,21 @@ impl Model {
 
     fn write(&mut self, write: &Write) -> Result<Receipt, String> {
         let user = self.users.entry(write.user().to_owned()).or_default();
+        user.floor = self.floor;
         match write {
+            Write::Erase { .. } => {
+                let erased = Erased {
+                    revision: user.revision,
+                    events: u32::try_from(user.events.len()).unwrap(),
+                    rules: u32::try_from(user.rules.len()).unwrap(),
+                };
+                self.floor = self.floor.max(user.revision);
+                *user = User::default();
+                Ok(Receipt {
+                    erased: Some(erased),
+                    ..Receipt::default()
+                })
+            }
             Write::Append { events, .. } => user.append(events),
             Write::CreateRule { rule, .. } => user.create_rule(rule),
             Write::DeleteRule {
@@ -184,7 +227,7 @@ impl Model {
                 ..
             } => {
                 if user.rules.remove(rule_id).is_some() {
-                    user.revision += 1;
+                    user.advance();
                 } else if !allow_missing {
                     return Err(format!("there is no rule {rule_id:?}"));
                 }
@@ -212,6 +255,13 @@ fn is_witness(rule: &Rule, event: &Event) -> bool {
 }
 
 impl User {
+    fn advance(&mut self) {
+        self.revision = match self.revision {
+            0 => self.floor + 1,
+            revision => revision + 1,
+        };
+    }
+
     fn append(&mut self, events: &[Event]) -> Result<Receipt, String> {
         if events.is_empty() {
             return Err("events: must not be empty".to_owned());
@@ -248,7 +298,9 @@ impl User {
             }
         }
         self.events = after;
-        self.revision += u64::from(receipt.appended > 0);
+        if receipt.appended > 0 {
+            self.advance();
+        }
         receipt.revision = self.revision;
         Ok(receipt)
     }
@@ -271,7 +323,7 @@ impl User {
             });
         }
         self.rules.insert(rule.rule_id.clone(), rule.clone());
-        self.revision += 1;
+        self.advance();
         let rule = Some(rule.clone());
         Ok(Receipt {
             revision: self.revision,

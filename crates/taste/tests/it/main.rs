@@ -11,5 +11,6 @@ mod conformance;
 mod crash;
 mod examples;
 mod opening;
+mod postgres;
 mod random;
 mod store;

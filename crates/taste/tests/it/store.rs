@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 
 use refrain_taste::{
-    Action, Effect, Event, EventKind, ImportReport, MAX_RULES_PER_USER, ProfileStore, RedbStore,
-    Rule, Scope, StoreError, StoreOptions, Write,
+    Action, CompactOptions, Effect, Event, EventKind, ImportReport, MAX_RULES_PER_USER, Profile,
+    ProfileStore, RedbStore, Rule, Scope, StoreError, StoreOptions, Write,
 };
 use tempfile::TempDir;
 
@@ -480,4 +480,115 @@ fn an_import_is_many_appends_and_can_be_repeated() {
         0,
         "a transaction is taken or not"
     );
+}
+
+fn erase(user: &str) -> Write {
+    Write::Erase {
+        user: user.to_owned(),
+    }
+}
+
+#[test]
+fn what_is_erased_is_gone_from_the_file_once_it_is_compacted() {
+    let (directory, store) = open(&StoreOptions::default());
+    let path = directory.path().join("profiles.redb");
+    let secret = Event {
+        item: "a-very-secret-item".to_owned(),
+        ..event("a-very-secret-event", 1)
+    };
+    store
+        .write(append("a-very-secret-user", vec![secret]))
+        .unwrap();
+    store
+        .write(create("a-very-secret-user", rule("r")))
+        .unwrap();
+    store.write(append("other", vec![event("e", 1)])).unwrap();
+    store.write(create("other", rule("r"))).unwrap();
+    let erased = store.write(erase("a-very-secret-user")).unwrap().erased;
+    let erased = erased.unwrap();
+    assert_eq!((erased.revision, erased.events, erased.rules), (2, 1, 1));
+    assert_eq!(store.residue("a-very-secret-user").unwrap(), 0);
+    assert_eq!(
+        *store.profile("a-very-secret-user").unwrap(),
+        Profile::default()
+    );
+    assert!(
+        RedbStore::compact(&path, &CompactOptions::default()).is_err(),
+        "it is open"
+    );
+    let other = store.profile("other").unwrap();
+    drop(store);
+
+    let report = RedbStore::compact(&path, &CompactOptions::default()).unwrap();
+    assert_eq!(
+        (report.users, report.events, report.rules, report.dropped),
+        (1, 1, 1, 0)
+    );
+    let bytes = fs_err::read(&path).unwrap();
+    assert!(!bytes.windows(13).any(|at| at == b"a-very-secret"));
+    assert_eq!(report.bytes_after, bytes.len() as u64);
+    let store = RedbStore::open(&path, &StoreOptions::default()).unwrap();
+    assert_eq!(*store.profile("other").unwrap(), *other);
+    // The floor is kept: no revision comes again.
+    let again = store.write(append("a-very-secret-user", vec![event("e", 1)]));
+    assert_eq!(again.unwrap().revision, 3);
+}
+
+#[test]
+fn compaction_drops_old_events_but_not_what_serving_rules_need() {
+    let (directory, store) = open(&StoreOptions::default());
+    let path = directory.path().join("profiles.redb");
+    let banned = Event {
+        context: Some("banned".to_owned()),
+        ..event("witness", 1)
+    };
+    let events = vec![banned, event("old", 2), event("new", 100)];
+    store.write(append("u", events)).unwrap();
+    let never_shown = Rule {
+        scope: Scope::Context("banned".to_owned()),
+        effect: Effect::Serve,
+        ..rule("r")
+    };
+    store.write(create("u", never_shown)).unwrap();
+    store.write(append("v", vec![event("new", 100)])).unwrap();
+    drop(store);
+    let options = CompactOptions {
+        drop_before_us: Some(50),
+    };
+    assert_eq!(RedbStore::compact(&path, &options).unwrap().dropped, 1);
+    let store = RedbStore::open(&path, &StoreOptions::default()).unwrap();
+    let profile = store.profile("u").unwrap();
+    let ids: Vec<&str> = profile
+        .events
+        .iter()
+        .map(|event| event.event_id.as_str())
+        .collect();
+    assert_eq!(ids, ["witness", "new"]);
+    assert_eq!(profile.revision, 3, "it has changed");
+    assert_eq!(store.profile("v").unwrap().revision, 1, "it has not");
+}
+
+#[test]
+fn a_million_plays_of_one_context_end_in_a_bounded_profile() {
+    let options = StoreOptions {
+        max_events_per_user: 2_000,
+        ..StoreOptions::default()
+    };
+    let (_directory, store) = open(&options);
+    // A count stands for so many plays: what a client that plays a loop for years should send.
+    let many = Event {
+        count: 1_000_000,
+        ..event("loop", 1)
+    };
+    store.write(append("u", vec![many])).unwrap();
+    let mut dropped = 0;
+    for chunk in 0..10 {
+        let events = (0..1_000)
+            .map(|n| event(&format!("{chunk}-{n}"), 2 + chunk))
+            .collect();
+        dropped += store.write(append("u", events)).unwrap().dropped;
+    }
+    let kept = store.profile("u").unwrap().events.len();
+    assert!(kept <= 2_000);
+    assert_eq!(kept + dropped as usize, 10_001);
 }

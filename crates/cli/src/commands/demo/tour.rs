@@ -363,6 +363,7 @@ fn request(user: &str, revision: u64, seen: pb::SeenPolicy, variant: &str) -> pb
         }),
         consistency: Some(pb::Consistency {
             min_profile_revision: revision,
+            ..pb::Consistency::default()
         }),
         ..Default::default()
     }
