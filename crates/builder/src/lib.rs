@@ -11,13 +11,20 @@
 //! Everything a file can get wrong is found in [`ingest`]; from [`ingest::Log`] on, ordinals are
 //! in range, counts are finite and positive and ids are valid.
 
+pub mod batch;
 pub mod build;
+pub mod calibrate;
 pub mod dictionary;
 pub mod evaluation;
+pub mod files;
 pub mod freshen;
+pub mod gate;
 pub mod generate;
+pub mod import;
 pub mod ingest;
 pub mod model;
+pub mod page;
 pub mod train;
+pub mod tune;
 
 pub use dictionary::Dictionary;

@@ -4,6 +4,9 @@
 //! held-out part, beside the popularity baseline. Then, unless told not to, factors are learned once more
 //! from all listens: the report speaks of the first, the model carries the second, and the report says so.
 
+mod checkpoint;
+mod cold;
+mod fit;
 mod k_core;
 
 use crate::Dictionary;
@@ -11,11 +14,17 @@ use crate::evaluation::{
     EvaluateError, EvaluateOptions, Evaluation, HoldOut, Listens, Quality, SplitCounts, SplitError,
     evaluate, split,
 };
-use crate::ingest::{Items, Log};
+use crate::ingest::{Attributes, Items, Log};
 use crate::model::{Model, ModelCounts, ModelInfo};
+pub use checkpoint::FILES as CHECKPOINT_FILES;
+pub use cold::ColdReport;
+use fit::{Fitted, Start, fit};
 use k_core::{Core, k_core};
-use refrain_als::{Factors, Hyper, Interactions, InteractionsError};
+use refrain_als::{Hyper, Interactions, InteractionsError};
+use refrain_bundle::bundle::Calibration;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What to train and how to judge it.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,6 +49,26 @@ pub struct TrainOptions {
     pub threads: usize,
     /// The command line, for the record.
     pub command: String,
+    /// What learns.
+    pub trainer: Trainer,
+    /// Start from this model's item factors, and turn what is learned to lie near them. Must have the same
+    /// rank.
+    pub parent: Option<Arc<Model>>,
+    /// Keep what a killed training can go on from in this directory.
+    pub checkpoints: Option<PathBuf>,
+    /// Give items that nobody has heard a vector from their artist and tags.
+    pub cold_items: bool,
+}
+
+/// What learns from a log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trainer {
+    /// Implicit alternating least squares.
+    #[default]
+    Als,
+    /// Counting listeners: the honest baseline, served like any other model.
+    Popularity,
 }
 
 /// Whether and how to judge a model.
@@ -65,6 +94,10 @@ impl Default for TrainOptions {
             min_item_users: 1,
             threads: 0,
             command: String::new(),
+            trainer: Trainer::Als,
+            parent: None,
+            checkpoints: None,
+            cold_items: false,
         }
     }
 }
@@ -99,6 +132,15 @@ pub struct TrainReport {
     pub counts: ReportCounts,
     /// Whether the factors in the model were learned from all listens, after those that were judged.
     pub refit_on_all: bool,
+    /// What learned.
+    #[serde(default)]
+    pub trainer: Trainer,
+    /// Items of the parent that it started from, if it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm_items: Option<usize>,
+    /// How items that nobody has heard were given vectors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cold: Option<ColdReport>,
 }
 
 /// Sizes in a [`TrainReport`].
@@ -159,6 +201,19 @@ pub enum TrainJobError {
     /// The factors cannot be judged.
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),
+    /// A parent of another rank.
+    #[error(
+        "the parent has rank {parent}, and rank {rank} is asked for: start from nothing, or keep the rank"
+    )]
+    ParentRank {
+        /// Rank of the parent.
+        parent: usize,
+        /// Rank asked for.
+        rank: usize,
+    },
+    /// A checkpoint cannot be written; the message has the path.
+    #[error("cannot keep a checkpoint: {0}")]
+    Checkpoint(std::io::Error),
     /// Something cannot be written as JSON.
     #[error("the report cannot be written as json")]
     Json(#[from] serde_json::Error),
@@ -192,21 +247,93 @@ pub fn train(
         .listens
         .interactions()
         .map_err(|error| name_plays(error, log, &core))?;
-    let judged = judge(&core.listens, options, progress)?;
+    let parent = parent_factors(log, &core, options)?;
+    let start = Start {
+        parent: parent.as_ref().map(|(factors, _)| factors.as_slice()),
+    };
+    let judged = judge(&core.listens, start, options, progress)?;
     let refit_on_all = options.refit_on_all || judged.is_none();
-    let report = report(log, &core, judged.as_ref(), refit_on_all);
+    let mut report = report(log, &core, judged.as_ref(), refit_on_all);
+    report.trainer = options.trainer;
+    report.warm_items = parent.as_ref().map(|(_, known)| *known);
+    if report.warm_items.is_some() && report.hold_out.is_some() {
+        report.protocol += "; started from a parent that may have learned from what is held out \
+                            here, so these figures flatter: judge by listens that came later";
+    }
+    let calibration = judged
+        .as_ref()
+        .and_then(|judged| judged.calibration.clone());
     let (fitted, held_out) = match judged {
         Some(judged) if !refit_on_all => (judged.fitted, judged.held_out),
-        _ => (fit(&all, options, Stage::FitAll, progress)?, Vec::new()),
+        _ => {
+            let fitted = fit(&all, start, options, Stage::FitAll, progress)?;
+            (fitted, Vec::new())
+        }
     };
-    let model = assemble(log, items, options, &core, &all, fitted, held_out, &report)?;
+    let mut model = assemble(log, items, options, &core, &all, fitted, held_out, &report)?;
+    model.info.calibration = calibration;
+    if options.cold_items {
+        report.cold = add_cold_items(&mut model, items, options.hyper.seed);
+        model.info.report = serde_json::to_value(&report)?;
+    }
     Ok((model, report))
 }
 
-/// Factors, and the hyper-parameters that a fold-in needs to agree with them.
-struct Fitted {
-    hyper: Hyper,
-    factors: Factors,
+/// The parent's item factors in the order of this log's items, and how many of them it knows.
+fn parent_factors(
+    log: &Log,
+    core: &Core,
+    options: &TrainOptions,
+) -> Result<Option<(Vec<f32>, usize)>, TrainJobError> {
+    let Some(parent) = options.parent.as_deref() else {
+        return Ok(None);
+    };
+    let rank = options.hyper.rank;
+    if parent.info.rank != rank {
+        let parent = parent.info.rank;
+        return Err(TrainJobError::ParentRank { parent, rank });
+    }
+    let mut factors = vec![0.0; core.items.len() * rank];
+    let mut known = 0;
+    for (row, &item) in factors.chunks_exact_mut(rank).zip(&core.items) {
+        let id = log.items.get(item).unwrap_or_default();
+        if let Some(at) = parent.items.ordinal(id) {
+            row.copy_from_slice(&parent.item_factors[at as usize * rank..][..rank]);
+            known += 1;
+        }
+    }
+    // Nothing in common is a start from nothing.
+    Ok((known > 0).then_some((factors, known)))
+}
+
+/// Adds the described items that nobody has heard and that artist or tags say something of.
+fn add_cold_items(model: &mut Model, items: &Items, seed: u64) -> Option<ColdReport> {
+    let cold: Vec<(&str, &Attributes)> = items
+        .iter()
+        .filter(|(id, item)| {
+            model.items.ordinal(id).is_none() && !(item.artist.is_empty() && item.tags.is_empty())
+        })
+        .collect();
+    let known = cold::Known {
+        attributes: &model.attributes,
+        listeners: &model.item_listeners,
+        factors: &model.item_factors,
+        rank: model.info.rank,
+    };
+    let of: Vec<&Attributes> = cold.iter().map(|(_, item)| *item).collect();
+    let (vectors, report) = cold::predict(&known, &of, seed)?;
+    for ((id, item), vector) in cold.into_iter().zip(vectors.chunks_exact(model.info.rank)) {
+        if model.items.insert(id).is_none() {
+            // The dictionary is full: those that fit have their vectors.
+            break;
+        }
+        model.item_factors.extend_from_slice(vector);
+        model.item_listeners.push(0);
+        model.item_plays.push(0.0);
+        model.attributes.push(item.clone());
+    }
+    model.info.counts.items = model.items.len() as u64;
+    Some(report)
 }
 
 /// Factors learned from a part of the log, and how they did on the rest.
@@ -216,11 +343,13 @@ struct Judged {
     evaluation: Evaluation,
     fitted: Fitted,
     held_out: Vec<(u32, u32)>,
+    calibration: Option<Calibration>,
 }
 
 /// None if nothing is to be held out, or nobody has enough listens for it.
 fn judge(
     listens: &Listens,
+    start: Start<'_>,
     options: &TrainOptions,
     progress: StageProgress<'_>,
 ) -> Result<Option<Judged>, TrainJobError> {
@@ -233,7 +362,13 @@ fn judge(
     if parts.held_out.is_empty() {
         return Ok(None);
     }
-    let fitted = fit(&parts.train, options, Stage::FitTrainingPart, progress)?;
+    let fitted = fit(
+        &parts.train,
+        start,
+        options,
+        Stage::FitTrainingPart,
+        progress,
+    )?;
     progress(Stage::Evaluate, 0, 1);
     let evaluate_options = EvaluateOptions {
         max_users: options.max_evaluated_users,
@@ -247,36 +382,27 @@ fn judge(
         &evaluate_options,
     )?;
     progress(Stage::Evaluate, 1, 1);
+    // Popularity says how many listened, not how sure it is of a listener.
+    let calibration = (options.trainer == Trainer::Als).then(|| {
+        let event = format!("a listen among those held out ({hold_out})");
+        crate::calibrate::fit(
+            &parts.train,
+            &parts.held_out,
+            &fitted.factors,
+            &event,
+            options.max_evaluated_users,
+            options.hyper.seed,
+        )
+    });
     let (split, held_out) = (parts.counts, parts.held_out);
     Ok(Some(Judged {
+        calibration: calibration.flatten(),
         hold_out,
         split,
         evaluation,
         fitted,
         held_out,
     }))
-}
-
-fn fit(
-    data: &Interactions,
-    options: &TrainOptions,
-    stage: Stage,
-    progress: StageProgress<'_>,
-) -> Result<Fitted, refrain_als::TrainError> {
-    struct AtStage<'a>(Stage, StageProgress<'a>);
-    impl refrain_als::Progress for AtStage<'_> {
-        fn advance(&self, done: u64, total: u64) {
-            self.1(self.0, done, total);
-        }
-    }
-    let hyper = if options.scale_confidence {
-        options.hyper.scaled_to(data)
-    } else {
-        options.hyper
-    };
-    let progress = AtStage(stage, progress);
-    let factors = refrain_als::train(data, &hyper, options.threads, &progress)?;
-    Ok(Fitted { hyper, factors })
 }
 
 fn report(log: &Log, core: &Core, judged: Option<&Judged>, refit_on_all: bool) -> TrainReport {
@@ -324,6 +450,9 @@ fn report(log: &Log, core: &Core, judged: Option<&Judged>, refit_on_all: bool) -
         hold_out: judged.map(|judged| judged.hold_out),
         counts,
         refit_on_all,
+        trainer: Trainer::Als,
+        warm_items: None,
+        cold: None,
     }
 }
 
@@ -375,6 +504,7 @@ fn assemble(
             plays: item_plays.iter().sum(),
         },
         report: serde_json::to_value(report)?,
+        calibration: None,
     };
     Ok(Model {
         info,

@@ -262,6 +262,12 @@ impl Version {
         &self.base.id
     }
 
+    /// Where its bundle is.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.base.bundle.dir()
+    }
+
     /// What it was made from and how.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
@@ -334,10 +340,11 @@ impl Version {
     }
 
     /// Calibrated probability, 0 to 1, that a listener plays an item of that similarity to their
-    /// vector. No bundle carries a calibration yet.
+    /// vector; `None` where nothing was held out to fit that on.
     #[must_use]
-    pub fn confidence(&self, _similarity: f32) -> Option<f32> {
-        None
+    pub fn confidence(&self, similarity: f32) -> Option<f32> {
+        let calibration = self.base.bundle.calibration()?;
+        Some(calibration.confidence(similarity))
     }
 
     pub(crate) fn shared_id(&self) -> &Arc<str> {

@@ -14,12 +14,14 @@ use std::path::Path;
 use jiff::Timestamp;
 use rayon::ThreadPoolBuildError;
 use refrain_bundle::bundle::{
-    Draft, GOLDEN_FILE, INDEX_FILE, ITEMS_FILE, MODEL_FILE, NewModel, SealError, write_golden,
-    write_model,
+    CALIBRATION_FILE, Draft, GOLDEN_FILE, INDEX_FILE, ITEMS_FILE, MODEL_FILE, NewModel, SealError,
+    write_golden, write_model,
 };
 use refrain_bundle::manifest::{IndexInfo, ModelInfo};
 use refrain_bundle::section::{OpenMode, WriteError};
-use refrain_bundle::{BundleWriter, Item, Manifest, SectionFile, write_items, write_sections};
+use refrain_bundle::{
+    BundleWriter, FileDigest, Item, Manifest, SectionFile, write_items, write_sections,
+};
 use refrain_index::{BuildParams, Index, Progress, SearchError};
 use refrain_kernels::Metric;
 use serde_json::json;
@@ -151,12 +153,16 @@ pub fn build(
 ) -> Result<Manifest, BuildError> {
     let input = Input::new(source)?;
     let mut writer = BundleWriter::create(out)?;
+    let threads = match options.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        given => given,
+    };
     let params = BuildParams {
         metric: options.metric,
         m: options.m,
         ef_construction: options.ef_construction,
         seed: options.seed,
-        threads: options.threads,
+        threads,
     };
     let built = refrain_index::build(input.vectors, input.dim, &params, progress)?;
     let sections = built.into_sections();
@@ -194,6 +200,10 @@ pub fn build(
         write_golden(path, input.dim_u32, *k, queries.golden(), ordinals, scores)
     })?;
     let model = input.write_model(&mut writer, options.threads)?;
+    // What scores mean was fitted on inner products.
+    if options.metric == Metric::InnerProduct {
+        input.write_calibration(&mut writer)?;
+    }
     let report = json!({
         "model": input.report(),
         "index": {
@@ -282,7 +292,7 @@ impl<'a> Input<'a> {
         })
     }
 
-    fn write_items(&self, path: &Path) -> Result<refrain_bundle::FileDigest, WriteError> {
+    fn write_items(&self, path: &Path) -> Result<FileDigest, WriteError> {
         let model = match self.source {
             Source::Vectors(set) => {
                 let item = |id| Item {
@@ -350,6 +360,21 @@ impl<'a> Input<'a> {
             rank,
             hyper: hyper.clone(),
         }))
+    }
+
+    fn write_calibration(&self, writer: &mut BundleWriter) -> Result<(), SealError> {
+        let Source::Model(model) = self.source else {
+            return Ok(());
+        };
+        let Some(calibration) = &model.info.calibration else {
+            return Ok(());
+        };
+        let bytes = calibration.to_bytes().map_err(std::io::Error::from)?;
+        writer.add(CALIBRATION_FILE, |path| {
+            fs_err::write(path, &bytes)?;
+            fs_err::File::open(path)?.sync_all()?;
+            Ok(FileDigest::of(&bytes))
+        })
     }
 
     fn watermark(&self) -> Option<Timestamp> {

@@ -61,6 +61,7 @@ fn model(items: usize, users: usize, rank: usize) -> Model {
             watermark_us: Some(1_700_000_000_000_000),
             counts: ModelCounts::default(),
             report: json!({ "recall_at_20": 0.5 }),
+            calibration: None,
         },
         items: dictionary("item", items),
         users: dictionary("user", users),

@@ -3,21 +3,26 @@
 //! 1. [`split`](split()) takes listens away from the log by a stated [`HoldOut`] protocol.
 //! 2. [`rank_by_factors`] and [`rank_by_popularity`] rank the full catalogue for each user, what the user
 //!    already heard in training left out.
-//! 3. [`measure`] judges the lists against what was held out: Recall, NDCG, MAP, coverage.
+//! 3. [`measure`] judges the lists against what was held out: Recall, NDCG, MAP, MRR, hit rate, and how
+//!    they spread over the catalogue.
 //!
 //! [`evaluate`] does 2 and 3 for a model and, under the same protocol, for the popularity baseline. The
 //! catalogue is every item with a listener in the training part: held-out pairs of other items can be
 //! ranked by neither, so they are dropped and counted.
 
+mod bootstrap;
 mod metrics;
+pub mod offline;
 #[cfg(test)]
 mod published;
 mod ranking;
 mod split;
 
-pub use metrics::{Quality, measure};
+pub use bootstrap::{Paired, paired};
+pub use metrics::{Catalogue, Quality, Scores, judge, mean, measure};
 pub use ranking::{rank_by_factors, rank_by_popularity};
-pub use split::{HoldOut, Listens, Split, SplitCounts, SplitError, split};
+pub(crate) use split::mix as hash;
+pub use split::{HoldOut, Listens, Split, SplitCounts, SplitError, held_rows, split};
 
 use refrain_als::{Factors, Interactions};
 use serde::{Deserialize, Serialize};
@@ -97,7 +102,12 @@ pub fn evaluate(
     let tests = sample(tests, options);
     let users: Vec<u32> = tests.iter().map(|pairs| pairs[0].0).collect();
     let listeners = listeners(train);
-    let catalogue = listeners.iter().filter(|&&count| count > 0).count();
+    let catalogue = Catalogue {
+        size: listeners.iter().filter(|&&count| count > 0).count(),
+        listeners: &listeners,
+        users: train.users() as usize,
+        vectors: Some((&factors.items, factors.rank)),
+    };
     let threads = options.threads;
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
@@ -108,8 +118,8 @@ pub fn evaluate(
     Ok(Evaluation {
         users: users.len(),
         users_eligible,
-        model: measure(&ranked, &tests, LIST_LENGTH, catalogue),
-        popularity: measure(&popular, &tests, LIST_LENGTH, catalogue),
+        model: measure(&ranked, &tests, LIST_LENGTH, &catalogue),
+        popularity: measure(&popular, &tests, LIST_LENGTH, &catalogue),
     })
 }
 

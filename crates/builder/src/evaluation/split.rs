@@ -138,6 +138,20 @@ impl Listens {
         self.interactions_where(|_| true)
     }
 
+    /// Takes rows out, by a flag for each.
+    pub fn remove(&mut self, rows: &[bool]) {
+        fn retain<T>(column: &mut Vec<T>, rows: &[bool]) {
+            let mut flags = rows.iter();
+            column.retain(|_| !flags.next().copied().unwrap_or_default());
+        }
+        retain(&mut self.user, rows);
+        retain(&mut self.item, rows);
+        retain(&mut self.count, rows);
+        if let Some(times) = &mut self.time_us {
+            retain(times, rows);
+        }
+    }
+
     fn interactions_where(
         &self,
         keep: impl Fn(usize) -> bool,
@@ -150,21 +164,29 @@ impl Listens {
     }
 }
 
-/// Splits a log. `O(n log n)` for `n` listens; the same split for the same log.
+/// Which listens a protocol holds out. `O(n log n)`.
 ///
 /// # Errors
-/// A share out of range, no times where the protocol needs them, or plays that are too many.
-pub fn split(listens: &Listens, hold_out: HoldOut) -> Result<Split, SplitError> {
+/// A share out of range, or no times where the protocol needs them.
+pub fn held_rows(listens: &Listens, hold_out: HoldOut) -> Result<Vec<bool>, SplitError> {
     let share = hold_out.share();
     if !(share > 0.0 && share < 1.0) {
         return Err(SplitError::Share { share });
     }
     let times = || listens.time_us.as_deref().ok_or(SplitError::NoTimes);
-    let held = match hold_out {
+    Ok(match hold_out {
         HoldOut::Last { .. } => last_of_each_user(listens, times()?, share),
         HoldOut::Since { .. } => since_a_moment(times()?, share),
         HoldOut::Random { seed, .. } => random_of_each_user(listens, share, seed),
-    };
+    })
+}
+
+/// Splits a log. `O(n log n)` for `n` listens; the same split for the same log.
+///
+/// # Errors
+/// A share out of range, no times where the protocol needs them, or plays that are too many.
+pub fn split(listens: &Listens, hold_out: HoldOut) -> Result<Split, SplitError> {
+    let held = held_rows(listens, hold_out)?;
     let train = listens.interactions_where(|row| !held[row])?;
     let mut pairs: Vec<(u32, u32)> = (0..listens.user.len())
         .filter(|&row| held[row])
@@ -264,7 +286,7 @@ fn part_of(count: usize, share: f64) -> usize {
 }
 
 /// A hash of two ordinals: the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), twice.
-pub(super) fn mix(seed: u64, a: u32, b: u32) -> u64 {
+pub(crate) fn mix(seed: u64, a: u32, b: u32) -> u64 {
     let finalise = |mut z: u64| {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

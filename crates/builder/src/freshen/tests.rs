@@ -50,6 +50,7 @@ fn version(dir: &Path, metric: Metric) -> Version {
             watermark_us: None,
             counts: ModelCounts::default(),
             report: serde_json::Value::Null,
+            calibration: None,
         },
         items: names("i", ITEMS),
         users: names("u", USERS),

@@ -8,7 +8,6 @@ use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
 use arrow_array::{Array, ArrayRef, LargeStringArray};
 use arrow_schema::{ArrowError, DataType, TimeUnit};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 
 use super::error::IngestError;
@@ -16,6 +15,7 @@ use super::fields::{self, FieldSpec, Kind};
 use super::report::FileReport;
 use super::table::Rows;
 use super::value::Value;
+use crate::files::open_parquet;
 
 /// Rows decoded at once.
 const BATCH_ROWS: usize = 8192;
@@ -51,8 +51,7 @@ fn decode(
         row: row + 1,
         source,
     };
-    let builder =
-        ParquetRecordBatchReaderBuilder::try_new(file).map_err(|source| broken(0, source))?;
+    let builder = open_parquet(file).map_err(|source| broken(0, source))?;
     let schema = builder.schema().clone();
     let names: Vec<String> = schema
         .fields()

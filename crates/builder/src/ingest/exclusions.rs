@@ -73,6 +73,11 @@ impl Exclusions {
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
+
+    /// The rules of a user.
+    pub fn of(&self, user: &str) -> &[Rule] {
+        self.rules.get(user).map(Vec::as_slice).unwrap_or_default()
+    }
 }
 
 impl Log {

@@ -8,6 +8,7 @@ mod storage;
 
 pub use storage::{LoadError, SaveError};
 
+use refrain_bundle::bundle::Calibration;
 use serde::{Deserialize, Serialize};
 
 use crate::Dictionary;
@@ -56,6 +57,9 @@ pub struct ModelInfo {
     pub counts: ModelCounts,
     /// The held-out report, as `train` printed it.
     pub report: serde_json::Value,
+    /// What a score means, fitted on held-out listens; absent when there were too few.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
 }
 
 /// What a model was trained on.

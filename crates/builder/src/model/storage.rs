@@ -553,6 +553,7 @@ mod tests {
                     plays: 5.5,
                 },
                 report: serde_json::json!({"recall": 0.25}),
+                calibration: None,
             },
             items: ["x", "y", "ž"].into_iter().collect(),
             users: ["a", "b"].into_iter().collect(),

@@ -6,10 +6,13 @@
 //! | `index.rfs` | the index, in the sections that the index defines |
 //! | `items.rfs` | [`Items`] |
 //! | `golden.rfs` | [`Golden`]: queries and their exact answers |
+//! | `calibration.json` | [`Calibration`]: what a score means; absent when nothing was held out |
 //! | `model.rfs` | [`Model`]: what fold-in needs; absent when vectors came from elsewhere |
 //!
 //! [`BundleWriter`] makes one, [`Bundle`] reads one.
 
+mod calibration;
+mod gate;
 mod golden;
 mod model;
 mod write;
@@ -17,6 +20,8 @@ mod write;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use self::calibration::{CALIBRATION_FILE, Calibration, MAX_KNOTS};
+pub use self::gate::seal_gate_report;
 pub use self::golden::{Golden, write_golden};
 pub use self::model::{Model, NewModel, write_model};
 pub use self::write::{BundleWriter, Draft, SealError};
@@ -47,6 +52,7 @@ pub struct Bundle {
     golden: Golden,
     golden_file: SectionFile,
     model: Option<(Model, SectionFile)>,
+    calibration: Option<Calibration>,
 }
 
 /// A bundle could not be opened.
@@ -143,6 +149,9 @@ impl Bundle {
                 Some((Model::open(&file)?, file))
             }
         };
+        let calibration = listed(CALIBRATION_FILE)
+            .then(|| Calibration::read(&dir.join(CALIBRATION_FILE)))
+            .transpose()?;
         let bundle = Self {
             dir: dir.to_owned(),
             manifest,
@@ -152,6 +161,7 @@ impl Bundle {
             golden,
             golden_file,
             model,
+            calibration,
         };
         bundle.check_agreement()?;
         Ok(bundle)
@@ -190,6 +200,11 @@ impl Bundle {
     /// The fold-in model; `None` when the vectors came without one.
     pub fn model(&self) -> Option<&Model> {
         self.model.as_ref().map(|(model, _)| model)
+    }
+
+    /// What a score means; `None` when nothing was held out to fit it on.
+    pub fn calibration(&self) -> Option<&Calibration> {
+        self.calibration.as_ref()
     }
 
     /// Reads every file and checks all of it: block checksums, whole-file digests, and that items,

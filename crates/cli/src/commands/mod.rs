@@ -1,5 +1,6 @@
 //! The commands, one module each.
 
+mod batch;
 mod bench;
 mod build;
 mod compare;
@@ -12,11 +13,13 @@ mod freshen;
 mod gc;
 mod generate;
 mod health;
+mod import;
 mod profile;
 mod recommend;
 mod serve;
 mod store;
 mod train;
+mod tune;
 mod verify;
 
 use crate::failure::Exit;
@@ -28,6 +31,8 @@ pub(crate) enum Command {
     Demo(demo::Args),
     Generate(generate::Args),
     Train(train::Args),
+    Tune(tune::Args),
+    Import(import::Args),
     Build(build::Args),
     Evaluate(evaluate::Args),
     Verify(verify::VerifyArgs),
@@ -48,6 +53,7 @@ pub(crate) enum Command {
     Profile(profile::Args),
     Compare(compare::Args),
     Experiment(experiment::Args),
+    Batch(batch::Args),
     Bench(bench::Args),
 }
 
@@ -58,6 +64,8 @@ impl Command {
             Self::Demo(args) => demo::run(args, output),
             Self::Generate(args) => generate::run(args, output),
             Self::Train(args) => train::run(args, output),
+            Self::Tune(args) => tune::run(args, output),
+            Self::Import(args) => import::run(args, output),
             Self::Build(args) => build::run(args, output),
             Self::Evaluate(args) => evaluate::run(args, output),
             Self::Verify(args) => verify::verify(args, output),
@@ -78,6 +86,7 @@ impl Command {
             Self::Profile(args) => profile::run(args, output),
             Self::Compare(args) => compare::run(args, output),
             Self::Experiment(args) => experiment::run(args, output),
+            Self::Batch(args) => batch::run(args, output),
             Self::Bench(args) => bench::run(args, output),
         }
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use refrain_bundle::store::StoreError;
-use refrain_bundle::{Label, ManifestError, PublishError, Store, VersionInfo};
+use refrain_bundle::{Label, Manifest, ManifestError, PublishError, Store, VersionInfo};
 use serde_json::{Value, json};
 
 use crate::failure::{Exit, Failure};
@@ -55,6 +55,7 @@ pub(crate) struct PublishArgs {
 /// Runs `refrain publish`.
 pub(crate) fn publish(args: &PublishArgs, output: &Output) -> anyhow::Result<Exit> {
     let started = Instant::now();
+    refuse_stopped(&args.bundle, output)?;
     let store = args.store.open()?;
     let label = (!args.no_label).then_some(args.label.as_str());
     let published = {
@@ -87,6 +88,30 @@ pub(crate) fn publish(args: &PublishArgs, output: &Output) -> anyhow::Result<Exi
         }
     });
     Ok(Exit::Done)
+}
+
+/// What its gate stopped does not meet listeners, unless it was forced, which is said.
+fn refuse_stopped(bundle: &std::path::Path, output: &Output) -> anyhow::Result<()> {
+    // What cannot be read is told by the publisher.
+    let manifest = Manifest::read(bundle).ok();
+    let Some(gate) = manifest.as_ref().and_then(Manifest::gate_report) else {
+        return Ok(());
+    };
+    if gate["passed"] != false {
+        return Ok(());
+    }
+    let Some(reason) = gate["forced"]["reason"].as_str() else {
+        return Err(Failure::refused("the gate stopped this bundle")
+            .next("refrain evaluate BUNDLE --gate FILE says why; --force REASON lets it pass, with a mark")
+            .error());
+    };
+    let by = gate["forced"]["by"].as_str().unwrap_or_default();
+    output.note(format_args!(
+        "FORCED through its gate by {}: {}",
+        output::clip(by, 100),
+        output::clip(reason, 400)
+    ));
+    Ok(())
 }
 
 /// Versions in a store, newest first, and the labels that point at them

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Instant;
 
+use anyhow::Context as _;
 use refrain_als::{Confidence, Hyper};
 use refrain_builder::evaluation::SplitCounts;
 use refrain_builder::evaluation::{HoldOut, Quality};
 use refrain_builder::ingest::{ExclusionReport, Items, Log, ReadOptions};
 use refrain_builder::model::Model;
-use refrain_builder::train::{self, EvaluationPlan, Stage, TrainOptions, TrainReport};
+use refrain_builder::train::{self, EvaluationPlan, Stage, TrainOptions, TrainReport, Trainer};
 use serde_json::json;
 
 use crate::failure::{Exit, Failure};
@@ -42,6 +43,18 @@ pub(crate) struct Args {
     /// Directory for the model; must not exist
     #[arg(long, value_name = "MODEL")]
     out: PathBuf,
+    /// What learns
+    #[arg(long, value_enum, default_value_t = TrainerArg::Als)]
+    trainer: TrainerArg,
+    /// Start from this model, whose vectors the new ones are turned to lie near
+    #[arg(long, value_name = "MODEL")]
+    parent: Option<PathBuf>,
+    /// Directory for checkpoints: a training that was killed goes on from there; removed when done
+    #[arg(long, value_name = "DIR")]
+    checkpoints: Option<PathBuf>,
+    /// Give items of --items that nobody has heard a vector from their artist and tags
+    #[arg(long, requires = "items")]
+    cold_items: bool,
     #[command(flatten)]
     hyper: HyperArgs,
     #[command(flatten)]
@@ -66,9 +79,13 @@ struct HyperArgs {
     /// Latent dimensions
     #[arg(long, value_name = "N", default_value_t = Hyper::default().rank)]
     rank: usize,
-    /// Passes over items and users
-    #[arg(long, value_name = "N", default_value_t = Hyper::default().iterations)]
-    iterations: usize,
+    /// Take all hyper-parameters but the seed from a file, as `refrain tune` writes it
+    #[arg(long = "hyper", value_name = "FILE", conflicts_with_all = ["rank", "alpha", "confidence",
+          "unobserved_weight", "regularization", "frequency_exponent"])]
+    file: Option<PathBuf>,
+    /// Passes over items and users [default: 10, with --parent 3]
+    #[arg(long, value_name = "N")]
+    iterations: Option<usize>,
     /// Confidence in a listen
     #[arg(long, value_name = "X", default_value_t = Hyper::default().alpha)]
     alpha: f32,
@@ -90,6 +107,15 @@ struct HyperArgs {
     /// Seed of the initial factors and of random hold-outs
     #[arg(long, value_name = "N", default_value_t = Hyper::default().seed)]
     seed: u64,
+}
+
+/// What learns.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum TrainerArg {
+    /// Implicit alternating least squares
+    Als,
+    /// Counting listeners: the baseline, served like any other model
+    Popularity,
 }
 
 /// How confidence grows with listens.
@@ -147,6 +173,9 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
     let excluded = exclude(&mut log, &items, &args.exclusions, &read_exclusions, output)?;
     let (model, report) = fit(&log, &items, &options, output)?;
     model.save(&args.out)?;
+    if let Some(checkpoints) = &args.checkpoints {
+        discard(checkpoints);
+    }
     let took = started.elapsed();
     let document = json!({
         "model_dir": args.out,
@@ -181,8 +210,16 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// Removes the checkpoints of a training that is done; what else is in the directory stays.
+fn discard(checkpoints: &std::path::Path) {
+    for name in train::CHECKPOINT_FILES {
+        drop(fs_err::remove_file(checkpoints.join(name)));
+    }
+    drop(fs_err::remove_dir(checkpoints));
+}
+
 /// Takes out of the log what listeners excluded.
-fn exclude(
+pub(crate) fn exclude(
     log: &mut Log,
     items: &Items,
     paths: &[PathBuf],
@@ -205,20 +242,61 @@ fn exclude(
     Ok(Some(report))
 }
 
-fn options(args: &Args) -> anyhow::Result<TrainOptions> {
-    let hyper = Hyper {
-        rank: args.hyper.rank,
-        iterations: args.hyper.iterations,
-        alpha: args.hyper.alpha,
-        confidence: match args.hyper.confidence {
-            ConfidenceArg::Log => Confidence::Log,
-            ConfidenceArg::Linear => Confidence::Linear,
-        },
-        unobserved_weight: args.hyper.unobserved_weight,
-        regularization: args.hyper.regularization,
-        frequency_exponent: args.hyper.frequency_exponent,
-        seed: args.hyper.seed,
+/// Passes that are enough when a parent is started from.
+const WARM_ITERATIONS: usize = 3;
+
+impl HyperArgs {
+    fn hyper(&self, warm: bool) -> anyhow::Result<Hyper> {
+        let given = match &self.file {
+            Some(path) => read_hyper(path)?,
+            None => Hyper {
+                rank: self.rank,
+                iterations: Hyper::default().iterations,
+                alpha: self.alpha,
+                confidence: match self.confidence {
+                    ConfidenceArg::Log => Confidence::Log,
+                    ConfidenceArg::Linear => Confidence::Linear,
+                },
+                unobserved_weight: self.unobserved_weight,
+                regularization: self.regularization,
+                frequency_exponent: self.frequency_exponent,
+                seed: self.seed,
+            },
+        };
+        let passes = if warm {
+            WARM_ITERATIONS
+        } else {
+            given.iterations
+        };
+        Ok(Hyper {
+            iterations: self.iterations.unwrap_or(passes),
+            seed: self.seed,
+            ..given
+        })
+    }
+}
+
+/// Reads what `refrain tune` wrote.
+fn read_hyper(path: &std::path::Path) -> anyhow::Result<Hyper> {
+    use std::io::Read as _;
+    let cannot = || {
+        Failure::usage(format!("cannot use {}", path.display()))
+            .next("`refrain tune --out` writes such a file")
     };
+    let mut text = String::new();
+    fs_err::File::open(path)
+        .and_then(|file| file.take(1 << 16).read_to_string(&mut text))
+        .with_context(cannot)?;
+    serde_json::from_str(&text).with_context(cannot)
+}
+
+fn options(args: &Args) -> anyhow::Result<TrainOptions> {
+    let parent = args.parent.as_deref().map(|path| {
+        Model::load(path)
+            .with_context(|| Failure::new(format!("cannot use the parent {}", path.display())))
+    });
+    let parent = parent.transpose()?.map(std::sync::Arc::new);
+    let hyper = args.hyper.hyper(parent.is_some())?;
     hyper.validate().map_err(|error| {
         anyhow::Error::new(error).context(Failure::usage("hyper-parameters out of range"))
     })?;
@@ -249,6 +327,13 @@ fn options(args: &Args) -> anyhow::Result<TrainOptions> {
         min_item_users: args.min_item_users,
         threads: threads(args.threads),
         command: command_line(),
+        trainer: match args.trainer {
+            TrainerArg::Als => Trainer::Als,
+            TrainerArg::Popularity => Trainer::Popularity,
+        },
+        parent,
+        checkpoints: args.checkpoints.clone(),
+        cold_items: args.cold_items,
     })
 }
 
@@ -294,6 +379,14 @@ pub(crate) fn print_report(report: &TrainReport, output: &Output) {
     output.line(format_args!("held out: {}", report.protocol));
     print_quality(&[("model", model), ("popularity", popularity)], output);
     output.line(verdict(model, popularity));
+    if let Some(cold) = &report.cold {
+        output.line(format_args!(
+            "{} items that nobody has heard got vectors from artist and tags, which explain {:.1} % of the \
+             variance of held-out items' vectors",
+            output::count(cold.items as u64),
+            cold.explained * 100.0
+        ));
+    }
     if let Some(out_of_reach) = report.counts.split.and_then(out_of_reach) {
         output.line(out_of_reach);
     }
@@ -380,9 +473,12 @@ fn recorded(arguments: impl Iterator<Item = String>) -> String {
         if std::mem::take(&mut value_follows) || word == "--json" {
             continue;
         }
-        if matches!(&*word, "--threads" | "--out") {
+        if matches!(&*word, "--threads" | "--out" | "--checkpoints") {
             value_follows = true;
-        } else if !word.starts_with("--threads=") && !word.starts_with("--out=") {
+        } else if !["--threads=", "--out=", "--checkpoints="]
+            .iter()
+            .any(|flag| word.starts_with(flag))
+        {
             words.push(word);
         }
     }
@@ -415,8 +511,7 @@ mod tests {
         let quality = |recall_at_20, ndcg_at_20| Quality {
             recall_at_20,
             ndcg_at_20,
-            map_at_20: 0.0,
-            coverage_at_20: 0.0,
+            ..Quality::default()
         };
         let better = verdict(&quality(0.3, 0.2), &quality(0.1, 0.1));
         assert_eq!(

@@ -3,6 +3,7 @@
 mod bench;
 mod client;
 mod input;
+mod offline;
 mod road;
 mod support;
 mod usage;

@@ -186,7 +186,7 @@ fn evaluation_judges_by_what_was_heard_later() {
     let judged = &evaluated["held_out"];
     let recall = |who: &str| judged[who]["recall_at_20"].as_f64().expect("measured");
     assert!(recall("model") > recall("popularity"), "{judged}");
-    assert!(judged["users"].as_u64() <= Some(200), "{judged}");
+    assert!(judged["counts"]["users"].as_u64() <= Some(200), "{judged}");
 }
 
 #[test]

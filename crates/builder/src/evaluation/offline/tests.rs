@@ -1,0 +1,183 @@
+use refrain_bundle::OpenMode;
+use refrain_ranking::Variants;
+
+use super::*;
+use crate::build::{BuildOptions, Source, build};
+use crate::ingest::{Items, Log};
+use crate::train::{EvaluationPlan, TrainOptions, train};
+
+/// Users of four groups that keep to the 30 items of their group; `later` selects rows after a moment.
+fn log(later: bool) -> Log {
+    let mut log = Log {
+        time_us: Some(Vec::new()),
+        ..Log::default()
+    };
+    for user in 0..120u32 {
+        for at in 0..16u32 {
+            if (at >= 12) != later {
+                continue;
+            }
+            let item = (user % 4) * 30 + u32::try_from(hash(3, user, at) % 30).unwrap();
+            log.user
+                .push(log.users.insert(&format!("u{user}")).unwrap());
+            log.item
+                .push(log.items.insert(&format!("i{item}")).unwrap());
+            log.count.push(1.0);
+            let time = i64::from(at) * 1_000_000 + i64::from(user);
+            log.time_us.as_mut().unwrap().push(time);
+        }
+    }
+    log
+}
+
+fn bundle(dir: &std::path::Path, name: &str, shuffle: bool) -> Version {
+    let options = TrainOptions {
+        evaluation: EvaluationPlan::Skip,
+        hyper: refrain_als::Hyper {
+            rank: 8,
+            ..refrain_als::Hyper::default()
+        },
+        ..TrainOptions::default()
+    };
+    let (mut model, _) = train(&log(false), &Items::default(), &options, &|_, _, _| {}).unwrap();
+    if shuffle {
+        // Every item has the vector of one of another group.
+        model.item_factors.rotate_left(8 * 31);
+    }
+    let create_time = jiff::Timestamp::from_second(1_795_376_700).unwrap();
+    let out = dir.join(name);
+    build(
+        Source::Model(&model),
+        &out,
+        &BuildOptions::new(create_time),
+        &(),
+    )
+    .unwrap();
+    Version::open(&out, OpenMode::Map).unwrap()
+}
+
+fn plain() -> Variant {
+    let variants = Variants::from_toml(refrain_ranking::DEFAULT_TOML).unwrap();
+    variants
+        .get(refrain_ranking::DEFAULT_VARIANT)
+        .unwrap()
+        .clone()
+}
+
+fn options(threads: usize) -> OfflineOptions {
+    OfflineOptions {
+        max_users: 1_000,
+        seed: 5,
+        resamples: 200,
+        threads,
+        now_us: 20_000_000,
+    }
+}
+
+#[test]
+fn a_good_version_beats_its_shuffled_self_popularity_and_chance() {
+    let dir = tempfile::tempdir().unwrap();
+    let (good, bad) = (
+        bundle(dir.path(), "good", false),
+        bundle(dir.path(), "bad", true),
+    );
+    let (history, later) = (log(false), log(true));
+    let listening = Listening {
+        history: &history,
+        later: &later,
+        exclusions: &Exclusions::default(),
+    };
+    let judge = |version, champion, threads| {
+        evaluate_offline(
+            version,
+            champion,
+            &plain(),
+            listening,
+            &options(threads),
+            &|_, _| {},
+        )
+        .unwrap()
+    };
+    let report = judge(&good, Some(&bad), 1);
+    assert_eq!(report, judge(&good, Some(&bad), 3));
+    assert!(
+        report.model.recall_at_20 > 2.0 * report.popularity.recall_at_20,
+        "{report:?}"
+    );
+    assert!(report.model.recall_at_20 > 2.0 * report.chance.recall_at_20);
+    assert!(report.model.mrr_at_20 > 0.0 && report.model.hit_rate_at_20 > 0.9);
+    assert!(report.model.intra_list_distance_at_20.is_some());
+    let recall = report.against_champion["recall_at_20"];
+    assert!(recall.low_95 > 0.0, "{recall:?}");
+    assert_eq!(recall.ours, report.model.recall_at_20);
+    let worse = judge(&bad, Some(&good), 1).against_champion["recall_at_20"];
+    assert!(worse.high_95 < 0.0);
+    let same = judge(&good, Some(&good), 1);
+    assert_eq!(same.against_champion["ndcg_at_20"].difference, 0.0);
+    assert_eq!(same.overlap_with_champion, Some(1.0));
+    assert!(report.index_recall.mean > 0.95);
+    assert!(report.index_recall.lower_95 < report.index_recall.mean);
+    let names: Vec<_> = report
+        .segments
+        .iter()
+        .map(|segment| segment.name.as_str())
+        .collect();
+    assert!(
+        names.iter().any(|name| name.starts_with("items: niche")),
+        "{names:?}"
+    );
+    assert!(
+        names.iter().any(|name| name.starts_with("users: light")),
+        "{names:?}"
+    );
+    assert_eq!(report.forbidden_shown, 0);
+}
+
+#[test]
+fn what_a_listener_excluded_neither_shapes_nor_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let version = bundle(dir.path(), "good", false);
+    let (history, later) = (log(false), log(true));
+    let file = dir.path().join("rules.csv");
+    let mut rules = "user,scope,value\n".to_owned();
+    // Half of the listeners exclude everything they heard.
+    for user in 0..60 {
+        for item in 0..120 {
+            rules += &format!("u{user},item,i{item}\n");
+        }
+    }
+    fs_err::write(&file, rules).unwrap();
+    let read = crate::ingest::ReadOptions::default();
+    let (exclusions, _) = crate::ingest::read_exclusions(&[file], &read, &|_, _| {}).unwrap();
+    let judge = |exclusions: &Exclusions| {
+        let listening = Listening {
+            history: &history,
+            later: &later,
+            exclusions,
+        };
+        evaluate_offline(&version, None, &plain(), listening, &options(2), &|_, _| {}).unwrap()
+    };
+    let (without, with) = (judge(&Exclusions::default()), judge(&exclusions));
+    // They are answered by popularity, which knows no groups.
+    assert!(with.model.recall_at_20 < 0.8 * without.model.recall_at_20);
+    assert_eq!(with.counts, without.counts);
+}
+
+#[test]
+fn nobody_to_judge_by_is_an_error_that_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let version = bundle(dir.path(), "good", false);
+    let history = log(false);
+    let listening = Listening {
+        history: &history,
+        later: &history,
+        exclusions: &Exclusions::default(),
+    };
+    let error = evaluate_offline(&version, None, &plain(), listening, &options(1), &|_, _| {})
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("120 listeners came later, 0 of them"),
+        "{error}"
+    );
+}

@@ -1,0 +1,96 @@
+//! Learning factors from one part of a log: by ALS, from nothing or from a parent, with checkpoints; or by
+//! counting listeners.
+
+use refrain_als::{Factors, Hyper, Interactions, Trainer as Als};
+
+use super::checkpoint::{self, Checkpoints};
+use super::{Stage, StageProgress, TrainJobError, TrainOptions, Trainer};
+
+/// Factors, and the hyper-parameters that a fold-in needs to agree with them.
+pub(super) struct Fitted {
+    pub(super) hyper: Hyper,
+    pub(super) factors: Factors,
+}
+
+/// Where a training starts.
+#[derive(Clone, Copy)]
+pub(super) struct Start<'a> {
+    /// Item factors of the parent in the order of this log's items, zeros for new ones.
+    pub(super) parent: Option<&'a [f32]>,
+}
+
+pub(super) fn fit(
+    data: &Interactions,
+    start: Start<'_>,
+    options: &TrainOptions,
+    stage: Stage,
+    progress: StageProgress<'_>,
+) -> Result<Fitted, TrainJobError> {
+    struct AtStage<'a>(Stage, StageProgress<'a>);
+    impl refrain_als::Progress for AtStage<'_> {
+        fn advance(&self, done: u64, total: u64) {
+            self.1(self.0, done, total);
+        }
+    }
+    if options.trainer == Trainer::Popularity {
+        return Ok(by_popularity(data, &options.hyper));
+    }
+    let hyper = if options.scale_confidence {
+        options.hyper.scaled_to(data)
+    } else {
+        options.hyper
+    };
+    let progress = AtStage(stage, progress);
+    let mut als = Als::new(data, &hyper, options.threads)?;
+    let checkpoints = options.checkpoints.as_deref().map(|dir| Checkpoints {
+        dir,
+        stage,
+        digest: checkpoint::digest(data, &hyper, start.parent),
+    });
+    let saved = match &checkpoints {
+        Some(checkpoints) => checkpoints.load(data.users() as usize * hyper.rank)?,
+        None => None,
+    };
+    match (saved, start.parent) {
+        (Some((iteration, users)), _) => als.resume(iteration, users)?,
+        (None, Some(items)) => als.warm_start(items.to_vec())?,
+        (None, None) => {}
+    }
+    while als.iteration() < hyper.iterations {
+        als.step(&progress)?;
+        if let Some(checkpoints) = &checkpoints
+            && als.iteration() < hyper.iterations
+        {
+            checkpoints.save(als.iteration(), &als.factors().users)?;
+        }
+    }
+    if let Some(parent) = start.parent {
+        als.align(parent)?;
+    }
+    Ok(Fitted {
+        hyper,
+        factors: als.into_factors(),
+    })
+}
+
+/// One dimension: an item's factor grows with its listeners, a user's is 1. So every user, and every
+/// fold-in of listens, ranks what is popular first, through the same index and the same engine.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "rounding to f32 is the point"
+)]
+fn by_popularity(data: &Interactions, hyper: &Hyper) -> Fitted {
+    let listeners = crate::evaluation::listeners(data);
+    let users = (0..data.users()).map(|user| f32::from(u8::from(!data.user(user).0.is_empty())));
+    Fitted {
+        hyper: Hyper { rank: 1, ..*hyper },
+        factors: Factors {
+            rank: 1,
+            users: users.collect(),
+            items: listeners
+                .iter()
+                .map(|&count| f64::from(count).ln_1p() as f32)
+                .collect(),
+        },
+    }
+}
