@@ -12,6 +12,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("refrain-experiments", &[]),
     ("refrain-ranking", &[]),
     ("refrain-analysis", &["refrain-experiments"]),
+    // Object stores take tokio, HTTP and TLS: a crate of its own keeps them out of all below the server.
+    ("refrain-objects", &["refrain-bundle"]),
     ("refrain-index", &["refrain-kernels"]),
     ("refrain-als", &["refrain-kernels"]),
     ("refrain-taste", &["refrain-als"]),
@@ -48,6 +50,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "refrain-experiments",
             "refrain-index",
             "refrain-kernels",
+            "refrain-objects",
             "refrain-ranking",
             "refrain-taste",
         ],
@@ -56,7 +59,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that speak gRPC or run an async runtime; everything else must not.
-const ONLINE: &[&str] = &["refrain", "refrain-server", "refrain-cli"];
+const ONLINE: &[&str] = &[
+    "refrain",
+    "refrain-objects",
+    "refrain-server",
+    "refrain-cli",
+];
 const ONLINE_ONLY: &[&str] = &[
     "tokio",
     "tonic",
@@ -66,6 +74,9 @@ const ONLINE_ONLY: &[&str] = &[
     "axum",
     "tower",
     "hyper",
+    "object_store",
+    "reqwest",
+    "rustls",
 ];
 
 /// Crates that may touch files. `index` never opens one.

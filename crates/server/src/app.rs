@@ -419,7 +419,8 @@ fn open(
         url: url.to_owned(),
         source,
     };
-    let store = Arc::new(Store::open(url).map_err(refused)?);
+    let store =
+        Arc::new(refrain_objects::open_store(url, config.store.cache.as_deref()).map_err(refused)?);
     for label in &config.server.labels {
         store.label(label).map_err(refused)?;
     }

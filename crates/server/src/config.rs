@@ -85,8 +85,12 @@ pub struct ServerConfig {
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct StoreConfig {
-    /// `file:///absolute/path` or a plain path. Must be set before a server starts.
+    /// `s3://`, `gs://` or `az://` and bucket, `file:///absolute/path`, or a plain path. Must be set
+    /// before a server starts.
     pub url: Option<String>,
+    /// Where versions of an object store are kept on this machine; `None`: `$REFRAIN_CACHE`, else the
+    /// user's cache directory. Of one server alone: it removes what it does not serve.
+    pub cache: Option<PathBuf>,
 }
 
 /// `[profiles]`.

@@ -14,7 +14,7 @@ use crate::output::{self, Column, Output};
 /// Where versions live.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct StoreArgs {
-    /// The store: file:///absolute/path, or a path
+    /// The store: s3://bucket/prefix, gs://…, az://…, file:///absolute/path, or a path
     #[arg(long = "store", env = "REFRAIN_STORE", value_name = "URL")]
     url: String,
 }
@@ -22,7 +22,8 @@ pub(crate) struct StoreArgs {
 impl StoreArgs {
     /// Opens the store.
     pub(crate) fn open(&self) -> anyhow::Result<Store> {
-        Store::open(&self.url).map_err(|error| failure("cannot use the store", error))
+        refrain_objects::open_store(&self.url, None)
+            .map_err(|error| failure("cannot use the store", error))
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use refrain_bundle::bundle::OpenError as BundleError;
-use refrain_bundle::{Bundle, ManifestError, OpenMode, SectionFile, Store};
+use refrain_bundle::{Bundle, ManifestError, OpenMode, SectionFile};
 use refrain_engine::{OpenError, VerifyError, Version};
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ struct BundleArgs {
     /// The bundle: its directory, or a version or label of --store
     #[arg(value_name = "BUNDLE")]
     bundle: String,
-    /// Store that the version or label is looked up in: file:///absolute/path, or a path
+    /// Store that the version or label is looked up in: s3://…, file:///absolute/path, or a path
     #[arg(long, value_name = "URL")]
     store: Option<String>,
 }
@@ -28,7 +28,7 @@ impl BundleArgs {
             return Ok(PathBuf::from(&self.bundle));
         };
         let find = || {
-            let store = Store::open(url)?;
+            let store = refrain_objects::open_store(url, None)?;
             match store.label(&self.bundle) {
                 Ok(Some(label)) => store.path(&label.version),
                 // A version id is no label name.

@@ -97,22 +97,31 @@ impl Remote {
             return Ok(Some(file));
         }
         let dir = durable::parent(&path);
-        let mut there = false;
-        let staged = dir.join(durable::unique_name("delta"));
-        durable::create_dir(dir)?;
-        let staged = Removed(staged);
-        let mut file = fs_err::File::options()
-            .write(true)
-            .create_new(true)
-            .open(&staged.0)?;
-        there |= self
-            .objects
-            .read(&name, &mut |piece| file.write_all(piece))?;
+        let staged = Removed(dir.join(durable::unique_name("delta")));
+        // Asked for at every look of a server, and mostly not there: no file until there are bytes.
+        let mut file = None;
+        let create = || {
+            durable::create_dir(dir)?;
+            fs_err::File::options()
+                .write(true)
+                .create_new(true)
+                .open(&staged.0)
+        };
+        let there = self.objects.read(&name, &mut |piece| {
+            match &mut file {
+                Some(file) => file,
+                none => none.insert(create()?),
+            }
+            .write_all(piece)
+        })?;
         if !there {
             return Ok(None);
         }
-        file.sync_all()?;
-        drop(file);
+        match file {
+            Some(file) => file.sync_all()?,
+            // An empty object: damaged, as the reader will say.
+            None => drop(create()?),
+        }
         // Before it gets its name; errors name the object, not a file that is gone.
         open_verified(&staged.0, version, number).map_err(|error| StoreError::Object {
             key: self.full(&name),
