@@ -7,6 +7,8 @@
 //! Publishes generated vectors to two stores, serves both, and freshens one by 1,000 new tracks and 1,000
 //! takedowns. Requests alternate between the two servers, so both see the same machine.
 
+#![allow(clippy::print_stdout, reason = "its output is the measurement")]
+
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -24,7 +24,8 @@ pub(crate) fn binary() -> &'static Path {
         let here = std::env::current_exe().expect("own path");
         let folder = here.parent().and_then(Path::parent).expect("target folder");
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--package", "refrain-cli"]);
+        // The very selection of `cargo test --workspace`: another one would unify features anew and rebuild.
+        build.args(["build", "--quiet", "--workspace", "--bins", "--tests"]);
         if folder.ends_with("release") {
             build.arg("--release");
         }

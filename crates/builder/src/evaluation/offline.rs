@@ -253,8 +253,11 @@ fn vectors(version: &Version) -> Cow<'_, [f32]> {
     }
 }
 
+/// One figure of a list's scores.
+type Metric = fn(&Scores) -> f64;
+
 /// The metrics that versions are compared by.
-const COMPARED: [(&str, fn(&Scores) -> f64); 4] = [
+const COMPARED: [(&str, Metric); 4] = [
     ("recall_at_20", |scores| scores.recall),
     ("ndcg_at_20", |scores| scores.ndcg),
     ("map_at_20", |scores| scores.average_precision),

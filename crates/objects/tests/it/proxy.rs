@@ -85,15 +85,14 @@ fn pass(mut client: TcpStream, server: &str, now: &AtomicU8, count: usize) {
     match weather {
         Weather::Down => return,
         Weather::Busy => return refuse(&mut client),
-        Weather::Patchy if count % 2 == 0 => return refuse(&mut client),
+        Weather::Patchy if count.is_multiple_of(2) => return refuse(&mut client),
         _ => {}
     }
     let Ok(server) = TcpStream::connect(server) else {
         return;
     };
-    let (mut up, mut from) = match (server.try_clone(), client.try_clone()) {
-        (Ok(up), Ok(from)) => (up, from),
-        _ => return,
+    let (Ok(mut up), Ok(mut from)) = (server.try_clone(), client.try_clone()) else {
+        return;
     };
     thread::spawn(move || {
         let _ = std::io::copy(&mut from, &mut up);
