@@ -10,16 +10,21 @@ mod project;
 mod prune;
 mod reorder;
 mod repair;
+mod reuse;
 
 use bytes::Bytes;
 use coded::Coded;
 use pages::Pages;
 use refrain_kernels::Metric;
 
-use crate::layout::{
-    CENTRE, CODES, EMPTY, Graph, HEADER, Header, LENGTHS, LINKS, MAGIC, MAX_DIM, MAX_ITEMS,
-    MAX_LAYERS, MAX_M, MIN_M, NAV_ITEMS, NAV_LINKS, ORDINALS, PLACES, PROJECTION, REMAINDERS,
-    SCALES, SKETCH_SCALES, SKETCHES, SQUARES, STEPS, VERSION,
+use crate::{
+    index::Index,
+    layout::{
+        CENTRE, CODES, EMPTY, Graph, HEADER, Header, LENGTHS, LINKS, MAGIC, MAX_DIM, MAX_ITEMS,
+        MAX_LAYERS, MAX_M, MIN_M, NAV_ITEMS, NAV_LINKS, ORDINALS, PLACES, PROJECTION, REMAINDERS,
+        SCALES, SKETCH_SCALES, SKETCHES, SQUARES, STEPS, VERSION,
+    },
+    walk,
 };
 
 /// How an index is to be built.
@@ -103,6 +108,16 @@ pub enum BuildError {
         /// What it may be.
         expected: &'static str,
     },
+    /// The index to start from is of another kind.
+    #[error("{what} of the index to start from: {parent}, expected {given}")]
+    Parent {
+        /// What differs.
+        what: &'static str,
+        /// What the parent has.
+        parent: String,
+        /// What is asked for.
+        given: String,
+    },
     /// The threads could not be started.
     #[error("cannot start {threads} threads to build with")]
     Threads {
@@ -134,7 +149,49 @@ pub fn build(
     params: &BuildParams,
     progress: &dyn Progress,
 ) -> Result<BuiltIndex, BuildError> {
+    assemble(vectors, dim, params, None, progress)
+}
+
+/// As [`build`], starting from the graph of an index of mostly the same items, most of which hardly
+/// moved: they keep their links, and only the others are linked anew. What comes out is not what
+/// [`build`] gives, but as good a graph, and a function of the same arguments and the parent.
+///
+/// Takes about O(n · dim) and [`build`]'s time for the items that are new or moved. With other
+/// `m` than the parent's everything is linked anew.
+///
+/// # Errors
+/// As [`build`], and [`BuildError::Parent`] when the parent holds other vectors than these can be.
+pub fn build_from(
+    parent: &Parent<'_>,
+    vectors: &[f32],
+    dim: usize,
+    params: &BuildParams,
+    progress: &dyn Progress,
+) -> Result<BuiltIndex, BuildError> {
+    assemble(vectors, dim, params, Some(parent), progress)
+}
+
+/// An index that another one starts from.
+#[derive(Clone, Copy, Debug)]
+pub struct Parent<'a> {
+    /// The index.
+    pub index: &'a Index,
+    /// Of each item of the new index its ordinal in the parent, `None` where the parent has not
+    /// got it; of several items that name the same, the first has it.
+    pub origin: &'a [Option<u32>],
+}
+
+fn assemble(
+    vectors: &[f32],
+    dim: usize,
+    params: &BuildParams,
+    parent: Option<&Parent<'_>>,
+    progress: &dyn Progress,
+) -> Result<BuiltIndex, BuildError> {
     let n = validate(vectors, dim, params)?;
+    if let Some(parent) = parent {
+        parent.validate(n, dim, params)?;
+    }
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(params.threads)
         .thread_name(|thread| format!("index-build-{thread}"))
@@ -148,9 +205,30 @@ pub fn build(
         .install(|| Coded::new(params.metric, dim, vectors))
         .map_err(memory)?;
     let copies = pool.install(|| copies::Copies::find(&coded));
-    let mut draft = Draft::new(n, params, &coded, &copies).map_err(memory)?;
+    let draft = pool.install(|| match parent {
+        Some(parent) if parent.index.params().m == params.m => {
+            reuse::begin(parent, vectors, &coded, &copies, params)
+        }
+        _ => {
+            let nav = levels::draw(n, params, &copies);
+            Ok(Begun {
+                draft: Draft::new(n, params, &coded, &copies, nav)?,
+                order: (0..walk::count(n))
+                    .filter(|item| !copies.contains(*item))
+                    .collect(),
+                start: insert::Start::default(),
+            })
+        }
+    });
+    let Begun {
+        mut draft,
+        order,
+        start,
+    } = draft.map_err(memory)?;
     pool.install(|| {
-        insert::insert_all(&mut draft, &coded, &copies, params, progress);
+        draft.linked = order.len();
+        let order = insert::order(order, params.seed, &coded);
+        insert::insert(&mut draft, &coded, &order, start, params, progress);
         copies.chain(&mut draft);
         draft.repaired = repair::connect(&mut draft, &coded);
     });
@@ -165,6 +243,37 @@ pub fn build(
         places,
         stats,
     })
+}
+
+/// A graph to which items are yet to be linked.
+struct Begun {
+    draft: Draft,
+    order: Vec<u32>,
+    start: insert::Start,
+}
+
+impl Parent<'_> {
+    fn validate(&self, n: usize, dim: usize, params: &BuildParams) -> Result<(), BuildError> {
+        let differs = |what, parent: String, given: String| {
+            Err(BuildError::Parent {
+                what,
+                parent,
+                given,
+            })
+        };
+        let (index, origin) = (self.index, self.origin.len());
+        if index.dim() != dim {
+            return differs("dimensions", index.dim().to_string(), dim.to_string());
+        }
+        if index.metric() != params.metric {
+            let (parent, given) = (index.metric().to_string(), params.metric.to_string());
+            return differs("metric", parent, given);
+        }
+        if origin != n {
+            return differs("origins of items", origin.to_string(), n.to_string());
+        }
+        Ok(())
+    }
 }
 
 /// A built index, in memory.
@@ -202,6 +311,8 @@ pub struct BuildStats {
     pub mean_degree: f64,
     /// Items equal to another, which hang behind it.
     pub copies: usize,
+    /// Items that were linked: all but copies and those that kept the links of a parent.
+    pub linked: usize,
     /// Items that no path led to after linking, and that were attached.
     pub repaired: usize,
     /// Root mean square over the items of what coding lost of a vector, relative to its length.
@@ -285,6 +396,7 @@ struct Draft {
     entry: u32,
     repaired: usize,
     copies: usize,
+    linked: usize,
 }
 
 impl Draft {
@@ -293,8 +405,8 @@ impl Draft {
         params: &BuildParams,
         coded: &Coded,
         copies: &copies::Copies,
+        nav: levels::Nav,
     ) -> std::io::Result<Self> {
-        let nav = levels::draw(n, params, copies);
         let rows: usize = nav.counts.iter().map(|count| *count as usize).sum();
         let mut nav_position = vec![EMPTY; n];
         for (position, item) in (0..).zip(&nav.items) {
@@ -312,6 +424,7 @@ impl Draft {
             nav_position,
             repaired: 0,
             copies: copies.len(),
+            linked: 0,
         })
     }
 
@@ -350,6 +463,7 @@ impl Draft {
             layers: self.layers,
             mean_degree,
             copies: self.copies,
+            linked: self.linked,
             repaired: self.repaired,
             coding_loss: coded.loss,
         }

@@ -23,7 +23,9 @@ mod walk;
 
 pub use batch::BatchError;
 pub use browse::Browse;
-pub use build::{BuildError, BuildParams, BuildStats, BuiltIndex, Progress, Section, build};
+pub use build::{
+    BuildError, BuildParams, BuildStats, BuiltIndex, Parent, Progress, Section, build, build_from,
+};
 pub use check::{Problem, StructureError};
 pub use delta::{Delta, DeltaError, DeltaScratch, merge};
 pub use filter::{Filter, OrdinalSet};

@@ -14,13 +14,13 @@ use refrain_kernels::{
     codes::{BLOCK, Simd, Task},
 };
 
-use super::{BuildParams, Coded, Draft, Progress, copies::Copies, levels, prune::PruneScratch};
+use super::{BuildParams, Coded, Draft, Progress, levels, prune::PruneScratch};
 use crate::{
     codes::CodeQuery,
     layout::{EMPTY, Layer},
     pool::Ranked,
     scratch::Scratch,
-    walk::{self, Spent, count},
+    walk::{self, Spent},
 };
 
 /// Items linked at a time: enough to keep many threads busy, few enough for the scores within a
@@ -37,22 +37,20 @@ const HEADROOM: usize = 8;
 /// on Gowalla's.
 const BLUR: f32 = 1.0;
 
-/// Links every item that is no copy of another.
-pub(super) fn insert_all(
+/// Links the items of `order`, to each other and to what is linked already.
+pub(super) fn insert(
     draft: &mut Draft,
     coded: &Coded,
-    copies: &Copies,
+    order: &[u32],
+    start: Start,
     params: &BuildParams,
     progress: &dyn Progress,
 ) {
-    let mut order = order(draft.n, params.seed, coded);
-    order.retain(|item| !copies.contains(*item));
     let workers = Workers::new(params.threads);
     let ef = params.ef_construction.max(params.m);
     let mut inserted = 0;
-    let mut top = None;
+    let Start { mut top, mut base } = start;
     for batch in order.chunks(BATCH) {
-        let base = (inserted > 0).then(|| order[0]);
         let chosen = choose(draft, coded, ef, batch, Start { top, base }, &workers);
         let back = enter(draft, &chosen);
         link_back(draft, coded, &back, &workers);
@@ -61,12 +59,13 @@ pub(super) fn insert_all(
             .into_iter()
             .chain(positions.filter(|position| *position != EMPTY))
             .min();
+        base = base.or(batch.first().copied());
         inserted += batch.len();
         progress.advance(inserted as u64, order.len() as u64);
     }
 }
 
-/// The order items are linked in.
+/// The items in the order they are linked in.
 ///
 /// Under inner product by rising norm, blurred: each norm counts as up to [`BLUR`] larger than it
 /// is. Items of large norm are in most answers and in most items' lists of candidates. Linked
@@ -75,27 +74,27 @@ pub(super) fn insert_all(
 /// lets an item begin with a few neighbours larger than itself, without which the graph of a
 /// catalogue of like norms leads only downwards. The blur is relative to the norm, not to its
 /// rank: ranks bring the few giants of a heavy tail in among the small.
-fn order(n: usize, seed: u64, coded: &Coded) -> Vec<u32> {
+pub(super) fn order(items: Vec<u32>, seed: u64, coded: &Coded) -> Vec<u32> {
     if coded.metric != Metric::InnerProduct {
-        return (0..count(n)).collect();
+        return items;
     }
     let blurred = |item: u32| {
         let draw = u16::try_from(levels::hash(!seed, item) >> 48).unwrap_or(0);
         let factor = 1.0 + BLUR * f32::from(draw) / 65_536.0;
         Ranked::new(coded.inverse_norms[item as usize] / factor, item)
     };
-    let mut order: Vec<Ranked> = (0..count(n)).map(blurred).collect();
+    let mut order: Vec<Ranked> = items.into_iter().map(blurred).collect();
     order.sort_unstable();
     order.into_iter().map(Ranked::position).collect()
 }
 
 /// Where walks of a graph under construction begin.
-#[derive(Clone, Copy)]
-struct Start {
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Start {
     /// Position of the highest item in it, if any is above the base.
-    top: Option<u32>,
+    pub(super) top: Option<u32>,
     /// An item in it, if any.
-    base: Option<u32>,
+    pub(super) base: Option<u32>,
 }
 
 /// The links chosen for one item on one layer, as positions of that layer.
@@ -168,14 +167,17 @@ fn link_back(draft: &mut Draft, coded: &Coded, back: &[Back], workers: &Workers)
     let rows: Vec<Vec<u32>> = groups
         .par_iter()
         .map(|group| {
-            workers.with(|worker| {
-                Kernels::active().run(Merged {
-                    draft: frozen,
-                    coded,
-                    group,
-                    worker,
-                })
-            })
+            let (number, target) = (group[0].layer, group[0].target);
+            let layer = frozen.layer(number);
+            let links = layer.row(target).iter().copied();
+            let mut row: Vec<u32> = links.filter(|link| *link != EMPTY).collect();
+            let known = row.len();
+            let sources = group.iter().map(|back| back.source);
+            row.extend(sources.filter(|source| !layer.row(target)[..known].contains(source)));
+            if row.len() <= layer.degree {
+                return row;
+            }
+            workers.with(|worker| best(frozen, coded, (number, target), &row, worker))
         })
         .collect();
     for (group, links) in groups.iter().zip(rows) {
@@ -316,15 +318,34 @@ impl Neighbours<'_> {
     }
 }
 
-/// The row of a target with the sources of its group, pruned when they do not fit.
-struct Merged<'a> {
+/// The links that a node of a layer, given by its position, keeps of more than fit its row.
+pub(super) fn best(
+    draft: &Draft,
+    coded: &Coded,
+    (number, position): (usize, u32),
+    links: &[u32],
+    worker: &mut Worker,
+) -> Vec<u32> {
+    Kernels::active().run(Best {
+        draft,
+        coded,
+        number,
+        position,
+        links,
+        worker,
+    })
+}
+
+struct Best<'a> {
     draft: &'a Draft,
     coded: &'a Coded,
-    group: &'a [Back],
+    number: usize,
+    position: u32,
+    links: &'a [u32],
     worker: &'a mut Worker,
 }
 
-impl Task for Merged<'_> {
+impl Task for Best<'_> {
     type Output = Vec<u32>;
 
     #[inline(always)]
@@ -337,29 +358,17 @@ impl Task for Merged<'_> {
     }
 }
 
-impl Merged<'_> {
+impl Best<'_> {
     #[inline(always)]
     fn go<S: Simd, const B: usize>(self, simd: S) -> Vec<u32> {
         let Self {
             draft,
             coded,
-            group,
+            number,
+            position,
+            links,
             worker,
         } = self;
-        let Back {
-            layer: number,
-            target,
-            ..
-        } = group[0];
-        let layer = draft.layer(number);
-        let links = layer.row(target).iter().copied();
-        let mut row: Vec<u32> = links.filter(|link| *link != EMPTY).collect();
-        let known = row.len();
-        let sources = group.iter().map(|back| back.source);
-        row.extend(sources.filter(|source| !layer.row(target)[..known].contains(source)));
-        if row.len() <= layer.degree {
-            return row;
-        }
         let Worker {
             prune,
             candidates,
@@ -369,9 +378,10 @@ impl Merged<'_> {
             query,
             ..
         } = worker;
+        let layer = draft.layer(number);
         ends.clear();
-        ends.extend(row.iter().map(|position| layer.item(*position)));
-        let item = layer.item(target);
+        ends.extend(links.iter().map(|position| layer.item(*position)));
+        let item = layer.item(position);
         coded.query(item, query);
         let scorer = coded.space().walker(query);
         ends.iter().for_each(|end| scorer.prefetch::<B>(*end));
@@ -386,15 +396,14 @@ impl Merged<'_> {
         candidates.sort_unstable();
         let limit = layer.degree - layer.degree / HEADROOM;
         coded.select::<S, B>(simd, item, candidates, limit, prune, kept);
-        row.clear();
-        row.extend(kept.iter().map(|end| draft.position(number, *end)));
-        row
+        let kept = kept.iter();
+        kept.map(|end| draft.position(number, *end)).collect()
     }
 }
 
 /// The memory of one thread.
 #[derive(Debug, Default)]
-struct Worker {
+pub(super) struct Worker {
     search: Scratch,
     prune: PruneScratch,
     candidates: Vec<Ranked>,
@@ -405,15 +414,15 @@ struct Worker {
 }
 
 /// One worker a thread of the pool, so that its memory is used again.
-struct Workers(Vec<Mutex<Worker>>);
+pub(super) struct Workers(Vec<Mutex<Worker>>);
 
 impl Workers {
-    fn new(threads: usize) -> Self {
+    pub(super) fn new(threads: usize) -> Self {
         Self((0..threads).map(|_| Mutex::default()).collect())
     }
 
     /// Never waits: each thread of the pool has its own.
-    fn with<T>(&self, work: impl FnOnce(&mut Worker) -> T) -> T {
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut Worker) -> T) -> T {
         let own = rayon::current_thread_index().unwrap_or(0) % self.0.len();
         // Everything in a worker is reset before use: what a panic left does no harm.
         work(&mut self.0[own].lock().unwrap_or_else(PoisonError::into_inner))
@@ -422,7 +431,7 @@ impl Workers {
 
 impl Draft {
     /// Layer `number`, 0 being the base.
-    fn layer(&self, number: usize) -> Layer<'_> {
+    pub(super) fn layer(&self, number: usize) -> Layer<'_> {
         if number == 0 {
             self.graph().base()
         } else {
@@ -440,7 +449,7 @@ impl Draft {
     }
 
     /// Layers above the base that an upper-layer position is on.
-    fn layers_of(&self, position: u32) -> usize {
+    pub(super) fn layers_of(&self, position: u32) -> usize {
         self.counts
             .iter()
             .take_while(|count| position < **count)

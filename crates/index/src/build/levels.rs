@@ -19,11 +19,15 @@ pub(super) struct Nav {
 /// expectation (section 4.1 of the paper, `mL = 1 / ln m`). A draw depends on seed and ordinal
 /// alone, and is made of integers, for logarithms differ between machines. Copies stay below.
 pub(super) fn draw(n: usize, params: &BuildParams, copies: &Copies) -> Nav {
+    given(n, copies, |ordinal| level(params, ordinal))
+}
+
+/// As [`draw`], by levels that are known.
+pub(super) fn given(n: usize, copies: &Copies, level: impl Fn(u32) -> usize) -> Nav {
     let mut items: Vec<(Reverse<usize>, u32)> = (0..count(n))
         .filter(|ordinal| !copies.contains(*ordinal))
-        .map(|ordinal| (level(params, ordinal), ordinal))
-        .filter(|(level, _)| *level > 0)
-        .map(|(level, ordinal)| (Reverse(level), ordinal))
+        .map(|ordinal| (Reverse(level(ordinal)), ordinal))
+        .filter(|(Reverse(level), _)| *level > 0)
         .collect();
     items.sort_unstable();
     let mut counts = [0; MAX_LAYERS];
@@ -51,7 +55,8 @@ pub(super) fn entry(nav_items: &[u32], metric: Metric, coded: &Coded) -> u32 {
     }
 }
 
-fn level(params: &BuildParams, ordinal: u32) -> usize {
+/// The top layer that an item draws.
+pub(super) fn level(params: &BuildParams, ordinal: u32) -> usize {
     let bar = u64::MAX / u64::from(count(params.m));
     let mut draw = params.seed;
     (0..MAX_LAYERS)
