@@ -6,10 +6,11 @@
 //!
 //! The same input, options and `create_time` give the same bytes, whatever the thread count.
 
+mod graph;
 mod quality;
 mod vectors;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use rayon::ThreadPoolBuildError;
@@ -29,6 +30,7 @@ use serde_json::json;
 pub use self::quality::{EvaluateError, IndexEvaluation, PoolSize, evaluate_index};
 pub use self::vectors::{MAX_DIM, VectorSet, VectorsError};
 
+use self::graph::Linked;
 use self::quality::{Calibration, Queries};
 use crate::model::Model;
 
@@ -47,6 +49,9 @@ pub struct BuildOptions {
     pub seed: u64,
     /// The bundle's time of creation, part of its version id. See [`create_time`].
     pub create_time: Timestamp,
+    /// A bundle whose graph to start from: items that hardly moved keep their links. When the
+    /// outcome finds less than that bundle was measured with, everything is linked anew.
+    pub reuse: Option<PathBuf>,
     /// The version this one succeeds.
     pub parent: Option<String>,
     /// The command line, for the manifest.
@@ -63,6 +68,7 @@ impl BuildOptions {
             threads: 0,
             seed: 42,
             create_time,
+            reuse: None,
             parent: None,
             command: "refrain build".into(),
         }
@@ -106,6 +112,14 @@ pub enum BuildError {
     /// The graph was not built.
     #[error(transparent)]
     Index(#[from] refrain_index::BuildError),
+    /// The bundle whose graph to start from cannot be used.
+    #[error("cannot start from {}: {reason}", bundle.display())]
+    Reuse {
+        /// The bundle.
+        bundle: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// The graph that was just written does not open.
     #[error("the index does not open after writing: {0}")]
     Reopen(#[from] refrain_index::OpenError),
@@ -164,8 +178,13 @@ pub fn build(
         seed: options.seed,
         threads,
     };
-    let built = refrain_index::build(input.vectors, input.dim, &params, progress)?;
-    let sections = built.into_sections();
+    let queries = Queries::sample(input.askers, input.dim, options.seed);
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(options.threads)
+        .build()?;
+    let reuse = options.reuse.as_deref();
+    let Linked { sections, reuse } =
+        graph::link(&input, &params, reuse, &queries, &pool, progress)?;
     let mut index_path = None;
     writer.add(INDEX_FILE, |path| {
         let sections: Vec<(&str, &[u8], bool)> = sections
@@ -181,10 +200,6 @@ pub fn build(
     // From here on the index is the one on disk: what is measured is what will be served.
     let file = SectionFile::open(&index_path.unwrap_or_default(), OpenMode::Map)?;
     let index = Index::open(&|name| file.section(name))?;
-    let queries = Queries::sample(input.askers, input.dim, options.seed);
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(options.threads)
-        .build()?;
     let Calibration {
         ef_search,
         recall,
@@ -213,6 +228,7 @@ pub fn build(
             "held_out_queries": queries.held_out_len(),
             "target_recall": quality::TARGET_RECALL,
             "recall_at_10": recall,
+            "reuse": reuse,
         },
     });
     let manifest = writer.seal(Draft {
@@ -290,6 +306,14 @@ impl<'a> Input<'a> {
             items: count(items, "the number of items")?,
             users: users as u64,
         })
+    }
+
+    /// Of the items, in the order of their vectors.
+    fn ids(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        match self.source {
+            Source::Model(model) => Box::new(model.items.iter()),
+            Source::Vectors(set) => Box::new(set.ids.iter().map(String::as_str)),
+        }
     }
 
     fn write_items(&self, path: &Path) -> Result<FileDigest, WriteError> {

@@ -132,6 +132,21 @@ pub(super) fn calibrate(index: &Index, queries: &Queries) -> Result<Calibration,
     })
 }
 
+/// Recall of an index over the queries that choose `ef_search`, at a given one; `None` when there
+/// are none.
+pub(super) fn recall_at(
+    index: &Index,
+    queries: &Queries,
+    ef_search: u32,
+) -> Result<Option<Recall>, SearchError> {
+    if queries.len() == 0 {
+        return Ok(None);
+    }
+    let truth = exact(index, queries.calibration(), K)?;
+    let found = recall(index, queries.calibration(), &truth, ef_search)?;
+    Ok(Some(found.recall))
+}
+
 /// How an index answers at one pool size.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct PoolSize {

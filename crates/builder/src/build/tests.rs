@@ -280,3 +280,67 @@ proptest! {
         prop_assert_eq!(found.len(), rows - rows.div_ceil(4));
     }
 }
+
+#[test]
+fn a_build_starts_from_an_earlier_one() {
+    let home = tempfile::tempdir().unwrap();
+    let (first, second, third) = (
+        home.path().join("first"),
+        home.path().join("second"),
+        home.path().join("third"),
+    );
+    let mut set = vector_set(2_000, 16);
+    let mut options = options(Metric::Cosine, 2);
+    build(Source::Vectors(&set), &first, &options, &()).unwrap();
+    // A tenth is gone, as much is new, the rest is elsewhere in the list.
+    set.values = set.values.split_off(200 * 16);
+    set.ids = set.ids.split_off(200);
+    set.values.extend(values(200 * 16, 99));
+    set.ids.extend((0..200).map(|new| format!("new-{new}")));
+    options.reuse = Some(first.clone());
+    let manifest = build(Source::Vectors(&set), &second, &options, &()).unwrap();
+    let (bundle, _) = open(&first);
+    let reuse = &manifest.report["index"]["reuse"];
+    assert_eq!(reuse["version"], bundle.version());
+    assert_eq!(reuse["refused"], false, "{reuse}");
+    let linked = reuse["linked"].as_u64().unwrap();
+    assert!((200..300).contains(&linked), "{reuse}");
+    let (bundle, index) = open(&second);
+    index.check().unwrap();
+    assert_eq!(bundle.items().id(1_999), Some("new-199"));
+    // The same again gives the same bytes; another dimension is refused and leaves nothing.
+    let again = build(Source::Vectors(&set), &third, &options, &()).unwrap();
+    assert_eq!(again.version, manifest.version);
+    let other = vector_set(100, 8);
+    let refused = home.path().join("refused");
+    let error = build(Source::Vectors(&other), &refused, &options, &()).unwrap_err();
+    assert!(error.to_string().contains("dimensions"), "{error}");
+    options.reuse = Some(home.path().join("nowhere"));
+    let error = build(Source::Vectors(&set), &refused, &options, &()).unwrap_err();
+    assert!(matches!(error, BuildError::Reuse { .. }), "{error}");
+    assert!(!refused.exists());
+}
+
+#[test]
+fn a_graph_that_finds_too_little_is_not_reused() {
+    let home = tempfile::tempdir().unwrap();
+    let (first, second, full) = (
+        home.path().join("first"),
+        home.path().join("second"),
+        home.path().join("full"),
+    );
+    let set = vector_set(3_000, 16);
+    let mut options = options(Metric::Cosine, 2);
+    options.m = 3;
+    options.ef_construction = 3;
+    // The earlier one is so small that it finds everything.
+    let small = vector_set(200, 16);
+    let manifest = build(Source::Vectors(&small), &first, &options, &()).unwrap();
+    assert!(manifest.index.recall_at_10 > Some(0.99));
+    options.reuse = Some(first);
+    let manifest = build(Source::Vectors(&set), &second, &options, &()).unwrap();
+    assert_eq!(manifest.report["index"]["reuse"]["refused"], true);
+    options.reuse = None;
+    let plain = build(Source::Vectors(&set), &full, &options, &()).unwrap();
+    assert_eq!(manifest.files[INDEX_FILE], plain.files[INDEX_FILE]);
+}

@@ -20,6 +20,7 @@ Examples:
   refrain build --model model/ --out bundle/
   refrain build --vectors embeddings.npy --ids ids.txt --metric cosine --out bundle/
   refrain build --model model/ --m 24 --ef-construction 400 --out bundle/
+  refrain build --model tonight/ --reuse yesterday-bundle/ --out bundle/
 
 The same input, options and SOURCE_DATE_EPOCH give the same bytes, whatever the number of threads.")]
 pub(crate) struct Args {
@@ -51,6 +52,9 @@ pub(crate) struct Args {
     /// Seed of the graph and of the sample of queries
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u64,
+    /// Bundle whose graph to start from: items that hardly moved keep their links
+    #[arg(long, value_name = "BUNDLE")]
+    reuse: Option<PathBuf>,
     /// Version that this one succeeds
     #[arg(long, value_name = "VERSION")]
     parent: Option<String>,
@@ -66,6 +70,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
         ef_construction: args.ef_construction,
         threads: train::threads(args.threads),
         seed: args.seed,
+        reuse: args.reuse.clone(),
         parent: args.parent.clone(),
         command: train::command_line(),
         ..BuildOptions::new(build::create_time()?)
@@ -148,6 +153,19 @@ pub(crate) fn print_index(manifest: &Manifest, output: &Output) {
         manifest.index.m,
         manifest.index.ef_construction
     ));
+    let reuse = &manifest.report["index"]["reuse"];
+    if let (Some(version), Some(linked)) = (reuse["version"].as_str(), reuse["linked"].as_u64()) {
+        if reuse["refused"] == true {
+            output.line(format_args!(
+                "linked anew: the graph of {version} found too little of these vectors"
+            ));
+        } else {
+            output.line(format_args!(
+                "the graph is that of {version}, {} linked anew",
+                output::count(linked)
+            ));
+        }
+    }
     if manifest.index.calibration.is_empty() {
         return;
     }

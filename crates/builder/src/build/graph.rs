@@ -1,0 +1,120 @@
+//! The graph of a bundle: linked anew, or started from the graph of an earlier bundle.
+
+use std::path::Path;
+
+use rayon::ThreadPool;
+use refrain_bundle::Bundle;
+use refrain_bundle::section::OpenMode;
+use refrain_index::{BuildParams, Index, Parent, Progress, Section, build, build_from};
+use serde_json::{Value, json};
+
+use super::quality::{self, Queries, TARGET_RECALL};
+use super::{BuildError, Input};
+
+/// How much less recall a reused graph may have than its parent was measured with.
+const MARGIN: f64 = 0.005;
+
+/// A graph, and what became of the parent it was to start from.
+pub(super) struct Linked {
+    pub(super) sections: Vec<Section>,
+    /// For the report; null where no parent was given.
+    pub(super) reuse: Value,
+}
+
+/// Links the items of `input`.
+pub(super) fn link(
+    input: &Input<'_>,
+    params: &BuildParams,
+    reuse: Option<&Path>,
+    queries: &Queries,
+    pool: &ThreadPool,
+    progress: &dyn Progress,
+) -> Result<Linked, BuildError> {
+    let mut told = Value::Null;
+    if let Some(dir) = reuse {
+        let earlier = Earlier::open(dir)?;
+        let built = earlier.build(input, params, progress)?;
+        let linked = built.stats().linked;
+        let sections = built.into_sections();
+        let ef_search = earlier.bundle.manifest().index.ef_search;
+        let index = open(&sections)?;
+        let recall = pool.install(|| quality::recall_at(&index, queries, ef_search))?;
+        let floor = earlier.recall() - MARGIN;
+        told = json!({
+            "version": earlier.bundle.version(),
+            "linked": linked,
+            "ef_search": ef_search,
+            "recall_at_10": recall,
+            "floor": floor,
+            "refused": recall.is_some_and(|recall| recall.mean < floor),
+        });
+        if told["refused"] == false {
+            return Ok(Linked {
+                sections,
+                reuse: told,
+            });
+        }
+    }
+    let built = build(input.vectors, input.dim, params, progress)?;
+    Ok(Linked {
+        sections: built.into_sections(),
+        reuse: told,
+    })
+}
+
+/// The bundle whose graph is to be started from.
+struct Earlier {
+    bundle: Bundle,
+    index: Index,
+}
+
+impl Earlier {
+    fn open(dir: &Path) -> Result<Self, BuildError> {
+        let unusable = |reason: String| BuildError::Reuse {
+            bundle: dir.to_owned(),
+            reason,
+        };
+        let bundle =
+            Bundle::open(dir, OpenMode::Map).map_err(|error| unusable(error.to_string()))?;
+        let file = bundle.index_sections();
+        let index = Index::open(&|name| file.section(name));
+        let index = index.map_err(|error| unusable(error.to_string()))?;
+        // A damaged graph would be carried on from version to version.
+        index.check().map_err(|error| unusable(error.to_string()))?;
+        Ok(Self { bundle, index })
+    }
+
+    fn build(
+        &self,
+        input: &Input<'_>,
+        params: &BuildParams,
+        progress: &dyn Progress,
+    ) -> Result<refrain_index::BuiltIndex, BuildError> {
+        let ids = input.ids();
+        let origin: Vec<Option<u32>> = ids.map(|id| self.bundle.items().ordinal(id)).collect();
+        let parent = Parent {
+            index: &self.index,
+            origin: &origin,
+        };
+        Ok(build_from(
+            &parent,
+            input.vectors,
+            input.dim,
+            params,
+            progress,
+        )?)
+    }
+
+    /// What the bundle was measured with.
+    fn recall(&self) -> f64 {
+        let info = &self.bundle.manifest().index;
+        info.recall_at_10.unwrap_or(TARGET_RECALL)
+    }
+}
+
+fn open(sections: &[Section]) -> Result<Index, refrain_index::OpenError> {
+    Index::open(&|name| {
+        let found = sections.iter().find(|section| section.name == name);
+        found.map(|section| section.bytes.clone())
+    })
+}
