@@ -21,7 +21,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use refrain_bundle::{Store, StoreError};
-use refrain_engine::{TasteCache, Version};
+use refrain_engine::{OpenMode, TasteCache, Version};
 use refrain_kernels::Kernels;
 use refrain_taste::{OpenPostgresError, OpenStoreError, PostgresStore, ProfileStore, RedbStore};
 use tokio::net::TcpListener;
@@ -32,7 +32,7 @@ use tonic::transport::{Error as TransportError, Server};
 use tonic_health::server::HealthReporter;
 
 use crate::admin::{self, Admin};
-use crate::config::{Config, Problem};
+use crate::config::{Config, Open, Problem};
 use crate::health::Readiness;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -428,6 +428,11 @@ fn open(
     let source = BundleSource {
         store: Arc::clone(&store),
         max_mapped_bytes: config.server.max_mapped_bytes,
+        mode: match config.store.open {
+            Open::Map => OpenMode::Map,
+            Open::Populate => OpenMode::Populate,
+            Open::Copy => OpenMode::Copy,
+        },
     };
     let interval = config.server.poll_interval();
     let (mut watcher, versions) =

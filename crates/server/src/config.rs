@@ -91,6 +91,21 @@ pub struct StoreConfig {
     /// Where versions of an object store are kept on this machine; `None`: `$REFRAIN_CACHE`, else the
     /// user's cache directory. Of one server alone: it removes what it does not serve.
     pub cache: Option<PathBuf>,
+    /// How the files of a version are opened.
+    pub open: Open,
+}
+
+/// How the files of a version are opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Open {
+    /// Mapped; pages come when they are first touched.
+    #[default]
+    Map,
+    /// Mapped, and read through at once.
+    Populate,
+    /// Copied into large pages of this process.
+    Copy,
 }
 
 /// `[profiles]`.

@@ -17,6 +17,7 @@ pub(crate) struct BundleSource {
     pub(crate) store: Arc<Store>,
     /// 0: what memory there is.
     pub(crate) max_mapped_bytes: u64,
+    pub(crate) mode: OpenMode,
 }
 
 impl Source for BundleSource {
@@ -38,7 +39,7 @@ impl Source for BundleSource {
 
     fn load(&self, version: &str) -> Result<Version, Refused> {
         let path = self.store.path(version).map_err(missing)?;
-        let loaded = Version::open(&path, OpenMode::Map).map_err(|error| Refused {
+        let loaded = Version::open(&path, self.mode).map_err(|error| Refused {
             transient: is_io(&error),
             message: error.to_string(),
         })?;

@@ -49,7 +49,7 @@ fn what_was_written_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("f");
     let bytes = example(&path);
-    for mode in [OpenMode::Map, OpenMode::Populate] {
+    for mode in [OpenMode::Map, OpenMode::Populate, OpenMode::Copy] {
         let file = SectionFile::open(&path, mode).unwrap();
         file.verify().unwrap();
         assert_eq!(&*file.section("a").unwrap(), b"hello");

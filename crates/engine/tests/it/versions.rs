@@ -8,7 +8,7 @@ use crate::fixture::{Blueprint, ITEMS, id, music};
 fn a_sound_version_opens_verifies_and_warms() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = music().write(dir.path()).expect("a bundle");
-    for mode in [OpenMode::Map, OpenMode::Populate] {
+    for mode in [OpenMode::Map, OpenMode::Populate, OpenMode::Copy] {
         let version = Version::open(&path, mode).expect("opens");
         version.verify().expect("sound");
         let warmth = version.warm().expect("answers as expected");
