@@ -188,7 +188,12 @@ impl<'a> Old<'a> {
         }
         let (items, positions) = (Self::items(draft, number), draft.nav_position.clone());
         for (item, position) in items.into_iter().filter(|(item, _)| kept(*item)) {
-            let position_of = |other: u32| positions[other as usize];
+            // In a damaged parent, an item may be linked on a layer that it is not on.
+            let on = draft.counts[number - 1];
+            let position_of = |other: u32| match positions[other as usize] {
+                position if position < on => position,
+                _ => EMPTY,
+            };
             let row = draft.row_mut(number, position);
             self.take_row(number, item, position_of, kept, row);
         }
@@ -250,7 +255,8 @@ impl<'a> Old<'a> {
                     0 => item,
                     _ => frozen.nav_position[item as usize],
                 });
-                row.extend(beyond.filter(|at| *at != EMPTY && *at != position));
+                let on = |at: &u32| (*at as usize) < layer.len;
+                row.extend(beyond.filter(|at| on(at) && *at != position));
             }
             row.sort_unstable();
             row.dedup();

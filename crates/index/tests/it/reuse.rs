@@ -179,14 +179,18 @@ fn a_damaged_parent_does_no_harm() {
     let new = next(&old, &origin, 3);
     for metric in Metric::ALL {
         let sound = sections(&old, DIM, &params(metric));
-        for (at, seed) in (0..sound.len()).flat_map(|at| [(at, 1), (at, 2), (at, 3)]) {
+        for (at, seed) in (0..sound.len()).flat_map(|at| [(at, 1_u64), (at, 2), (at, 3)]) {
             let mut damaged: Vec<Section> = sound.clone();
             let mut bytes = damaged[at].bytes.to_vec();
             let len = bytes.len().max(1);
-            for draw in values(seed, 40).chunks_exact(2) {
-                let place = ((draw[0] + 1.0) * 32_768.0) as usize * 7 % len;
+            let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            for _ in 0..20 {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                let place = usize::try_from(state >> 16).expect("64 bits") % len;
                 if let Some(byte) = bytes.get_mut(place) {
-                    *byte ^= ((draw[1] + 1.0) * 127.0) as u8;
+                    *byte ^= state.to_le_bytes()[7];
                 }
             }
             damaged[at].bytes = aligned(&bytes);
