@@ -24,6 +24,7 @@ pub mod import;
 pub mod ingest;
 pub mod model;
 pub mod page;
+pub mod plan;
 pub mod train;
 pub mod tune;
 

@@ -308,10 +308,12 @@ impl Recommendation<'_> {
                 hits,
             )?
         } else {
-            let ef_search = match (self.request.ef_search, self.variant.width) {
-                (Some(ef_search), _) | (None, Some(Width::Ef(ef_search))) => ef_search,
-                (None, Some(Width::Recall(recall))) => self.version.ef_search_for(recall),
-                (None, None) => self.version.ef_search(),
+            let asked = self.request.ef_search.map(Width::Ef);
+            let asked = asked.or(self.request.recall.map(Width::Recall));
+            let ef_search = match asked.or(self.variant.width) {
+                Some(Width::Ef(ef_search)) => ef_search,
+                Some(Width::Recall(recall)) => self.version.ef_search_for(recall),
+                None => self.version.ef_search(),
             };
             let params = SearchParams {
                 ef_search,

@@ -28,6 +28,8 @@ pub struct Request<'a> {
     /// Candidate-list width, 1 to [`Limits::EF_SEARCH`]. `None`: what the variant says, else the
     /// version.
     pub ef_search: Option<usize>,
+    /// Recall@10 to aim at instead, 0.5 to 1 ([`Version::ef_search_for`]).
+    pub recall: Option<f64>,
     /// Exact search instead of the graph.
     pub exact: bool,
     /// When to stop searching and answer with what there is.
@@ -58,6 +60,7 @@ impl<'a> Request<'a> {
             seen: Seen::default(),
             max_per_artist: None,
             ef_search: None,
+            recall: None,
             exact: false,
             deadline: None,
             fallback: Fallback::default(),
@@ -70,9 +73,7 @@ impl<'a> Request<'a> {
 
     pub(crate) fn check(&self, version: &Version) -> Result<(), RequestError> {
         in_range("page_size", self.k, Limits::K)?;
-        if let Some(ef_search) = self.ef_search {
-            in_range("search.ef_search", ef_search, Limits::EF_SEARCH)?;
-        }
+        check_width(self.ef_search, self.recall)?;
         self.filter.check()?;
         match self.subject {
             // Checked where it was made; what is checked here is that it was made for this version.
@@ -223,6 +224,8 @@ pub struct Similar<'a> {
     pub filter: ItemFilter<'a>,
     /// Candidate-list width, 1 to [`Limits::EF_SEARCH`]. `None`: what the version says.
     pub ef_search: Option<usize>,
+    /// Recall@10 to aim at instead, 0.5 to 1 ([`Version::ef_search_for`]).
+    pub recall: Option<f64>,
     /// Exact search instead of the graph.
     pub exact: bool,
     /// When to stop searching and answer with what there is.
@@ -239,6 +242,7 @@ impl<'a> Similar<'a> {
             k,
             filter,
             ef_search: None,
+            recall: None,
             exact: false,
             deadline: None,
         }
@@ -246,9 +250,7 @@ impl<'a> Similar<'a> {
 
     pub(crate) fn check(&self, version: &Version) -> Result<(), RequestError> {
         in_range("page_size", self.k, Limits::K)?;
-        if let Some(ef_search) = self.ef_search {
-            in_range("search.ef_search", ef_search, Limits::EF_SEARCH)?;
-        }
+        check_width(self.ef_search, self.recall)?;
         self.filter.check()?;
         match self.to {
             SimilarTo::Item(_) => Ok(()),
@@ -336,6 +338,12 @@ pub enum Problem {
         /// The largest allowed.
         max: usize,
     },
+    /// A recall out of its range.
+    #[error("{0} is not in 0.5 to 1")]
+    NoRecall(f64),
+    /// Two fields of which one is allowed.
+    #[error("not together with {0}")]
+    Beside(&'static str),
     /// A vector that does not fit the version.
     #[error("{actual} values, the version has {expected} dimensions")]
     WrongDimension {
@@ -402,6 +410,19 @@ fn check_vector(path: &str, values: &[f32], version: &Version) -> Result<(), Req
     match values.iter().position(|value| !value.is_finite()) {
         None => Ok(()),
         Some(i) => Err(field(format!("{path}.values[{i}]"), Problem::NotFinite)),
+    }
+}
+
+fn check_width(ef_search: Option<usize>, recall: Option<f64>) -> Result<(), RequestError> {
+    if let Some(ef_search) = ef_search {
+        in_range("search.ef_search", ef_search, Limits::EF_SEARCH)?;
+    }
+    match recall {
+        Some(_) if ef_search.is_some() => Err(field("search.recall", Problem::Beside("ef_search"))),
+        Some(recall) if !(0.5..=1.0).contains(&recall) => {
+            Err(field("search.recall", Problem::NoRecall(recall)))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -53,7 +53,11 @@ pub fn similar(
         )?
     } else {
         let params = SearchParams {
-            ef_search: request.ef_search.unwrap_or_else(|| version.ef_search()),
+            ef_search: match (request.ef_search, request.recall) {
+                (Some(ef_search), _) => ef_search,
+                (None, Some(recall)) => version.ef_search_for(recall),
+                (None, None) => version.ef_search(),
+            },
             filter: allowed.filter(),
             deadline: request.deadline,
         };

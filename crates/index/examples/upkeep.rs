@@ -222,7 +222,7 @@ fn seconds(took: Duration) -> String {
 
 /// A `.npy` of two dimensions, little-endian float32, version 1.
 fn npy(path: &str) -> (Vec<f32>, usize) {
-    let bytes = std::fs::read(path).expect("a file that can be read");
+    let bytes = fs_err::read(path).expect("a file that can be read");
     let header = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
     let text = String::from_utf8_lossy(&bytes[10..header]);
     assert!(text.contains("'<f4'"), "{path}: not of float32");
@@ -248,7 +248,7 @@ impl Draw {
     }
 
     fn below(&mut self, n: usize) -> usize {
-        self.next() as usize % n
+        usize::try_from(self.next() % n as u64).unwrap_or(0)
     }
 
     fn unit(&mut self) -> f32 {

@@ -26,6 +26,9 @@
 //! Everything is little-endian and used in place.
 
 use bytemuck::{Pod, Zeroable};
+use refrain_kernels::Metric;
+
+use crate::codes;
 
 #[cfg(target_endian = "big")]
 compile_error!("sections are little-endian and used in place: big-endian machines are not served");
@@ -118,6 +121,37 @@ pub(crate) struct Header {
     /// Written as 0, not read.
     pub(crate) reserved: [u32; 31],
 }
+
+/// Bytes that an index of so many items will take, all sections together: exact but for the layers
+/// above the base, which are drawn, and of long vectors the width of the sketch, taken at its
+/// widest.
+pub fn expected_bytes(n: usize, dim: usize, m: usize, metric: Metric) -> u64 {
+    let [items, d, links] = [n, dim, m].map(|count| count as u64);
+    let width = sketch_width(dim) as u64;
+    // Each layer has one in m of the one below.
+    let above = items / links.max(2);
+    let rows = items / links.saturating_sub(1).max(1);
+    let sketch = match sketch_width(dim) {
+        0 => 0,
+        width => codes::stride(width) as u64 + 1,
+    };
+    let mut an_item = codes::stride(dim) as u64 + d + 1 + sketch + 2 * links * 4 + 2 * 4;
+    let mut once = size_of::<Header>() as u64 + 4 * (codes::RUNGS as u64 + d + width * d);
+    match metric {
+        Metric::L2 => an_item += 4,
+        Metric::InnerProduct => once += 4 * items.div_ceil(RUN as u64),
+        Metric::Cosine => {}
+    }
+    once + items * an_item + above * 4 + rows * links * 4
+}
+
+/// Components that vectors of a dimension are walked by at most; 0: all dimensions are.
+pub(crate) fn sketch_width(dim: usize) -> usize {
+    if dim <= WHOLE { 0 } else { WHOLE }
+}
+
+/// Dimensions up to which vectors are walked whole, and the most components of longer ones.
+pub(crate) const WHOLE: usize = 128;
 
 impl Header {
     /// Rows of all layers above the base.

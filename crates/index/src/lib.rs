@@ -30,6 +30,6 @@ pub use check::{Problem, StructureError};
 pub use delta::{Delta, DeltaError, DeltaScratch, merge};
 pub use filter::{Filter, OrdinalSet};
 pub use index::{Index, IndexParams, OpenError};
-pub use layout::{MAX_DIM, MAX_ITEMS, MAX_M, MIN_M};
+pub use layout::{MAX_DIM, MAX_ITEMS, MAX_M, MIN_M, expected_bytes};
 pub use scratch::Scratch;
-pub use search::{Hit, SearchError, SearchParams, SearchStats};
+pub use search::{Hit, SearchError, SearchParams, SearchStats, Strategy, strategy};

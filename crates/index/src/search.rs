@@ -268,15 +268,8 @@ impl Index {
 
     fn predict(&self, ef: usize, filter: &Filter<'_>) -> Costs {
         let n = self.len();
-        let allowed = filter.expected(n);
-        let exact = match filter.allow {
-            Some(allow) if allow.len() < n / 2 => allowed * GATHER_COST,
-            _ => n,
-        };
-        // About half of the links of an expanded node have been met before.
-        let scored = ef.saturating_mul(self.params().m);
-        let walk = scored.saturating_mul(WALK_COST).saturating_mul(n) / allowed.max(1);
-        Costs { exact, walk }
+        let listed = filter.allow.is_some_and(|allow| allow.len() < n / 2);
+        Costs::predict(n, self.params().m, ef, filter.expected(n), listed)
     }
 
     pub(crate) fn refuse_bad(&self, query: &[f32]) -> Result<(), SearchError> {
@@ -423,10 +416,41 @@ impl Walk<'_> {
     }
 }
 
+/// How a search is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// Along the graph.
+    Walk,
+    /// By scoring everything that is allowed.
+    Scan,
+}
+
+/// How an index of `n` items searches where `allowed` of them may come back, `listed` where they
+/// are an allow-list of less than half. Under inner product a scan ends early, and a walk may turn
+/// out to have been one: see [`SearchStats::exact`].
+pub fn strategy(n: usize, m: usize, ef_search: usize, allowed: usize, listed: bool) -> Strategy {
+    let costs = Costs::predict(n, m, ef_search, allowed, listed);
+    if costs.exact <= costs.walk {
+        Strategy::Scan
+    } else {
+        Strategy::Walk
+    }
+}
+
 /// Costs of the two ways of answering, in vectors read one after another.
 struct Costs {
     exact: usize,
     walk: usize,
+}
+
+impl Costs {
+    fn predict(n: usize, m: usize, ef: usize, allowed: usize, listed: bool) -> Self {
+        let exact = if listed { allowed * GATHER_COST } else { n };
+        // About half of the links of an expanded node have been met before.
+        let scored = ef.saturating_mul(m);
+        let walk = scored.saturating_mul(WALK_COST).saturating_mul(n) / allowed.max(1);
+        Self { exact, walk }
+    }
 }
 
 fn stats(end: End, spent: Spent) -> SearchStats {

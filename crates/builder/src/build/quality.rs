@@ -15,8 +15,14 @@ pub(super) const TARGET_RECALL: f64 = 0.97;
 const GOLDEN: usize = 256;
 /// Queries that choose `ef_search`, and as many others that measure it.
 const HALF: usize = 1024;
-/// The pool sizes tried, smallest first. Fewer than 64 saves little and is fragile under filters.
-const POOL_SIZES: [u32; 11] = [64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1024];
+/// The pool sizes tried, smallest first.
+const POOL_SIZES: [u32; 16] = [
+    10, 16, 24, 32, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1024,
+];
+/// The smallest default: less saves little and is fragile under filters.
+const LEAST_DEFAULT: u32 = 64;
+/// Where a wider pool is no longer tried: the recall that a request may aim at.
+const FULL_RECALL: f64 = 0.995;
 
 /// Queries drawn from users (or items): some to choose `ef_search`, others to measure it.
 #[derive(Debug)]
@@ -103,22 +109,28 @@ pub(super) struct Answers {
     pub(super) scores: Vec<f32>,
 }
 
-/// Chooses the smallest pool whose recall is surely at the target, and measures that one on queries
-/// that had no say in the choice. Runs in the caller's pool.
+/// Tries the pool sizes, so that a recall can be asked for; chooses as default the smallest, from
+/// [`LEAST_DEFAULT`] on, whose recall is surely at the target, and measures that one on queries that
+/// had no say in the choice. Runs in the caller's pool.
 pub(super) fn calibrate(index: &Index, queries: &Queries) -> Result<Calibration, SearchError> {
     let truth = exact(index, queries.calibration(), K)?;
     let mut points = Vec::new();
+    let mut chosen = None;
     for ef_search in POOL_SIZES {
         let found = recall(index, queries.calibration(), &truth, ef_search)?;
         points.push(RecallPoint {
             ef_search,
             recall: found.recall.mean,
         });
-        if found.recall.lower_95 >= TARGET_RECALL {
-            break;
+        if ef_search >= LEAST_DEFAULT && found.recall.lower_95 >= TARGET_RECALL {
+            chosen = chosen.or(Some(ef_search));
+            if found.recall.lower_95 >= FULL_RECALL {
+                break;
+            }
         }
     }
-    let ef_search = points.last().map_or(POOL_SIZES[0], |point| point.ef_search);
+    let widest = points.last().map_or(LEAST_DEFAULT, |point| point.ef_search);
+    let ef_search = chosen.unwrap_or(widest);
     let held_out = exact(index, queries.held_out(), K)?;
     let measured = recall(index, queries.held_out(), &held_out, ef_search)?.recall;
     // The halves follow one another, so their answers are those of the first queries of all.
@@ -322,12 +334,17 @@ fn recall(
     Ok(Found {
         ef_search,
         recall: Recall {
-            mean: share,
-            lower_95: share - 1.645 * (variance / n).sqrt(),
+            mean: digits(share),
+            lower_95: digits(share - 1.645 * (variance / n).sqrt()),
         },
         distance_comps: mean(|asked| asked.1),
         hops: mean(|asked| asked.2),
     })
+}
+
+/// As many digits as a sample can tell; so few come back from JSON as they were.
+fn digits(share: f64) -> f64 {
+    (share * 1e6).round() / 1e6
 }
 
 fn answers<'a>(index: &Index, truth: impl Iterator<Item = &'a Vec<Hit>>) -> Answers {

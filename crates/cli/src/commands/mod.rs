@@ -14,6 +14,7 @@ mod gc;
 mod generate;
 mod health;
 mod import;
+mod plan;
 mod profile;
 mod recommend;
 mod serve;
@@ -33,6 +34,7 @@ pub(crate) enum Command {
     Train(train::Args),
     Tune(tune::Args),
     Import(import::Args),
+    Plan(plan::Args),
     Build(build::Args),
     Evaluate(evaluate::Args),
     Verify(verify::VerifyArgs),
@@ -66,6 +68,7 @@ impl Command {
             Self::Train(args) => train::run(args, output),
             Self::Tune(args) => tune::run(args, output),
             Self::Import(args) => import::run(args, output),
+            Self::Plan(args) => plan::run(args, output),
             Self::Build(args) => build::run(args, output),
             Self::Evaluate(args) => evaluate::run(args, output),
             Self::Verify(args) => verify::verify(args, output),

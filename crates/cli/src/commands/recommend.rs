@@ -143,6 +143,9 @@ pub(crate) struct SearchArgs {
     /// Candidate-list width [default: the variant's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     ef_search: Option<u32>,
+    /// Recall@10 to aim at, 0.5 to 1, by the version's calibration
+    #[arg(long, value_name = "SHARE", conflicts_with_all = ["ef_search", "exact"])]
+    recall: Option<f64>,
     /// Exact search instead of the graph
     #[arg(long)]
     exact: bool,
@@ -150,11 +153,13 @@ pub(crate) struct SearchArgs {
 
 impl SearchArgs {
     fn to_wire(&self) -> Option<pb::SearchParams> {
-        (self.ef_search.is_some() || self.exact).then_some(pb::SearchParams {
+        let search = pb::SearchParams {
             ef_search: self.ef_search,
+            recall: self.recall,
             exact: self.exact,
             time_budget: None,
-        })
+        };
+        (search != pb::SearchParams::default()).then_some(search)
     }
 }
 

@@ -2,10 +2,13 @@
 
 use crate::support::{arg, command, fails, ok, run};
 
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 28] = [
     "demo",
     "generate",
     "train",
+    "tune",
+    "import",
+    "plan",
     "build",
     "evaluate",
     "verify",
@@ -14,15 +17,19 @@ const COMMANDS: [&str; 21] = [
     "versions",
     "promote",
     "rollback",
+    "freshen",
+    "gc",
     "serve",
     "config",
     "health",
     "recommend",
     "similar",
     "exclude",
+    "explain",
     "profile",
     "compare",
     "experiment",
+    "batch",
     "bench",
 ];
 
@@ -68,6 +75,9 @@ fn wrong_usage_is_exit_2() {
             "--out",
             "x",
         ],
+        &["plan"],
+        &["plan", "--items", "5"],
+        &["plan", "--items", "5", "--dim", "0"],
         &["versions"],
         &["recommend"],
         &["recommend", "alice", "--seed", "x"],
@@ -110,7 +120,7 @@ fn wrong_usage_is_exit_2() {
             "--hold-out-share",
             "1",
         ],
-        &["versions", "--store", "s3://bucket/store"],
+        &["versions", "--store", "ftp://bucket/store"],
         &["versions", "--store", "file://relative"],
     ] {
         fails(args, 2, &[]);

@@ -9,14 +9,11 @@ use rayon::prelude::*;
 use refrain_kernels::{Kernels, Metric};
 
 use super::{coded::prepare, levels::hash};
-use crate::{codes::narrow, walk::count};
-
-/// Dimensions up to which vectors are walked whole.
-const WHOLE: usize = 128;
+use crate::{codes::narrow, layout::WHOLE, walk::count};
 
 /// Components that are tried, fewest first, with the part of the variance they must hold; the last
 /// is taken whatever it holds.
-const WIDTHS: [(usize, f64); 2] = [(64, 0.8), (128, 0.0)];
+const WIDTHS: [(usize, f64); 2] = [(64, 0.8), (WHOLE, 0.0)];
 
 /// Rows the covariance is estimated from, at most.
 const SAMPLE: usize = 16_384;

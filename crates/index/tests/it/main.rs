@@ -5,4 +5,5 @@ mod common;
 mod damage;
 mod degenerate;
 mod filters;
+mod plan;
 mod reuse;

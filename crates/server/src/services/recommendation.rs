@@ -256,6 +256,7 @@ impl Question {
                 .diversity
                 .and_then(|diversity| diversity.max_per_artist),
             ef_search: search.ef_search.map(|ef_search| ef_search as usize),
+            recall: search.recall,
             exact: search.exact,
             deadline: Some(until),
             fallback: wire::fallback(request.fallback),
@@ -546,6 +547,7 @@ impl State {
         let ask = Similar {
             filter: names.filter(),
             ef_search: search.ef_search.map(|ef_search| ef_search as usize),
+            recall: search.recall,
             exact: search.exact,
             deadline: Some(search_deadline(call, &search)),
             ..Similar::new(to, page_size(request.page_size))

@@ -193,6 +193,21 @@ async fn wrong_fields_are_named() {
         ),
         (
             search(v1::SearchParams {
+                recall: Some(1.5),
+                ..Default::default()
+            }),
+            "search.recall",
+        ),
+        (
+            search(v1::SearchParams {
+                ef_search: Some(64),
+                recall: Some(0.9),
+                ..Default::default()
+            }),
+            "search.recall",
+        ),
+        (
+            search(v1::SearchParams {
                 time_budget: Some(prost_types::Duration {
                     seconds: -1,
                     nanos: 0,
