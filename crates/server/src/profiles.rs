@@ -60,7 +60,8 @@ impl Profiles {
         self.blocking(move |store| match store.residue(&user)? {
             0 => Ok(0),
             _ if store.profile_since(&user, revision + 1)?.revision > revision => Ok(0),
-            left => Ok(left),
+            // Or begun anew, and erased again meanwhile.
+            _ => store.residue(&user),
         })
         .await
     }

@@ -165,10 +165,12 @@ impl Handler {
             method: Method::StreamRecommend,
             deadline: Instant::now() + limit,
         };
-        let question = self.question(request, call).await;
-        let question = question.map_err(|refusal| refusal.within("request"))?;
         let state = Arc::clone(&self.0);
-        offload(move || state.recommend_from(&question, &version)).await
+        let answer = async {
+            let question = self.question(request, call).await?;
+            offload(move || state.recommend_from(&question, &version)).await
+        };
+        answer.await.map_err(|refusal| refusal.within("request"))
     }
 }
 
