@@ -256,6 +256,7 @@ pub fn import(import: &Import<'_>) -> Result<Model, ImportError> {
             command: import.command.clone(),
             seed: hyper.seed,
             watermark_us: import.listens.and_then(Log::watermark_us),
+            exclusion_watermark_us: None,
             counts: ModelCounts {
                 users: user_ids.len() as u64,
                 items: n as u64,

@@ -497,6 +497,7 @@ fn assemble(
             .time_us
             .as_ref()
             .and_then(|times| times.iter().copied().max()),
+        exclusion_watermark_us: log.excluded_until_us,
         counts: ModelCounts {
             users: core.users.len() as u64,
             items: core.items.len() as u64,
@@ -595,7 +596,10 @@ mod tests {
 
     #[test]
     fn the_model_knows_all_listens_and_reproduces_its_users() {
-        let log = log(60, true);
+        let log = Log {
+            excluded_until_us: Some(77),
+            ..log(60, true)
+        };
         let (model, report) = run(&log, &options()).unwrap();
         assert!(report.refit_on_all && model.held_out.is_empty());
         assert_eq!(report.hold_out, Some(HoldOut::Since { share: 0.2 }));
@@ -603,6 +607,7 @@ mod tests {
         // The item that nobody heard is not in the model.
         assert_eq!((model.users.len(), model.items.len()), (60, 80));
         assert_eq!(model.info.watermark_us, log.watermark_us());
+        assert_eq!(model.info.exclusion_watermark_us, Some(77));
         assert_eq!(model.info.counts.plays, log.plays());
         // The stored hyper-parameters fold every user in to their stored vector.
         let hyper: Hyper = serde_json::from_value(model.info.hyper.clone()).unwrap();

@@ -239,7 +239,7 @@ pub fn build(
         dim: input.dim_u32,
         metric: options.metric.to_string(),
         data_watermark: input.watermark(),
-        exclusion_watermark: None,
+        exclusion_watermark: input.exclusion_watermark(),
         index: IndexInfo {
             m: count(options.m, "m")?,
             ef_construction: count(options.ef_construction, "ef_construction")?,
@@ -406,6 +406,13 @@ impl<'a> Input<'a> {
             return None;
         };
         Timestamp::from_microsecond(model.info.watermark_us?).ok()
+    }
+
+    fn exclusion_watermark(&self) -> Option<Timestamp> {
+        let Source::Model(model) = self.source else {
+            return None;
+        };
+        Timestamp::from_microsecond(model.info.exclusion_watermark_us?).ok()
     }
 
     fn report(&self) -> serde_json::Value {

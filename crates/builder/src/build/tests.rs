@@ -59,6 +59,7 @@ fn model(items: usize, users: usize, rank: usize) -> Model {
             command: "refrain train".into(),
             seed: 1,
             watermark_us: Some(1_700_000_000_000_000),
+            exclusion_watermark_us: Some(1_700_000_001_000_000),
             counts: ModelCounts::default(),
             report: json!({ "recall_at_20": 0.5 }),
             calibration: None,
@@ -97,6 +98,8 @@ fn a_model_becomes_a_bundle_that_agrees_with_it() {
         );
         assert_eq!(manifest.metric, metric.as_str());
         assert_eq!(manifest.data_watermark.unwrap().as_second(), 1_700_000_000);
+        let excluded_until = manifest.exclusion_watermark.unwrap();
+        assert_eq!(excluded_until.as_second(), 1_700_000_001);
 
         let items = bundle.items();
         assert_eq!(items.ordinal("item42"), Some(42));

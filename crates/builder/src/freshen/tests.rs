@@ -48,6 +48,7 @@ fn version(dir: &Path, metric: Metric) -> Version {
             command: "refrain train".into(),
             seed: 1,
             watermark_us: None,
+            exclusion_watermark_us: None,
             counts: ModelCounts::default(),
             report: serde_json::Value::Null,
             calibration: None,

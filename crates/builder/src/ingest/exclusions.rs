@@ -83,7 +83,7 @@ impl Exclusions {
 impl Log {
     /// Takes excluded listens out, and scales the count of those a weaker rule covers by
     /// `1 - strength`. `items` tells artists and tags. Ids stay, even of users and items without a
-    /// listen left. O(listens + listens of users with rules × log of them).
+    /// listen left. The log keeps the watermark of the rules. O(listens + listens of users with rules × log of them).
     pub fn exclude(&mut self, exclusions: &Exclusions, items: &Items) -> ExclusionReport {
         let mut report = ExclusionReport::default();
         let mut rows: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
@@ -125,6 +125,7 @@ impl Log {
             *count = scaled;
         }
         self.drop_zero_counts();
+        self.excluded_until_us = exclusions.watermark_us;
         report
     }
 
@@ -464,6 +465,7 @@ mod tests {
             read_exclusions(&[path], &ReadOptions::default(), &|_, _| {}).unwrap();
         let first = "2026-02-01T00:00:00Z".parse::<jiff::Timestamp>().unwrap();
         assert_eq!(exclusions.watermark_us(), Some(first.as_microsecond()));
+        assert_eq!(log.excluded_until_us, exclusions.watermark_us());
         let undated = "user,scope,value,strength\na,item,x,1\na,item,x,0.5\n";
         let (_, report) = read(LISTENS, undated).unwrap();
         assert_eq!(report.listens_weakened, 2, "the later row");

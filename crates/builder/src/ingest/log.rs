@@ -33,6 +33,9 @@ pub struct Log {
     pub session: Option<Vec<u32>>,
     /// What the log itself says about items (artist, title columns); often empty.
     pub described: Items,
+    /// Up to when the rules are complete that took listens out, in microseconds since 1970 UTC; `None` when
+    /// none did, or their files do not say. [`Log::exclude`] sets it.
+    pub excluded_until_us: Option<i64>,
     /// What was read, dropped and found bad.
     pub report: ReadReport,
 }

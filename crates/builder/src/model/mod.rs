@@ -53,6 +53,9 @@ pub struct ModelInfo {
     pub seed: u64,
     /// Time of the newest event it learned from, microseconds since 1970 UTC.
     pub watermark_us: Option<i64>,
+    /// Up to when the exclusions it was trained without are complete, microseconds since 1970 UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exclusion_watermark_us: Option<i64>,
     /// What it was trained on.
     pub counts: ModelCounts,
     /// The held-out report, as `train` printed it.

@@ -546,6 +546,7 @@ mod tests {
                 command: "refrain train".to_owned(),
                 seed: 9,
                 watermark_us: Some(1_507_174_845_020_000),
+                exclusion_watermark_us: Some(1_507_174_845_020_001),
                 counts: ModelCounts {
                     users: 2,
                     items: 3,

@@ -229,6 +229,9 @@ fn print(bundle: &Bundle, popular: &[Value], items: &[Value], output: &Output) {
     if let Some(watermark) = manifest.data_watermark {
         fact("listens until", output::instant(watermark));
     }
+    if let Some(watermark) = manifest.exclusion_watermark {
+        fact("exclusions until", output::instant(watermark));
+    }
     fact(
         "vectors",
         format!(
