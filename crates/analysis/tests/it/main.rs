@@ -9,6 +9,7 @@ mod did;
 mod estimators;
 mod off_policy;
 mod planning;
+mod real;
 mod sequential;
 mod simulation;
 mod special;

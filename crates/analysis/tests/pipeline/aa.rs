@@ -2,7 +2,9 @@
 //! often than the design allows, however often it is looked at.
 //!
 //! `REFRAIN_AA_EXPERIMENTS=10000 cargo test --release -p refrain-analysis --test pipeline aa:: -- --nocapture`
-//! runs the full number and prints the rates.
+//! runs the full number and prints the rates; `0..2500`, `2500..5000` … are its parts.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 use refrain_analysis::plan::Margin;
@@ -29,11 +31,17 @@ const DESIGNS: [(&str, &str); 5] = [
 /// Days at which an owner looks; the last has all units.
 const LOOKS: [i64; 4] = [11, 14, 17, 28];
 
-fn experiments() -> u64 {
-    std::env::var("REFRAIN_AA_EXPERIMENTS")
-        .ok()
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(150)
+/// Seeds: a number of them, or a part of a longer run.
+fn experiments() -> Range<u64> {
+    let Ok(asked) = std::env::var("REFRAIN_AA_EXPERIMENTS") else {
+        return 0..150;
+    };
+    let (first, end) = asked.split_once("..").unwrap_or(("0", &asked));
+    let number = |text: &str| {
+        text.parse()
+            .expect("REFRAIN_AA_EXPERIMENTS is N or FIRST..END")
+    };
+    number(first)..number(end)
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -46,8 +54,9 @@ struct Tally {
 
 #[test]
 fn nothing_ships_more_often_than_promised() {
-    let count = experiments();
-    let tallies: Vec<[Tally; DESIGNS.len()]> = (0..count).into_par_iter().map(one).collect();
+    let seeds = experiments();
+    let count = seeds.end - seeds.start;
+    let tallies: Vec<[Tally; DESIGNS.len()]> = seeds.into_par_iter().map(one).collect();
     #[expect(clippy::cast_precision_loss, reason = "some thousands")]
     let (n, rate) = (count as f64, |k: u64| k as f64 / count as f64);
     let bound = |p: f64| p + 2.0 * (p * (1.0 - p) / n).sqrt() + 0.5 / n;
@@ -62,7 +71,8 @@ fn nothing_ships_more_often_than_promised() {
                 srm: a.srm + b.srm,
             });
         println!(
-            "{name:18} of {count} A/A: ships {:.4} (at most {:.4}), stops for harm {:.4}, sample-ratio alarms {:.4}, invalid {:.4}",
+            "{name:18} of {count} A/A: ships {} = {:.4} (at most {:.4}), stops for harm {:.4}, sample-ratio alarms {:.4}, invalid {:.4}",
+            sum.shipped,
             rate(sum.shipped),
             bound(ALPHA),
             rate(sum.harmed),
