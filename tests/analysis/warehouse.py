@@ -37,8 +37,9 @@ def spark_units(statement, folder, out):
     spark = (
         SparkSession.builder.master("local[2]")
         .config("spark.ui.enabled", "false")
+        .config("spark.ui.showConsoleProgress", "false")
         .config("spark.sql.session.timeZone", "America/New_York")
-        .config("spark.sql.shuffle.partitions", "2")
+        .config("spark.sql.shuffle.partitions", "1")
         .config("spark.driver.memory", "2g")
         .getOrCreate()
     )
@@ -49,7 +50,6 @@ def spark_units(statement, folder, out):
     parts = pathlib.Path(str(out) + ".parts")
     spark.sql(statement).coalesce(1).write.parquet(str(parts))
     shutil.copy(next(parts.glob("*.parquet")), out)
-    spark.stop()
 
 
 ENGINES = {"duckdb": duckdb_units, "spark": spark_units}
