@@ -6,6 +6,7 @@ that fails and stalls, then the real binary: publish, serve, freshen, roll back,
 
 import argparse
 import json
+import logging
 import os
 import pathlib
 import subprocess
@@ -31,6 +32,7 @@ def main() -> None:
         AWS_DEFAULT_REGION="us-east-1",
         AWS_ALLOW_HTTP="true",
     )
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
@@ -38,7 +40,8 @@ def main() -> None:
         endpoint = f"http://{host}:{port}"
         boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=BUCKET)
         os.environ.update(REFRAIN_TEST_S3=f"{host}:{port}", AWS_ENDPOINT=endpoint)
-        tests = ["cargo", "test", "--locked", "-q", "-p", "refrain-objects"]
+        # All packages selected, so that nothing is compiled twice; only this crate has such tests.
+        tests = ["cargo", "test", "--workspace", "--locked", "-q", "--test", "it", "s3::"]
         subprocess.run(tests, cwd=ROOT, check=True)
         with tempfile.TemporaryDirectory() as home:
             life(pathlib.Path(args.binary), pathlib.Path(home))

@@ -225,8 +225,7 @@ fn stops_the_shuffled_and_the_short_each_by_name() {
 }
 
 #[test]
-#[ignore = "written, not yet seen to pass"]
-fn stops_the_biased_the_broken_and_the_poor_each_by_name() {
+fn stops_the_biased_and_the_broken_each_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let model = model();
@@ -258,6 +257,15 @@ fn stops_the_biased_the_broken_and_the_poor_each_by_name() {
         |_| {},
     );
     stopped(&gated(&nan, &champion), "structure.not_finite_vectors");
+}
+
+#[test]
+#[ignore = "so few items are looked at all, not walked: the recall stays 1"]
+fn stops_the_poor_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let model = model();
+    let champion = built(&model, dir, "champion", 16);
 
     // Few links, and a pool too small for them.
     let sparse = built(&model, dir, "sparse", 2);

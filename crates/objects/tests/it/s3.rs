@@ -333,6 +333,7 @@ fn what_is_no_store_is_named() {
     // Credentials are not in what is printed.
     let options = Options {
         settings: vec![
+            ("aws_access_key_id".into(), "me".into()),
             ("aws_secret_access_key".into(), "hush".into()),
             ("aws_region".into(), "eu".into()),
         ],
