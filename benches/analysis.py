@@ -65,16 +65,18 @@ def generate(scratch, rows, chunk=5_000_000):
               WITH numbered AS (
                 SELECT i, i - CASE WHEN i % 5 = 4 THEN 1 ELSE 0 END AS request FROM range({first}, {last}) t(i)
               ), of AS (
-                SELECT i, request, hash(request) AS h, hash(request) % {units} AS unit FROM numbered
+                SELECT i, request, hash(request) AS h, hash(request) % {units} AS unit,
+                       CASE WHEN hash(hash(request) % {units}) % 2 = 0 THEN 'control' ELSE 'blend03' END AS variant_of
+                FROM numbered
               )
               SELECT unhex(md5(CAST(request AS VARCHAR))) AS exposure_id,
                      TIMESTAMPTZ '2026-03-02 00:00:00+00' + to_microseconds(CAST((i::DOUBLE / {rows}) * 21 * 86400e6 AS BIGINT)) AS ts,
                      'listener-' || unit AS unit_id,
                      CASE unit % 3 WHEN 0 THEN 'home' WHEN 1 THEN 'search' ELSE 'radio' END AS surface,
                      'blend' AS experiment, 1::UINTEGER AS exp_epoch,
-                     CASE WHEN hash(unit) % 2 = 0 THEN 'control' ELSE 'blend03' END AS variant,
+                     variant_of AS variant,
                      'SPLIT' AS reason, (2000 + h % 9000)::UINTEGER AS latency_us, h % 500 = 0 AS empty,
-                     [0.5, 0.5]::FLOAT[] AS weights, 0::USMALLINT AS degraded, FALSE AS forced, FALSE AS bot_flag
+                     [0.5, 0.5]::FLOAT[] AS weights, 'v12' AS index_version, variant_of AS served_variant, 0::USMALLINT AS degraded, FALSE AS forced, FALSE AS bot_flag
               FROM of
             ) TO '{scratch}/exposures/{at:05}.parquet' (FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE 250000)
         """)
@@ -127,7 +129,7 @@ def duckdb_run(program, scratch, threads, memory):
         [program, "experiment", "sql", "--config", scratch / "plan.toml", "--dialect", "duckdb", *tables],
         check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
-    job = scratch / "duckdb.py"
+    job = scratch / "make_units.py"
     units = scratch / "units.parquet"
     job.write_text(f"""\
 import duckdb

@@ -3,6 +3,8 @@
 //! Each line carries the checksum of the line before it. That finds accidents and quiet corrections; it
 //! is no signature against somebody who rewrites the whole file.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// What was decided about an experiment, and what was known then.
@@ -29,8 +31,12 @@ pub struct Entry {
     pub at: String,
     /// Effects of the treatments.
     pub effects: Vec<Effect>,
-    /// Changes of offline metrics, treatment against control, by name.
-    pub offline: std::collections::BTreeMap<String, f64>,
+    /// Changes of offline metrics, treatment against control, by name; `ARM:NAME` where there are
+    /// several treatments.
+    pub offline: BTreeMap<String, f64>,
+    /// Their standard errors, where known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub offline_se: BTreeMap<String, f64>,
     /// Checksum of the line before; empty for the first.
     pub previous: String,
 }
@@ -196,6 +202,7 @@ mod tests {
                 relative: None,
             }],
             offline: [("ndcg".to_owned(), 0.01)].into(),
+            offline_se: BTreeMap::new(),
             previous: String::new(),
         }
     }

@@ -11,13 +11,17 @@
 //! one row a unit and adds rows up; [`methods`] holds the statistics, pure functions of such sums;
 //! [`verdict`] asks whether the data can be trusted, judges each metric in its role, and says so in
 //! plain words; [`report`] draws it; [`sql`] writes the statement by which a warehouse makes the same
-//! units. [`simulate`] makes logs whose truth is known.
+//! units. Before it all, [`planner`] finds how many units are needed; after it, [`archive`] keeps what was
+//! decided and [`past`] asks how well offline metrics foretold it. [`simulate`] makes logs whose truth is
+//! known.
 
 pub mod analyze;
 pub mod archive;
 pub mod log;
 pub mod methods;
+pub mod past;
 pub mod plan;
+pub mod planner;
 pub mod report;
 pub mod simulate;
 pub mod sql;

@@ -357,6 +357,24 @@ impl Plan {
     /// # Errors
     /// [`PlanError`], with line and column or the path of the field.
     pub fn from_toml(text: &str, name: Option<&str>) -> Result<Self, PlanError> {
+        let plan = Self::draft(text, name)?;
+        let design = &plan.design;
+        if design.max_units.is_none() && matches!(design.method, Method::Gst | Method::Fixed) {
+            return Err(PlanError::Field {
+                place: format!("experiment.{}.design.max_units", plan.experiment),
+                problem: "is missing: this design says how many units it needs; \
+                    `refrain experiment plan` computes it, or use method = \"always_valid\""
+                    .to_owned(),
+            });
+        }
+        Ok(plan)
+    }
+
+    /// Reads a plan that need not know its size yet: [`crate::planner`] finds it.
+    ///
+    /// # Errors
+    /// As [`Plan::from_toml`].
+    pub fn draft(text: &str, name: Option<&str>) -> Result<Self, PlanError> {
         let file: raw::File = toml::from_str(text).map_err(|source| PlanError::Parse {
             source: Box::new(source),
         })?;
@@ -725,14 +743,6 @@ mod raw {
             };
             if design.max_units == Some(0) {
                 return Err(wrong("max_units", "0 units tell nothing".to_owned()));
-            }
-            if design.max_units.is_none() && matches!(design.method, Method::Gst | Method::Fixed) {
-                return Err(wrong(
-                    "max_units",
-                    "is missing: this design says how many units it needs; \
-                    `refrain experiment plan` computes it, or use method = \"always_valid\""
-                        .to_owned(),
-                ));
             }
             if design.looks == 0 || design.looks > 1_000 {
                 return Err(wrong(

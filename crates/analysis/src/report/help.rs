@@ -23,7 +23,7 @@ pub(super) const TERMS: &[(&str, &str)] = &[
     ),
     (
         "Effect",
-        "The metric in this arm minus the control, in the metric's own unit. Rounded to what its error lets one know.",
+        "The metric in this arm minus the control, in the metric's own unit. Rounded to what its error lets one know. Below it, where the looks allow to stop: the estimate corrected for stopping when it looked good (median-unbiased).",
     ),
     (
         "Interval",
@@ -156,5 +156,45 @@ pub(super) const TERMS: &[(&str, &str)] = &[
     (
         "Recommendation",
         "Ship if a success metric improves, every guardrail with a margin stays within it, nothing is harmed and no check failed. The owner decides.",
+    ),
+    (
+        "Correlation",
+        "How close the dots lie to a line: 1 is a rising line, 0 is none. With its 95 % interval, and how often chance alone would give as much.",
+    ),
+    (
+        "Ranks",
+        "The same of the order only (Spearman's and Kendall's): one extreme experiment cannot make it.",
+    ),
+    (
+        "Without noise",
+        "Online effects are measured with error, which weakens every correlation. What it would be without that error, at most 1.",
+    ),
+    (
+        "Slope",
+        "Effect online for a change of 1 offline. Use it to judge whether an offline gain is worth an experiment.",
+    ),
+    (
+        "Sign agreement",
+        "Share of experiments in which both went the same way. A coin gives half.",
+    ),
+    (
+        "Prediction error",
+        "How far off each experiment is when the others predict it by the line, and by their mean alone. A line that does not beat the mean foretells nothing.",
+    ),
+    (
+        "Deviation",
+        "How much single listeners differ (standard deviation). The more they do, the more of them it takes.",
+    ),
+    (
+        "To detect",
+        "The smallest effect that matters, or for a guardrail the margin that must be ruled out, as declared.",
+    ),
+    (
+        "Looks cost",
+        "By how much looking early makes the experiment larger, at the same risks.",
+    ),
+    (
+        "Sees",
+        "What all units of the experiment would detect of this metric, with the planned power. Metrics that are not the hungriest see more than they must.",
     ),
 ];

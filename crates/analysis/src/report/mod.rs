@@ -7,7 +7,9 @@
 //! "no effect".
 
 mod help;
+mod past;
 mod plots;
+mod size;
 mod svg;
 
 use std::fmt::Write as _;
@@ -16,6 +18,9 @@ use crate::plan::{Kind, Margin, Role};
 use crate::verdict::Analysis;
 use crate::verdict::document::{MetricComparison, MetricResult, Status};
 use crate::verdict::{Input, words};
+
+pub use past::html as past_html;
+pub use size::html as size_html;
 
 pub use crate::verdict::words::{rounded, signed, signed_percent};
 use help::help;
@@ -32,13 +37,13 @@ pub fn html(analysis: &Analysis, command: &str) -> String {
     } else {
         &plan.question
     };
-    let _ = write!(
-        page,
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <title>{} · {}</title><style>{STYLE}</style></head><body><main>\n",
-        esc(&plan.experiment),
-        esc(&analysis.verdict.recommendation.replace('_', " ")),
+    open(
+        &mut page,
+        &format!(
+            "{} · {}",
+            plan.experiment,
+            analysis.verdict.recommendation.replace('_', " ")
+        ),
     );
     let _ = write!(
         page,
@@ -60,8 +65,23 @@ pub fn html(analysis: &Analysis, command: &str) -> String {
     power(&mut page, analysis);
     data(&mut page, analysis);
     methods(&mut page, analysis, command);
-    page.push_str("</main></body></html>\n");
+    close(&mut page);
     page
+}
+
+/// The start of a page.
+fn open(page: &mut String, title: &str) {
+    let _ = write!(
+        page,
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <title>{}</title><style>{STYLE}</style></head><body><main>\n",
+        esc(title),
+    );
+}
+
+fn close(page: &mut String) {
+    page.push_str("</main></body></html>\n");
 }
 
 fn header(page: &mut String, analysis: &Analysis) {
@@ -177,8 +197,13 @@ fn verdict(page: &mut String, analysis: &Analysis) {
 /// With a capital letter and a full stop.
 fn sentence(text: &str) -> String {
     let mut letters = text.chars();
+    // A name keeps its own letters.
+    let name = text
+        .split_whitespace()
+        .next()
+        .is_some_and(|word| word.contains(['_', ':', '/']));
     let mut sentence: String = match letters.next() {
-        Some(first) if !text.starts_with("http") => first.to_uppercase().chain(letters).collect(),
+        Some(first) if !name => first.to_uppercase().chain(letters).collect(),
         _ => text.to_owned(),
     };
     if !sentence.ends_with(['.', '!', '?']) {
@@ -246,6 +271,10 @@ fn row(page: &mut String, metric: &MetricResult, comparison: &MetricComparison) 
         .first()
         .and_then(|arm| arm.value)
         .map_or_else(String::new, |v| rounded(v, se));
+    let mut effect = signed(comparison.delta, se);
+    if let Some(corrected) = comparison.median_unbiased {
+        let _ = write!(effect, "<small>stopped: {}</small>", signed(corrected, se));
+    }
     let relative = comparison
         .relative
         .as_ref()
@@ -318,7 +347,7 @@ fn row(page: &mut String, metric: &MetricResult, comparison: &MetricComparison) 
         esc(&metric.name),
         esc(&details.join("; ")),
         esc(&comparison.arm),
-        signed(comparison.delta, se),
+        effect,
         signed(comparison.interval.low, se),
         signed(comparison.interval.high, se),
         match comparison.bound {
@@ -328,7 +357,7 @@ fn row(page: &mut String, metric: &MetricResult, comparison: &MetricComparison) 
             ),
             None => "95 %, not judged".to_owned(),
         },
-        comparison.z,
+        comparison.z_tested(metric.role),
         comparison
             .bound
             .map_or_else(|| "nothing".to_owned(), |bound| format!("{bound:.2}")),

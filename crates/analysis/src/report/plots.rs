@@ -64,6 +64,7 @@ pub(super) fn by_day(metric: &MetricResult, comparison: &MetricComparison) -> St
             x: f64::from(at),
             y: day.delta,
             band: Some((day.interval.low, day.interval.high)),
+            across: None,
         })
         .collect();
     // The first days' bands dwarf the rest.
@@ -129,6 +130,7 @@ pub(super) fn boundary(analysis: &Analysis) -> String {
                             x: (look.t * 100.0).min(100.0),
                             y,
                             band: None,
+                            across: None,
                         })
                     })
                     .collect::<Vec<_>>()
@@ -177,6 +179,7 @@ pub(super) fn by_age(metric: &MetricResult, comparison: &MetricComparison) -> St
             x: f64::from(day.day),
             y: day.delta,
             band: Some((day.delta - 1.96 * day.se, day.delta + 1.96 * day.se)),
+            across: None,
         })
         .collect();
     let title = format!("{} by days since first exposure", metric.name);
@@ -302,6 +305,7 @@ pub(super) fn intake(analysis: &Analysis) -> String {
                         x: f64::from(at),
                         y: units,
                         band: None,
+                        across: None,
                     }
                 })
                 .collect(),
@@ -324,7 +328,7 @@ pub(super) fn intake(analysis: &Analysis) -> String {
     )
 }
 
-fn figure(picture: &str, caption: &str) -> String {
+pub(super) fn figure(picture: &str, caption: &str) -> String {
     if picture.is_empty() {
         return String::new();
     }

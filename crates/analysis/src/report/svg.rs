@@ -96,6 +96,20 @@ pub(super) struct Point {
     pub(super) x: f64,
     pub(super) y: f64,
     pub(super) band: Option<(f64, f64)>,
+    /// Its interval along x: a bar of dots.
+    pub(super) across: Option<(f64, f64)>,
+}
+
+impl Point {
+    /// Without intervals.
+    pub(super) fn bare(x: f64, y: f64) -> Self {
+        Self {
+            x,
+            y,
+            band: None,
+            across: None,
+        }
+    }
 }
 
 /// How a curve looks.
@@ -165,8 +179,10 @@ impl Chart<'_> {
             .map(|tick| tick_label(tick, y.step, self.percent))
             .collect();
         let left = widest(labels.iter().map(String::as_str)) + 14.0;
-        let xs: Vec<f64> = points().map(|p| p.x).collect();
-        let (min, max) = ends(xs.iter().copied());
+        let (min, max) = ends(points().flat_map(|p| {
+            let (low, high) = p.across.unwrap_or((p.x, p.x));
+            [low, p.x, high]
+        }));
         let x = Scale {
             low: min,
             high: if max > min { max } else { min + 1.0 },
@@ -278,6 +294,9 @@ fn draw(svg: &mut String, curve: &Curve, x: &Scale, y: &Scale) {
             let (px, py) = (x.at(point.x), y.at(point.y));
             if let Some((low, high)) = point.band {
                 line(svg, "bar", px, y.at(low), px, y.at(high));
+            }
+            if let Some((low, high)) = point.across {
+                line(svg, "bar", x.at(low), py, x.at(high), py);
             }
             let _ = write!(
                 svg,

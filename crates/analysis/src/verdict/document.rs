@@ -244,6 +244,17 @@ pub struct MetricComparison {
     pub by_age: Option<Novelty>,
 }
 
+impl MetricComparison {
+    /// Standard errors that its own test counts: for a guardrail from its margin, else from zero.
+    #[must_use]
+    pub fn z_tested(&self, role: &str) -> f64 {
+        match self.margin {
+            Some(margin) if role == "guardrail" => self.z + margin / self.se,
+            _ => self.z,
+        }
+    }
+}
+
 /// A relative lift.
 #[derive(Debug, Clone, Serialize)]
 pub struct RelativeResult {

@@ -179,7 +179,7 @@ pub(super) fn reach(evidence: &Evidence<'_>) -> (Analysis, Look) {
 }
 
 /// One-sided levels of all tests (E7: alpha over success metrics and treatments, guardrails not split).
-fn levels(plan: &Plan) -> Levels {
+pub(crate) fn levels(plan: &Plan) -> Levels {
     let design = &plan.design;
     let number = |n: usize| n as u64;
     let risks = RiskPlan {
@@ -336,7 +336,7 @@ impl One<'_> {
             (Role::Guardrail, Some(_)) => bounds.guardrail,
             _ => bounds.deterioration,
         };
-        let comparison = self.result(
+        let mut comparison = self.result(
             arm,
             &estimated,
             Some(&judgement),
@@ -345,6 +345,13 @@ impl One<'_> {
             margin,
             mde,
         );
+        if judgement.superior {
+            // Context: where it cannot be solved for, the verdict stands without it.
+            comparison.median_unbiased = self
+                .monitor
+                .median_unbiased(&key, units, &estimated.effect, metric.direction.sign())
+                .unwrap_or(None);
+        }
         Ok(Compared {
             comparison,
             judgement: Some(judgement),
@@ -656,7 +663,7 @@ fn say(facts: &Facts<'_>, ended: bool, verdict: &mut Verdict) {
             let guards = if guarded.is_empty() {
                 String::new()
             } else {
-                format!(" and {} stayed within margin", words::list(&guarded))
+                format!(", and {} stayed within margin", words::list(&guarded))
             };
             verdict.headline = format!(
                 "There is evidence that `{arm}` improves {}{guards}.",

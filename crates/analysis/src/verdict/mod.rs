@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 pub use document::Analysis;
 pub(crate) use estimate::value_at;
-pub(crate) use judge::role_name;
+pub(crate) use judge::{levels, role_name};
 pub use monitor::{Look, LookMetric, Looks, LooksError};
 
 use crate::log::scan::{RowCounts, Words};

@@ -270,14 +270,7 @@ impl<'a> Monitor<'a> {
     }
 
     fn group_sequential(&self, key: &str, level: f64, t: f64) -> Result<f64, MethodError> {
-        let mut fractions: Vec<f64> = self
-            .looks
-            .looks
-            .iter()
-            .filter_map(|look| look.metrics.get(key))
-            .map(|metric| metric.t)
-            .filter(|t| *t > 0.0)
-            .collect();
+        let mut fractions = self.fractions(key);
         fractions.push(t);
         let known = (
             level.to_bits(),
@@ -286,13 +279,8 @@ impl<'a> Monitor<'a> {
         if let Some(bound) = self.known.borrow().get(&known) {
             return Ok(*bound);
         }
-        let spending = match self.design.spending {
-            SpendingRule::Power(rho) => Spending::Power(rho),
-            SpendingRule::Obf => Spending::OBrienFleming,
-            SpendingRule::Pocock => Spending::Pocock,
-        };
         fractions.pop();
-        let mut test = GroupSequential::planned(level, spending, &fractions)?;
+        let mut test = GroupSequential::planned(level, self.spending(), &fractions)?;
         let look = if self.last {
             test.final_look(t)?
         } else {
@@ -300,6 +288,58 @@ impl<'a> Monitor<'a> {
         };
         self.known.borrow_mut().insert(known, look.z);
         Ok(look.z)
+    }
+
+    fn spending(&self) -> Spending {
+        match self.design.spending {
+            SpendingRule::Power(rho) => Spending::Power(rho),
+            SpendingRule::Obf => Spending::OBrienFleming,
+            SpendingRule::Pocock => Spending::Pocock,
+        }
+    }
+
+    /// The estimate of a group-sequential test that stops here, corrected for stopping when it looked
+    /// good; `None` at the first look, and where an earlier one could have stopped it. `sign`: +1 where more is better.
+    pub(super) fn median_unbiased(
+        &self,
+        key: &str,
+        units: u64,
+        effect: &Effect,
+        sign: f64,
+    ) -> Result<Option<f64>, MethodError> {
+        let Some(t) = self
+            .information(units)
+            .filter(|t| *t > 0.0 && self.design.method == Method::Gst)
+        else {
+            return Ok(None);
+        };
+        let mut fractions = self.fractions(key);
+        let crossed = |look: &Look| {
+            let metric = look.metrics.get(key);
+            metric.is_some_and(|m| m.z.zip(m.bound).is_some_and(|(z, bound)| z >= bound))
+        };
+        if fractions.is_empty() || self.looks.looks.iter().any(crossed) {
+            return Ok(None);
+        }
+        fractions.push(t);
+        let test = GroupSequential::planned(self.levels.success, self.spending(), &fractions)?;
+        let good = Effect {
+            delta: sign * effect.delta,
+            ..*effect
+        };
+        let stop = test.at_stop(&good, 0.95)?;
+        Ok(Some(sign * stop.median_unbiased))
+    }
+
+    /// Information fractions at the looks before this one.
+    fn fractions(&self, key: &str) -> Vec<f64> {
+        self.looks
+            .looks
+            .iter()
+            .filter_map(|look| look.metrics.get(key))
+            .map(|metric| metric.t)
+            .filter(|t| *t > 0.0)
+            .collect()
     }
 
     /// Looks before this one.

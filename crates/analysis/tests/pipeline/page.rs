@@ -4,6 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use refrain_analysis::archive::{Effect, Entry};
+use refrain_analysis::planner::{self, Baseline, Question, Traffic};
 use refrain_analysis::simulate::World;
 use refrain_analysis::{Looks, Options, report, simulate};
 
@@ -66,7 +68,13 @@ fn nothing_overlaps_or_is_cut_off() {
         "refrain experiment report",
     );
     let folder = tempfile::tempdir().expect("temporary folder");
-    for (name, page, pictures) in [("ship", &page, 6), ("invalid", &invalid, 1)] {
+    let (size, past) = (size(&case), past());
+    for (name, page, pictures) in [
+        ("ship", &page, 6),
+        ("invalid", &invalid, 1),
+        ("size", &size, 12),
+        ("past", &past, 2),
+    ] {
         assert!(
             !page.contains("http:") && !page.contains("https:"),
             "nothing comes from elsewhere"
@@ -85,6 +93,69 @@ fn nothing_overlaps_or_is_cut_off() {
             assert_eq!(verdict, "sound", "{name}, {size}");
         }
     }
+}
+
+/// The page of an experiment's size, with traffic.
+fn size(case: &Case) -> String {
+    let baseline = |value, sd| Baseline {
+        value,
+        sd,
+        variance_reduction: 0.3,
+    };
+    let question = Question {
+        baselines: [
+            ("minutes_week1".to_owned(), baseline(68.1, 106.0)),
+            ("saved".to_owned(), Baseline::share(0.74)),
+            ("latency_p95".to_owned(), baseline(4506.0, 2527.0)),
+        ]
+        .into(),
+        traffic: Some(Traffic {
+            units_per_day: 900.0,
+            allocation: 0.5,
+        }),
+        looks: 5,
+    };
+    let size = planner::size(&case.plan, &question).expect("sized");
+    report::size_html(&size, "refrain experiment plan --config refrain.toml")
+}
+
+/// The page on offline metrics, over experiments with names as long as they come.
+fn past() -> String {
+    let entries: Vec<Entry> = (1..=12_u32)
+        .map(|at| {
+            let size = f64::from(at);
+            let effect = |metric: &str, delta: f64| Effect {
+                metric: metric.to_owned(),
+                arm: "blend03".to_owned(),
+                delta,
+                se: 0.4,
+                relative: Some(delta / 60.0),
+            };
+            Entry {
+                experiment: format!("blend-{at}"),
+                epoch: 1,
+                plan: String::new(),
+                cutoff: String::new(),
+                recommendation: "NO_SHIP".to_owned(),
+                decision: "keep".to_owned(),
+                by: "maria".to_owned(),
+                reason: String::new(),
+                at: String::new(),
+                effects: vec![
+                    effect(
+                        "minutes_listened_in_the_second_week",
+                        size.sin() + 0.2 * size,
+                    ),
+                    effect("saved", size.cos()),
+                ],
+                offline: [("normalised_discounted_gain_at_20".to_owned(), 0.001 * size)].into(),
+                offline_se: [("normalised_discounted_gain_at_20".to_owned(), 0.0004)].into(),
+                previous: String::new(),
+            }
+        })
+        .collect();
+    let found = refrain_analysis::past::ask(&entries, &refrain_analysis::past::Question::default());
+    report::past_html(&found, "refrain experiment offline-online archive.jsonl")
 }
 
 fn browser() -> Option<PathBuf> {

@@ -36,6 +36,34 @@ fn a_true_improvement_ships() {
 }
 
 #[test]
+fn an_early_stop_says_by_how_much_it_flatters() {
+    let stopped = (0..12).find_map(|seed| {
+        let mut world = World::new(seed, 4_000);
+        world.lift = 0.07;
+        let looks = Case::new(&world, GST).looks(&[11, 14, 17]);
+        let of = |look| comparison(look, "minutes_week1");
+        assert_eq!(
+            of(&looks[0]).median_unbiased,
+            None,
+            "no look before the first"
+        );
+        let ships = looks
+            .iter()
+            .position(|l| l.verdict.recommendation == "SHIP")?;
+        (ships > 0).then(|| (of(&looks[ships]).clone(), looks.get(ships + 1).cloned()))
+    });
+    let (success, next) = stopped.expect("one of them stops at its second or third look");
+    let corrected = success
+        .median_unbiased
+        .expect("it could have stopped before");
+    assert!(0.0 < corrected && corrected < success.delta, "{success:?}");
+    if let Some(next) = next {
+        let again = comparison(&next, "minutes_week1").median_unbiased;
+        assert_eq!(again, None, "it had stopped");
+    }
+}
+
+#[test]
 fn the_same_log_gives_the_same_bytes_at_any_number_of_threads_and_memory() {
     let mut world = World::new(2, 1_500);
     world.rows_per_group = 700;

@@ -15,6 +15,8 @@ mod archive;
 mod change;
 mod check;
 mod edit;
+mod offline_online;
+mod plan;
 mod readout;
 mod report;
 mod simulate;
@@ -30,6 +32,7 @@ Examples:
   refrain experiment stop refrain.toml rank-blend --reason 'shipped'
   refrain experiment journal refrain.toml
   refrain experiment assign alice --surface home
+  refrain experiment plan --config refrain.toml --baseline minutes_week2=41.2,96
   refrain experiment analyze --config refrain.toml --log log/ --looks blend.looks.json
   refrain experiment report --config refrain.toml --log log/ --out blend.html
 
@@ -47,10 +50,12 @@ enum Action {
     Stop(change::StopArgs),
     Journal(change::JournalArgs),
     Assign(AssignArgs),
+    Plan(plan::Args),
     Analyze(analyze::Args),
     Report(report::Args),
     Readout(readout::Args),
     Archive(archive::Args),
+    OfflineOnline(offline_online::Args),
     Sql(sql::Args),
     Simulate(simulate::Args),
 }
@@ -97,10 +102,12 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
         Action::Ramp(args) => change::ramp(args, output),
         Action::Stop(args) => change::stop(args, output),
         Action::Journal(args) => change::journal(args, output),
+        Action::Plan(args) => plan::run(args, output),
         Action::Analyze(args) => analyze::run(args, output),
         Action::Report(args) => report::run(args, output),
         Action::Readout(args) => readout::run(args, output),
         Action::Archive(args) => archive::run(args, output),
+        Action::OfflineOnline(args) => offline_online::run(args, output),
         Action::Sql(args) => sql::run(args, output),
         Action::Simulate(args) => simulate::run(args, output),
     }

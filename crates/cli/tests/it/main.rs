@@ -2,6 +2,7 @@
 
 mod bench;
 mod client;
+mod experiments;
 mod input;
 mod offline;
 mod road;

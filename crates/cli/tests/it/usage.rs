@@ -53,6 +53,9 @@ fn every_command_has_help_with_examples() {
         ["profile", "import"],
         ["experiment", "assign"],
         ["experiment", "check"],
+        ["experiment", "plan"],
+        ["experiment", "analyze"],
+        ["experiment", "offline-online"],
     ] {
         let help = ok(&[nested[0], nested[1], "--help"]);
         assert!(help.contains("Examples:"), "{help}");

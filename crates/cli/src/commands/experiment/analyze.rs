@@ -291,7 +291,7 @@ pub(super) fn print(analysis: &Analysis, output: &Output) {
                     number(comparison.interval.low),
                     number(comparison.interval.high)
                 ),
-                format!("{:.2}", comparison.z),
+                format!("{:.2}", comparison.z_tested(metric.role)),
                 comparison
                     .bound
                     .map_or_else(String::new, |bound| format!("{bound:.2}")),

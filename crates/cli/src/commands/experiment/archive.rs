@@ -16,10 +16,11 @@ The archive is a file of JSON lines, each with a checksum of the line before: an
 against the recommendation needs a reason.
 
 Changes of offline metrics (treatment against control, from `refrain evaluate`) let
-`refrain experiment offline-online` tell how well they foretell experiments.
+`refrain experiment offline-online` tell how well they foretell experiments. Where there are several
+treatments, say which: --offline ARM:NAME=CHANGE.
 
 Examples:
-  refrain experiment archive blend.json --to archive.jsonl --decision ship --by maria --offline ndcg=0.004
+  refrain experiment archive blend.json --to archive.jsonl --decision ship --by maria --offline ndcg=0.004,0.001
   refrain experiment archive blend.json --to archive.jsonl --decision keep --by maria --reason \"too slow on old phones\"")]
 pub(crate) struct Args {
     /// The analysis, as `experiment analyze --json` printed it
@@ -37,9 +38,9 @@ pub(crate) struct Args {
     /// Why
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
-    /// Change of an offline metric, such as ndcg=0.004; may be repeated
-    #[arg(long, value_name = "NAME=CHANGE", value_parser = offline)]
-    offline: Vec<(String, f64)>,
+    /// Change of an offline metric, such as ndcg=0.004, with its standard error if known; repeat
+    #[arg(long, value_name = "NAME=CHANGE[,SE]", value_parser = offline)]
+    offline: Vec<Change>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -65,18 +66,39 @@ impl Decision {
     }
 }
 
-fn offline(text: &str) -> Result<(String, f64), String> {
-    let (name, change) = text
+#[derive(Debug, Clone, PartialEq)]
+struct Change {
+    name: String,
+    change: f64,
+    se: Option<f64>,
+}
+
+fn offline(text: &str) -> Result<Change, String> {
+    let (name, numbers) = text
         .split_once('=')
         .ok_or("NAME=CHANGE, such as ndcg=0.004")?;
-    let change: f64 = change
-        .trim()
-        .parse()
-        .map_err(|_| format!("`{change}` is no number"))?;
-    if name.trim().is_empty() || !change.is_finite() {
-        return Err("a name and a finite number".to_owned());
+    let number = |text: &str| {
+        let parsed: Result<f64, _> = text.trim().parse();
+        parsed
+            .ok()
+            .filter(|number| number.is_finite())
+            .ok_or_else(|| format!("`{text}` is no finite number"))
+    };
+    let (change, se) = match numbers.split_once(',') {
+        Some((change, se)) => (number(change)?, Some(number(se)?)),
+        None => (number(numbers)?, None),
+    };
+    if name.trim().is_empty() {
+        return Err("the name before `=` is empty".to_owned());
     }
-    Ok((name.trim().to_owned(), change))
+    if se.is_some_and(|se| se <= 0.0) {
+        return Err("a standard error is above 0".to_owned());
+    }
+    Ok(Change {
+        name: name.trim().to_owned(),
+        change,
+        se,
+    })
 }
 
 /// Runs `refrain experiment archive`.
@@ -162,7 +184,48 @@ fn entry(args: &Args, analysis: &serde_json::Value) -> anyhow::Result<Entry> {
             .strftime("%Y-%m-%d %H:%M:%S UTC")
             .to_string(),
         effects,
-        offline: args.offline.iter().cloned().collect(),
+        offline: args
+            .offline
+            .iter()
+            .map(|o| (o.name.clone(), o.change))
+            .collect(),
+        offline_se: args
+            .offline
+            .iter()
+            .filter_map(|o| o.se.map(|se| (o.name.clone(), se)))
+            .collect(),
         previous: String::new(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offline_changes_are_read_or_refused() {
+        let change = |name: &str, change: f64, se: Option<f64>| {
+            Ok(Change {
+                name: name.to_owned(),
+                change,
+                se,
+            })
+        };
+        assert_eq!(offline("ndcg@10=0.004"), change("ndcg@10", 0.004, None));
+        assert_eq!(
+            offline("b:ndcg=-0.004, 0.001"),
+            change("b:ndcg", -0.004, Some(0.001))
+        );
+        for wrong in [
+            "ndcg",
+            "=1",
+            "ndcg=",
+            "ndcg=nan",
+            "ndcg=1,",
+            "ndcg=1,0",
+            "ndcg=1,-1",
+        ] {
+            assert!(offline(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -1,0 +1,286 @@
+//! An experiment from its size to the archive, by the command line: documents, files and exit codes.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{arg, document, fails, ok, run};
+
+/// A simulated log in a folder of its own.
+struct Rehearsal {
+    home: TempDir,
+}
+
+impl Rehearsal {
+    fn new(faults: &[&str]) -> Self {
+        let rehearsal = Self {
+            home: tempfile::tempdir().expect("temporary folder"),
+        };
+        let log = rehearsal.at("log");
+        let made = [
+            "experiment",
+            "simulate",
+            "--units",
+            "2500",
+            "--out",
+            arg(&log),
+        ];
+        ok(&[&made[..], faults].concat());
+        rehearsal
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// Arguments of an analysis, after `experiment VERB`.
+    fn subject(&self) -> [String; 4] {
+        let log = self.at("log");
+        let plan = log.join("plan.toml");
+        [
+            "--config".to_owned(),
+            arg(&plan).to_owned(),
+            "--log".to_owned(),
+            arg(&log).to_owned(),
+        ]
+    }
+
+    fn analyse(&self, code: i32) -> Value {
+        let subject = self.subject();
+        let mut args = vec!["experiment", "analyze", "--json"];
+        args.extend(subject.iter().map(String::as_str));
+        let ran = run(&args);
+        assert_eq!(ran.code, Some(code), "{}", ran.stderr);
+        serde_json::from_str(&ran.stdout).expect("a document")
+    }
+}
+
+#[test]
+fn from_size_to_archive() {
+    let rehearsal = Rehearsal::new(&["--lift", "0.1"]);
+    let analysis = rehearsal.analyse(0);
+    assert_eq!(analysis["verdict"]["recommendation"], "SHIP");
+    let file = rehearsal.at("analysis.json");
+    fs_err::write(&file, analysis.to_string()).expect("written");
+    let [_, plan, ..] = rehearsal.subject();
+
+    // Size: a document, a page, and a no when there is not the time.
+    let page = rehearsal.at("size.html");
+    let sizing = [
+        "experiment",
+        "plan",
+        "--config",
+        &plan,
+        "--from",
+        arg(&file),
+    ];
+    let traffic = [
+        "--units-per-day",
+        "1000",
+        "--allocation",
+        "0.5",
+        "--out",
+        arg(&page),
+    ];
+    let size = document(&[&sizing[..], &traffic].concat());
+    let units = size["units"].as_u64().expect("a number");
+    let days = size["duration"]["intake_days"].as_f64().expect("a number");
+    assert_eq!(size["hungriest"], "minutes_week1");
+    assert!(
+        (days * 500.0 - units as f64).abs() < 1e-6 * units as f64,
+        "{size}"
+    );
+    let html = fs_err::read_to_string(&page).expect("a page");
+    assert!(html.contains("<svg") && html.contains("minutes_week1") && !html.contains("http"));
+    let late = run(&[&sizing[..], &["--units-per-day", "1000", "--days", "2"]].concat());
+    assert_eq!(late.code, Some(3), "{}", late.stderr);
+    fails(
+        &[
+            "experiment",
+            "plan",
+            "--config",
+            &plan,
+            "--baseline",
+            "minutes_week1=68,106",
+        ],
+        2,
+        &["saved", "latency_p95"],
+    );
+    fails(
+        &[
+            "experiment",
+            "plan",
+            "--config",
+            &plan,
+            "--baseline",
+            "minuets=68,106",
+        ],
+        2,
+        &["minuets", "minutes_week1"],
+    );
+    fails(
+        &[
+            "experiment",
+            "plan",
+            "--config",
+            &plan,
+            "--baseline",
+            "minutes_week1=68",
+        ],
+        2,
+        &["standard deviation"],
+    );
+
+    // Report, looks, readout.
+    let subject = rehearsal.subject();
+    let subject: Vec<&str> = subject.iter().map(String::as_str).collect();
+    let (report, looks) = (rehearsal.at("report.html"), rehearsal.at("looks.json"));
+    let with = |verb: &str, more: &[&str]| -> Vec<String> {
+        let all = [&["experiment", verb][..], &subject, more].concat();
+        all.into_iter().map(str::to_owned).collect()
+    };
+    let call = |args: &[String]| run(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    let made = call(&with("report", &["--out", arg(&report)]));
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    assert!(
+        fs_err::read_to_string(&report)
+            .expect("a page")
+            .contains("SHIP")
+    );
+    for until in ["2026-01-16", "2026-02-20"] {
+        let looked = call(&with(
+            "readout",
+            &["--looks", arg(&looks), "--until", until],
+        ));
+        assert!(
+            matches!(looked.code, Some(0 | 4)),
+            "{until}: {}",
+            looked.stderr
+        );
+    }
+    let back = call(&with(
+        "readout",
+        &["--looks", arg(&looks), "--until", "2026-01-10"],
+    ));
+    assert_eq!(back.code, Some(2), "a look back: {}", back.stderr);
+
+    // Archive, and what it says of offline metrics.
+    let archive = rehearsal.at("archive.jsonl");
+    for at in 1..=5 {
+        let mut past = analysis.clone();
+        past["plan"]["experiment"] = format!("e{at}").into();
+        for metric in past["metrics"].as_array_mut().expect("metrics") {
+            let effect = &mut metric["comparisons"][0]["delta"];
+            *effect = (effect.as_f64().expect("a number") * f64::from(at)).into();
+        }
+        fs_err::write(&file, past.to_string()).expect("written");
+        let offline = format!("ndcg={},0.0005", 0.001 * f64::from(at));
+        let entry = [
+            "experiment",
+            "archive",
+            arg(&file),
+            "--to",
+            arg(&archive),
+            "--by",
+            "maria",
+        ];
+        if at == 1 {
+            let keep = [&entry[..], &["--decision", "keep"]].concat();
+            fails(&keep, 2, &["SHIP", "say why"]);
+        }
+        ok(&[&entry[..], &["--decision", "ship", "--offline", &offline]].concat());
+    }
+    let page = rehearsal.at("foretold.html");
+    let asked = [
+        "experiment",
+        "offline-online",
+        arg(&archive),
+        "--out",
+        arg(&page),
+    ];
+    let found = document(&asked);
+    let pairs = found["pairs"].as_array().expect("pairs");
+    assert_eq!(pairs.len(), 4, "{found}");
+    assert!(pairs.iter().all(|pair| {
+        let r = pair["agreement"]["pearson"]["value"]
+            .as_f64()
+            .expect("a number");
+        (r.abs() - 1.0).abs() < 1e-9
+    }));
+    assert!(
+        fs_err::read_to_string(&page)
+            .expect("a page")
+            .contains("<svg")
+    );
+    let none = run(&[
+        "experiment",
+        "offline-online",
+        arg(&archive),
+        "--online",
+        "skips",
+    ]);
+    assert_eq!(none.code, Some(3), "{}", none.stderr);
+    let text = fs_err::read_to_string(&archive).expect("an archive");
+    fs_err::write(&archive, text.replacen("maria", "mario", 1)).expect("written");
+    fails(
+        &["experiment", "offline-online", arg(&archive)],
+        2,
+        &["line 2"],
+    );
+}
+
+#[test]
+fn faults_harm_and_bad_input_have_their_exit_codes() {
+    let harm = Rehearsal::new(&["--lift", "-0.3"]).analyse(4);
+    assert_eq!(harm["verdict"]["recommendation"], "STOP_HARM");
+
+    let lost = Rehearsal::new(&["--lose-treatment", "0.9"]);
+    let invalid = lost.analyse(3);
+    assert_eq!(invalid["verdict"]["recommendation"], "INVALID");
+    for metric in invalid["metrics"].as_array().expect("metrics") {
+        assert_eq!(
+            metric["comparisons"].as_array().map(Vec::len),
+            Some(0),
+            "{metric}"
+        );
+    }
+    // Nothing of a hidden effect can size another experiment.
+    let file = lost.at("invalid.json");
+    fs_err::write(&file, invalid.to_string()).expect("written");
+    let [_, plan, ..] = lost.subject();
+    fails(
+        &[
+            "experiment",
+            "plan",
+            "--config",
+            &plan,
+            "--from",
+            arg(&file),
+        ],
+        2,
+        &["no values"],
+    );
+
+    // A Parquet file cut short: which file is said, and nothing is written.
+    let exposures = lost.at("log/exposures/simulated-0.parquet");
+    let bytes = fs_err::read(&exposures).expect("a file");
+    fs_err::write(&exposures, &bytes[..bytes.len() / 2]).expect("written");
+    let [config, plan, flag, log] = lost.subject();
+    let report = lost.at("report.html");
+    fails(
+        &[
+            "experiment",
+            "report",
+            &config,
+            &plan,
+            &flag,
+            &log,
+            "--out",
+            arg(&report),
+        ],
+        2,
+        &["simulated-0.parquet"],
+    );
+    assert!(!report.exists());
+}
