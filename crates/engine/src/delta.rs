@@ -454,6 +454,20 @@ impl<'a> VersionItems<'a> {
         })
     }
 
+    /// The items that there are of many ids, in no order.
+    pub(crate) fn ordinals(self, ids: &[&str]) -> Vec<u32> {
+        let mut found = Vec::with_capacity(ids.len());
+        self.base.ordinals(ids, &mut found);
+        if let Some(delta) = self.delta
+            && found.len() < ids.len()
+            && !delta.new_ids.is_empty()
+        {
+            let new = ids.iter().filter_map(|id| delta.new_ids.get(*id));
+            found.extend(new.map(|row| delta.base + row));
+        }
+        found
+    }
+
     /// The title of an item; empty when it has none.
     #[must_use]
     pub fn title(self, ordinal: u32) -> &'a str {

@@ -15,7 +15,7 @@ pub(crate) struct Compiled {
 impl Compiled {
     /// O(names + items of the artists and tags named).
     pub(crate) fn new(filter: &ItemFilter<'_>, items: VersionItems<'_>) -> Self {
-        let mut exclude: OrdinalSet = ordinals(items, filter.exclude_items).collect();
+        let mut exclude = OrdinalSet::from_ordinals(&items.ordinals(filter.exclude_items));
         for artist in filter
             .exclude_artists
             .iter()
@@ -28,7 +28,7 @@ impl Compiled {
         }
 
         let named = (!filter.allow_items.is_empty())
-            .then(|| -> OrdinalSet { ordinals(items, filter.allow_items).collect() });
+            .then(|| OrdinalSet::from_ordinals(&items.ordinals(filter.allow_items)));
         let allow = match named {
             None if filter.any_tags.is_empty() => None,
             None => {
@@ -69,10 +69,6 @@ impl<'a> Allowed<'a> {
     pub(crate) fn contains(&self, ordinal: u32) -> bool {
         self.filter().allows(ordinal)
     }
-}
-
-fn ordinals<'a>(items: VersionItems<'a>, names: &'a [&'a str]) -> impl Iterator<Item = u32> + 'a {
-    names.iter().filter_map(move |name| items.ordinal(name))
 }
 
 fn tag_numbers<'a>(

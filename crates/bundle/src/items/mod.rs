@@ -111,6 +111,12 @@ impl Items {
         self.ids.ordinal(id)
     }
 
+    /// The items that there are of many ids, in the order given, added to `out`: see
+    /// [`Dictionary::ordinals`].
+    pub fn ordinals(&self, ids: &[&str], out: &mut Vec<u32>) {
+        self.ids.ordinals(ids, out);
+    }
+
     /// The title of an item; empty when it has none.
     pub fn title(&self, ordinal: u32) -> &str {
         self.titles.get(ordinal).unwrap_or_default()
