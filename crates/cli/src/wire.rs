@@ -97,9 +97,15 @@ pub(crate) fn profile_use(profile: Option<&pb::ProfileUse>) -> Value {
             "events_used": profile.events_used,
             "events_excluded": profile.events_excluded,
             "events_unknown": profile.events_unknown,
-            "tier": short(profile.tier().as_str_name(), "PROFILE_TIER_"),
+            "tier": tier(profile.tier()),
+            "interests": profile.interests,
         })
     })
+}
+
+/// How much there is of a profile, in a word.
+pub(crate) fn tier(tier: pb::ProfileTier) -> String {
+    short(tier.as_str_name(), "PROFILE_TIER_")
 }
 
 /// What the search spent.

@@ -166,6 +166,9 @@ pub struct ProfileUse {
     pub events_unknown: u32,
     /// How much there is to go by.
     pub tier: Tier,
+    /// Vectors that were searched with: one for each interest where the variant asks for several and the
+    /// profile has them, else 1; 0 when there was nothing to search with.
+    pub interests: u32,
 }
 
 impl ProfileUse {
@@ -188,6 +191,7 @@ impl ProfileUse {
             events_excluded,
             events_unknown,
             tier,
+            interests: u32::from(searchable),
         }
     }
 }

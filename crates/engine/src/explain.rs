@@ -1,9 +1,12 @@
 //! Why an item is, or is not, in an answer.
 
+use std::sync::Arc;
+
 use refrain_taste::{Event, EventDecision, Profile, Weights, decide, serving_rule};
 
 use crate::answer::{Answer, Degraded};
 use crate::filter::Compiled;
+use crate::interests::best;
 use crate::query::searchable;
 use crate::recommend::{Scratch, recommend};
 use crate::request::{Fallback, ItemFilter, Request, RequestError, Seen, Subject};
@@ -75,7 +78,8 @@ pub struct Explanation {
 /// Explains what `request` makes of `item` for a listener: answers the request, then looks at every stage
 /// in turn. The subject of the request is ignored: `profile` is the listener.
 ///
-/// The shares are exact for the model that folds the listener in: the similarity is linear in what each
+/// Of a listener of several interests, the one that the item is nearest to is split: its events alone bring
+/// anything. The shares are exact for the model that folds the listener in: the similarity is linear in what each
 /// item of the profile brings (Hu, Koren and Volinsky, 2008, §5), and an item's share is split over its
 /// events by weight. O(an answer + evidence · rank² + rank³).
 ///
@@ -107,10 +111,28 @@ pub fn explain(
             answer,
         });
     };
-    let contributions = contributions(version, profile, &solved, ordinal, &request, weights)?;
+    let interests = match variant.interests {
+        0 | 1 => Arc::default(),
+        most => solved.interests(version, most, &mut scratch.fold_in)?,
+    };
+    let target = version.vector(ordinal);
+    let interest = target
+        .as_ref()
+        .and_then(|target| best(&interests, version.index().metric(), target));
+    let side = match interest {
+        Some(interest) => Side {
+            evidence: interest.evidence(&solved.taste),
+            vector: &interest.vector,
+        },
+        None => Side {
+            evidence: solved.taste.evidence.clone(),
+            vector: &solved.vector,
+        },
+    };
+    let contributions = contributions(version, profile, &side, ordinal, &request, weights)?;
     let position = answer.items.iter().position(|item| item.ordinal == ordinal);
     let score = score(
-        version, &solved, ordinal, &request, variant, weights, scratch,
+        version, &solved, &side, ordinal, &request, variant, weights, scratch,
     )?;
     let outcome = match position {
         Some(_) => Outcome::Shown,
@@ -174,10 +196,21 @@ fn why_not(
     }
 }
 
+/// What of a profile an item was found by: its interest, or the whole.
+struct Side<'a> {
+    evidence: Vec<(u32, f32)>,
+    vector: &'a [f32],
+}
+
 /// Score and similarity of one item, whatever forbids it: it alone is asked for.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "those of a request, and the item"
+)]
 fn score(
     version: &Version,
     solved: &SolvedTaste,
+    side: &Side<'_>,
     ordinal: u32,
     request: &Request<'_>,
     variant: &Variant,
@@ -194,7 +227,7 @@ fn score(
     let only = [id];
     // What a rule forbids is asked for as by a vector, which no rule of the listener applies to.
     let subject = match solved.forbidden().contains(ordinal) {
-        true => Subject::Vector(&solved.vector),
+        true => Subject::Vector(side.vector),
         false => Subject::Solved(solved),
     };
     let request = Request {
@@ -222,7 +255,7 @@ fn score(
 fn contributions(
     version: &Version,
     profile: &Profile,
-    solved: &SolvedTaste,
+    side: &Side<'_>,
     ordinal: u32,
     request: &Request<'_>,
     weights: &Weights,
@@ -230,9 +263,9 @@ fn contributions(
     let Some(target) = version.vector(ordinal) else {
         return Ok(Vec::new());
     };
-    let evidence = &solved.taste.evidence;
+    let evidence = &side.evidence;
     let scale = match version.index().metric() {
-        Metric::Cosine => (norm(&solved.vector) * norm(&target)).recip(),
+        Metric::Cosine => (norm(side.vector) * norm(&target)).recip(),
         _ => 1.0,
     };
     if !scale.is_finite() {

@@ -23,6 +23,7 @@ mod delta;
 mod explain;
 mod features;
 mod filter;
+mod interests;
 mod interleave;
 mod policy;
 mod popular;

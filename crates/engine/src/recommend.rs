@@ -1,5 +1,6 @@
 //! Recommending: retrieve, rank, and keep to what is allowed.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use refrain_als::FoldInScratch;
@@ -36,6 +37,9 @@ pub struct Scratch {
 }
 
 /// Answers a request under a variant.
+///
+/// For a listener of several interests, where the variant asks for them, candidates are retrieved for each,
+/// and their similarity is that to the best one.
 ///
 /// Retrieves the variant's number of candidates, scores them and makes a list of them: spread, drawn
 /// and capped as the variant says. Where caps use the candidates up, more are retrieved from the
@@ -118,7 +122,20 @@ pub fn recommend(
         },
     };
     if any && searchable(version.index().metric(), &query) {
-        recommendation.search(&query, scratch, &mut answer)?;
+        let interests = match taste {
+            Some(taste) if variant.interests > 1 => {
+                taste.interests(version, variant.interests, &mut scratch.fold_in)?
+            }
+            _ => Arc::default(),
+        };
+        let mut queries: Vec<&[f32]> = interests.iter().map(|one| &*one.vector).collect();
+        if queries.is_empty() {
+            queries.push(&query);
+        }
+        if let Some(profile) = &mut answer.profile {
+            profile.interests = u32::try_from(queries.len()).unwrap_or(u32::MAX);
+        }
+        recommendation.search(&queries, scratch, &mut answer)?;
     } else if request.fallback == Fallback::Popular {
         let Recommendation { allowed, caps, .. } = &recommendation;
         popular(
@@ -170,7 +187,7 @@ struct Recommendation<'a> {
 impl Recommendation<'_> {
     fn search(
         &self,
-        query: &[f32],
+        queries: &[&[f32]],
         scratch: &mut Scratch,
         answer: &mut Answer,
     ) -> Result<(), RequestError> {
@@ -203,13 +220,13 @@ impl Recommendation<'_> {
         scratch.candidates.clear();
         for round in 0.. {
             let left = if round < ROUNDS {
-                let round = self.retrieve(query, wanted, &full, scratch)?;
+                let (round, more) = self.retrieve(queries, wanted, &full, scratch)?;
                 stats = joined(stats, round);
-                scratch.hits.len() >= wanted
+                more
             } else {
                 // Items of full artists may have to be exchanged for others when scenes are capped.
                 let leave_out = if two_caps { &OrdinalSet::new() } else { &full };
-                stats = joined(stats, self.retrieve_all(query, leave_out, scratch)?);
+                stats = joined(stats, self.retrieve_all(queries, leave_out, scratch)?);
                 false
             };
             log_probability = self.rank(&shape, &features, scratch);
@@ -270,62 +287,114 @@ impl Recommendation<'_> {
         Ok(())
     }
 
-    /// Adds the nearest `wanted` allowed items that are not in `full` to the candidates.
+    /// Adds the nearest `wanted` allowed items that are not in `full` to the candidates, of each query; whether
+    /// there may be more.
     fn retrieve(
         &self,
-        query: &[f32],
+        queries: &[&[f32]],
         wanted: usize,
         full: &OrdinalSet,
         scratch: &mut Scratch,
-    ) -> Result<SearchStats, RequestError> {
-        let Scratch {
-            search,
-            hits,
-            candidates,
-            ..
-        } = scratch;
+    ) -> Result<(SearchStats, bool), RequestError> {
         let allowed = self.allowed.filter();
         let mut exclude = Vec::with_capacity(allowed.exclude.len() + 2);
         exclude.extend_from_slice(allowed.exclude);
         exclude.push(full);
         // What a round before brought must not come again.
         let known: OrdinalSet;
-        if !candidates.is_empty() {
-            known = ordinals(candidates);
+        if !scratch.candidates.is_empty() {
+            known = ordinals(&scratch.candidates);
             exclude.push(&known);
         }
         let filter = Filter {
             exclude: &exclude,
             allow: allowed.allow,
         };
-        let stats = if self.request.exact {
-            self.version.search_exact_within(
-                query,
-                wanted,
-                &filter,
-                self.request.deadline,
-                search,
-                hits,
-            )?
-        } else {
-            let asked = self.request.ef_search.map(Width::Ef);
-            let asked = asked.or(self.request.recall.map(Width::Recall));
-            let ef_search = match asked.or(self.variant.width) {
-                Some(Width::Ef(ef_search)) => ef_search,
-                Some(Width::Recall(recall)) => self.version.ef_search_for(recall),
-                None => self.version.ef_search(),
-            };
-            let params = SearchParams {
-                ef_search,
-                filter,
-                deadline: self.request.deadline,
-            };
-            self.version.search(query, wanted, &params, search, hits)?
+        let (mut stats, mut more) = (exact(), false);
+        let mut found = OrdinalSet::new();
+        for query in queries {
+            stats = joined(stats, self.nearest(query, wanted, filter, scratch)?);
+            let Scratch {
+                hits, candidates, ..
+            } = &mut *scratch;
+            more |= hits.len() >= wanted;
+            if let [_] = queries {
+                let hits = hits.iter();
+                candidates.extend(hits.map(|hit| self.candidate(hit.ordinal, hit.score)));
+            } else {
+                found.extend(hits.iter().map(|hit| hit.ordinal));
+            }
+        }
+        // What one query brought, another may be nearer to without having brought it.
+        if queries.len() > 1 && !found.is_empty() {
+            self.score(queries, &found, scratch)?;
+        }
+        Ok((stats, more))
+    }
+
+    /// Puts the nearest `wanted` items that a filter lets pass into `scratch.hits`.
+    fn nearest(
+        &self,
+        query: &[f32],
+        wanted: usize,
+        filter: Filter<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<SearchStats, RequestError> {
+        let Scratch { search, hits, .. } = scratch;
+        let deadline = self.request.deadline;
+        if self.request.exact {
+            let version = self.version;
+            return Ok(version.search_exact_within(query, wanted, &filter, deadline, search, hits)?);
+        }
+        let asked = self.request.ef_search.map(Width::Ef);
+        let asked = asked.or(self.request.recall.map(Width::Recall));
+        let ef_search = match asked.or(self.variant.width) {
+            Some(Width::Ef(ef_search)) => ef_search,
+            Some(Width::Recall(recall)) => self.version.ef_search_for(recall),
+            None => self.version.ef_search(),
         };
-        candidates.extend(
-            hits.iter()
-                .map(|hit| self.candidate(hit.ordinal, hit.score)),
-        );
+        let params = SearchParams {
+            ef_search,
+            filter,
+            deadline,
+        };
+        Ok(self.version.search(query, wanted, &params, search, hits)?)
+    }
+
+    /// Makes items candidates, each with its similarity to the best of the queries. O(queries · items · dim).
+    fn score(
+        &self,
+        queries: &[&[f32]],
+        items: &OrdinalSet,
+        scratch: &mut Scratch,
+    ) -> Result<SearchStats, RequestError> {
+        let filter = Filter {
+            exclude: &[],
+            allow: Some(items),
+        };
+        let mut stats = exact();
+        let mut best: FxHashMap<u32, f32> = FxHashMap::default();
+        let Scratch {
+            search,
+            hits,
+            candidates,
+            ..
+        } = scratch;
+        for query in queries {
+            let version = self.version;
+            let all = items.len();
+            let spent = version.search_exact_within(query, all, &filter, None, search, hits)?;
+            stats = joined(stats, spent);
+            for hit in hits.iter() {
+                let best = best.entry(hit.ordinal).or_insert(hit.score);
+                *best = best.max(hit.score);
+            }
+        }
+        // In the order of the last list, which holds all: not in that of a table.
+        let scored = hits
+            .iter()
+            .filter_map(|hit| Some((hit.ordinal, *best.get(&hit.ordinal)?)));
+        candidates.extend(scored.map(|(ordinal, score)| self.candidate(ordinal, score)));
         Ok(stats)
     }
 
@@ -333,17 +402,11 @@ impl Recommendation<'_> {
     /// Block by block, so that the deadline is kept.
     fn retrieve_all(
         &self,
-        query: &[f32],
+        queries: &[&[f32]],
         full: &OrdinalSet,
         scratch: &mut Scratch,
     ) -> Result<SearchStats, RequestError> {
-        let Scratch {
-            search,
-            hits,
-            candidates,
-            ..
-        } = scratch;
-        let known = ordinals(candidates);
+        let known = ordinals(&scratch.candidates);
         let new = |&ordinal: &u32| {
             self.allowed.contains(ordinal) && !known.contains(ordinal) && !full.contains(ordinal)
         };
@@ -362,18 +425,7 @@ impl Recommendation<'_> {
                 stats.truncated = true;
                 return Ok(stats);
             }
-            let filter = Filter {
-                exclude: &[],
-                allow: Some(&block),
-            };
-            let block = self
-                .version
-                .search_exact_within(query, BLOCK, &filter, None, search, hits)?;
-            stats = joined(stats, block);
-            candidates.extend(
-                hits.iter()
-                    .map(|hit| self.candidate(hit.ordinal, hit.score)),
-            );
+            stats = joined(stats, self.score(queries, &block, scratch)?);
         }
     }
 

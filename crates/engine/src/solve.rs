@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use refrain_als::{FoldInError, FoldInScratch};
 use refrain_index::OrdinalSet;
+use refrain_ranking::MAX_INTERESTS;
 use refrain_taste::{Profile, Taste, Weights, resolve};
 
 use crate::answer::ProfileUse;
+use crate::interests::{self, Interest, Kept};
 use crate::query::{Mean, is_zero};
 use crate::recommend::Scratch;
 use crate::version::Version;
@@ -28,6 +30,7 @@ pub struct SolvedTaste {
     solved_us: i64,
     heard: OrdinalSet,
     forbidden: OrdinalSet,
+    interests: Kept,
 }
 
 impl SolvedTaste {
@@ -70,6 +73,19 @@ impl SolvedTaste {
         &self.forbidden
     }
 
+    /// The listener's interests, at most `most`; empty where the profile as a whole is the one there is.
+    /// Kept for the number that was asked for last.
+    pub(crate) fn interests(
+        &self,
+        version: &Version,
+        most: usize,
+        scratch: &mut FoldInScratch,
+    ) -> Result<Arc<[Interest]>, FoldError> {
+        self.interests.get_or(most, || {
+            interests::interests(version, &self.taste, most, scratch)
+        })
+    }
+
     /// Approximate bytes in memory, for the bound of a cache.
     pub(crate) fn bytes(&self) -> u64 {
         let Taste {
@@ -80,7 +96,10 @@ impl SolvedTaste {
         } = &self.taste;
         // The sets hold a table of at most four slots a member beside the sorted lists.
         let ordinals = (heard.len() + forbidden.len()) * 5 * size_of::<u32>();
-        let rest = evidence.len() * size_of::<(u32, f32)>() + self.vector.len() * size_of::<f32>();
+        // As if all that can be asked for of interests were there: the evidence once more, a vector each.
+        let evidence = 2 * evidence.len() * size_of::<(u32, f32)>();
+        let vectors = (1 + MAX_INTERESTS) * self.vector.len() * size_of::<f32>();
+        let rest = evidence + vectors;
         (size_of::<Self>() + ordinals + rest) as u64
     }
 }
@@ -106,6 +125,7 @@ pub fn fold_in(
     Ok(SolvedTaste {
         heard: taste.heard.iter().copied().collect(),
         forbidden: taste.forbidden.iter().copied().collect(),
+        interests: Kept::default(),
         taste,
         vector,
         version: Arc::clone(version.shared_id()),
@@ -128,7 +148,8 @@ pub(crate) fn rows(version: &Version, evidence: &[(u32, f32)]) -> (Vec<f32>, Vec
     (rows, strengths)
 }
 
-fn solve(
+/// The vector of evidence that is ascending by ordinal.
+pub(crate) fn solve(
     version: &Version,
     evidence: &[(u32, f32)],
     scratch: &mut FoldInScratch,

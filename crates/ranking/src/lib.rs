@@ -29,7 +29,7 @@ pub use caps::Caps;
 pub use draft::{Drafted, Team, draft};
 pub use expression::{Expression, ParseError, Problem};
 pub use feature::{Column, Feature, freshness, novelty, popularity};
-pub use parameter::{Kind, PARAMETERS, Parameter, Setting};
+pub use parameter::{Kind, MAX_INTERESTS, PARAMETERS, Parameter, Setting};
 pub use rank::{
     Candidate, Exploration, Mmr, NoResemblance, Outcome, RankScratch, Ranked, Resemblance, Shape,
     complete, rank,

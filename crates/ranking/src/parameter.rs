@@ -69,11 +69,15 @@ const fn setting(
     }
 }
 
+/// Most interests of a listener that a variant may retrieve for.
+pub const MAX_INTERESTS: usize = 8;
+
 /// The parameters of every variant. Outside of the bounds a variant does not load.
 #[rustfmt::skip]
 pub const PARAMETERS: &[Setting] = &[
     setting("score", Kind::Text, "bytes", (1.0, 1024.0), "required", "how a candidate is scored; larger is better"),
     setting("candidates", Kind::Integer, "items", (1.0, 10_000.0), "500", "candidates that are retrieved and scored"),
+    setting("interests", Kind::Integer, "vectors", (1.0, MAX_INTERESTS as f64), "1", "most interests of a listener that are retrieved for, each with a vector of its own"),
     setting("ef_search", Kind::Integer, "items", (1.0, 10_000.0), "the version's", "width of the search; not with recall"),
     setting("recall", Kind::Number, "share", (0.5, 1.0), "none", "recall@10 that the search aims at, by the version's calibration; not with ef_search"),
     setting("label", Kind::Text, "bytes", (1.0, 64.0), "the request's", "label of the version to retrieve from; or labels"),

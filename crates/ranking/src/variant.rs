@@ -37,6 +37,9 @@ pub struct Variant {
     pub labels: Vec<String>,
     /// Candidates that are retrieved and scored; more when `k` is larger or caps use them up.
     pub candidates: usize,
+    /// Most interests of a listener that candidates are retrieved for, each with a vector of its own; 1: the
+    /// profile as a whole.
+    pub interests: usize,
     /// How wide the search is. `None`: what the version was calibrated for.
     pub width: Option<Width>,
     /// How a candidate is scored; larger is better. Parameters are written out.
@@ -216,6 +219,7 @@ impl Variants {
                 description: _,
                 labels,
                 candidates,
+                interests,
                 width,
                 score,
                 parameters: _,
@@ -229,6 +233,10 @@ impl Variants {
                 "{name:?} {labels:?} {candidates} {width:?} {caps:?} {mmr:?} {exploration:?} \
                  {pinned:?} {freshness_half_life_days:?} {score}\n"
             );
+            // A line of its own, so that configurations without it keep their digest.
+            if *interests > 1 {
+                text += &format!("{name:?} interests {interests}\n");
+            }
         }
         text
     }
@@ -328,6 +336,7 @@ struct Declared {
     label: Option<Spanned<String>>,
     labels: Option<Spanned<Vec<String>>>,
     candidates: Option<Spanned<i64>>,
+    interests: Option<Spanned<i64>>,
     ef_search: Option<Spanned<i64>>,
     recall: Option<Spanned<f64>>,
     score: Spanned<String>,
@@ -457,6 +466,9 @@ impl Declared {
             candidates: field
                 .count("candidates", self.candidates.as_ref())?
                 .unwrap_or(CANDIDATES),
+            interests: field
+                .count("interests", self.interests.as_ref())?
+                .unwrap_or(1),
             width,
             score,
             parameters,

@@ -441,6 +441,7 @@ pub(crate) fn profile_use(profile: &ProfileUse) -> v1::ProfileUse {
         events_used: profile.events_used,
         events_excluded: profile.events_excluded,
         events_unknown: profile.events_unknown,
+        interests: profile.interests,
         tier: match profile.tier {
             Tier::Cold => v1::ProfileTier::Cold,
             Tier::Warm => v1::ProfileTier::Warm,

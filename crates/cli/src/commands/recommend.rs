@@ -349,11 +349,16 @@ fn print_recommended(whom: &str, answer: &pb::RecommendResponse, took: Duration,
     ));
     if let Some(profile) = &answer.profile {
         output.line(format_args!(
-            "profile revision {}: {} events used, {} excluded, {} of unknown items",
+            "profile revision {} ({}): {} events used, {} excluded, {} of unknown items{}",
             profile.revision,
+            wire::tier(profile.tier()),
             output::count(profile.events_used),
             output::count(profile.events_excluded),
             output::count(profile.events_unknown),
+            match profile.interests {
+                0 | 1 => String::new(),
+                several => format!("; {several} interests"),
+            },
         ));
     }
     if !answer.unresolved_seeds.is_empty() {

@@ -36,7 +36,7 @@ fn the_defaults_are_what_the_documentation_says() {
 fn all_fields_are_read() {
     let text = "[parameter.weight]\ntype = 'number'\nunit = 'score'\nmin = 0\nmax = 1\ndefault = 0.5\n\
                 [variant.v]\ndescription = 'all of it'\nlabels = ['canary', 'stable']\n\
-                candidates = 10000\nef_search = 1\nscore = 'freshness + weight'\n\
+                candidates = 10000\ninterests = 4\nef_search = 1\nscore = 'freshness + weight'\n\
                 params = { weight = 0.25 }\nmax_per_artist = 1000\nmax_per_scene = 3\n\
                 mmr_lambda = 0.75\nmmr_pool = 50\npinned = ['a', 'b']\n\
                 freshness_half_life_days = 7\n\
@@ -47,6 +47,7 @@ fn all_fields_are_read() {
         description: "all of it".to_owned(),
         labels: vec!["canary".to_owned(), "stable".to_owned()],
         candidates: 10_000,
+        interests: 4,
         width: Some(Width::Ef(1)),
         score: Expression::parse("freshness + 0.25").expect("valid"),
         parameters: BTreeMap::from([("weight".to_owned(), 0.25)]),
