@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const PROTOS: [&str; 5] = [
+const PROTOS: [&str; 6] = [
     "refrain/v1/common.proto",
     "refrain/v1/recommendation.proto",
     "refrain/v1/taste_profile.proto",
     "refrain/v1/experiment.proto",
+    "refrain/v1/feedback.proto",
     "refrain/v1/index.proto",
 ];
 

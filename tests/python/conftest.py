@@ -33,12 +33,14 @@ def stubs(tmp_path_factory):
     )
     assert code == 0
     sys.path.insert(0, str(out))
-    from refrain.v1 import common_pb2, experiment_pb2, experiment_pb2_grpc, index_pb2, index_pb2_grpc
+    from refrain.v1 import common_pb2, experiment_pb2, experiment_pb2_grpc, feedback_pb2, feedback_pb2_grpc
+    from refrain.v1 import index_pb2, index_pb2_grpc
     from refrain.v1 import recommendation_pb2, recommendation_pb2_grpc, taste_profile_pb2, taste_profile_pb2_grpc
 
     class Stubs:
         common = common_pb2
         experiment, experiment_grpc = experiment_pb2, experiment_pb2_grpc
+        feedback, feedback_grpc = feedback_pb2, feedback_pb2_grpc
         index, index_grpc = index_pb2, index_pb2_grpc
         recommendation, recommendation_grpc = recommendation_pb2, recommendation_pb2_grpc
         taste, taste_grpc = taste_profile_pb2, taste_profile_pb2_grpc

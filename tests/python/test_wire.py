@@ -10,6 +10,7 @@ SERVICES = {
     "refrain.v1.RecommendationService",
     "refrain.v1.TasteProfileService",
     "refrain.v1.ExperimentService",
+    "refrain.v1.FeedbackService",
     "refrain.v1.IndexService",
 }
 

@@ -112,6 +112,9 @@ pub struct AssignmentConfig {
     /// The journal that says what experiments hold, a path relative to the configuration. Without
     /// one, experiments draw their `allocation_bp` in the order of the file.
     pub journal: Option<String>,
+    /// How often a server looks whether the configuration or the journal changed, in milliseconds:
+    /// 10 to 600,000.
+    pub reload_interval_ms: u64,
 }
 
 impl Default for AssignmentConfig {
@@ -119,6 +122,7 @@ impl Default for AssignmentConfig {
         Self {
             enabled: true,
             journal: None,
+            reload_interval_ms: 1000,
         }
     }
 }

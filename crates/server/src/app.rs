@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use refrain_bundle::{Store, StoreError};
 use refrain_engine::{OpenMode, TasteCache, Version};
 use refrain_kernels::Kernels;
@@ -35,9 +36,12 @@ use crate::admin::{self, Admin};
 use crate::config::{Config, Open, Problem};
 use crate::health::Readiness;
 use crate::limits::Limits;
+use crate::log::Logs;
 use crate::metrics::Metrics;
 use crate::profiles::Profiles;
-use crate::services::{Names, State, routes};
+use crate::reload::Reloader;
+use crate::rollout::{Keeper, Live};
+use crate::services::{Names, Reported, State, routes};
 use crate::shadow::Shadow;
 use crate::source::BundleSource;
 use crate::stack::{Shared, stack};
@@ -72,6 +76,8 @@ pub struct App {
     watcher: JoinHandle<()>,
     profiles: Arc<dyn ProfileStore>,
     shadow: Arc<Shadow>,
+    logs: Option<Arc<Logs>>,
+    reload: Task<()>,
 }
 
 /// Stops a server from elsewhere.
@@ -91,7 +97,7 @@ impl App {
     /// # Errors
     /// [`StartError`]: what failed, where, and what to do about it.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let policy = config.check()?;
+        let policy = Arc::new(ArcSwap::from_pointee(config.check()?));
         let url = config.store.url.clone().ok_or(Problem::NoStore)?;
         let (listener, listen) = bind("server.listen", config.server.listen).await?;
         let admin = match config.server.admin_listen {
@@ -110,6 +116,20 @@ impl App {
                 source: io::Error::other(error),
             })??
         };
+        let logs = match config.exposures.path.clone() {
+            Some(path) => {
+                let (config, metrics) = (config.exposures.clone(), metrics.log.clone());
+                let opened =
+                    tokio::task::spawn_blocking(move || Logs::open(&config, &path, &metrics)).await;
+                let opened = opened.map_err(|error| StartError::Runtime {
+                    source: io::Error::other(error),
+                })?;
+                Some(Arc::new(
+                    opened.map_err(|source| StartError::Log { source })?,
+                ))
+            }
+            None => None,
+        };
         let watcher = std::thread::Builder::new()
             .name("versions".to_owned())
             .spawn(move || watcher.run())
@@ -123,12 +143,13 @@ impl App {
         let health_service =
             tonic_health::server::HealthService::from_health_reporter(reporter.clone());
         let stop = watch::Sender::new(false);
+        let live = Arc::new(Live::default());
         let state = State {
             versions: Arc::clone(&versions),
             store,
             profiles: Profiles::new(Arc::clone(&profiles), Arc::clone(&metrics)),
             tastes,
-            policy,
+            policy: Arc::clone(&policy),
             limits: config.limits.clone(),
             metrics: Arc::clone(&metrics),
             names: Names::new(),
@@ -136,6 +157,9 @@ impl App {
             bulk: Arc::new(Semaphore::new(bulk_places())),
             shadow: Arc::clone(&shadow),
             dark: config.shadow.clone(),
+            logs: logs.clone(),
+            reported: Reported::default(),
+            live: Arc::clone(&live),
         };
         let health_server = tonic_health::pb::health_server::HealthServer::new(health_service);
         let routes = routes(state, health_server).map_err(|source| StartError::Runtime {
@@ -151,11 +175,20 @@ impl App {
             incoming,
             stopped(&stop),
         ));
+        let reloader = Reloader::new(
+            config.clone(),
+            Arc::clone(&policy),
+            &metrics,
+            Arc::clone(&versions),
+            Keeper::new(live, Arc::clone(&metrics)),
+        );
+        let reload = tokio::spawn(reloader.run());
         let (admin, http) = match admin {
             Some((listener, address)) => {
                 let pages = Admin {
                     metrics,
                     readiness: Arc::clone(&readiness),
+                    policy: Arc::clone(&policy),
                 };
                 let http = tokio::spawn(admin::serve(listener, pages, stopped(&stop)));
                 (Some(address), Some(http))
@@ -183,6 +216,8 @@ impl App {
             watcher,
             profiles,
             shadow,
+            logs,
+            reload,
         })
     }
 
@@ -230,6 +265,7 @@ impl App {
         self.readiness.drain();
         self.readiness.report(&self.reporter).await;
         self.health.abort();
+        self.reload.abort();
         tokio::time::sleep(grace).await;
         self.stop.send_replace(true);
         let drained = match failed {
@@ -241,9 +277,12 @@ impl App {
             http.abort();
         }
         self.versions.stop();
-        let (watcher, profiles) = (self.watcher, self.profiles);
+        let (watcher, profiles, logs) = (self.watcher, self.profiles, self.logs);
         let closed = tokio::task::spawn_blocking(move || {
             drop(profiles);
+            if let Some(logs) = logs {
+                logs.close();
+            }
             watcher.join().is_ok()
         });
         if !closed.await.unwrap_or(false) {
@@ -338,6 +377,12 @@ pub enum StartError {
     #[error("profiles.path: {source}")]
     ProfilesDirectory {
         /// What the system said; it names the directory.
+        source: io::Error,
+    },
+    /// The logs of exposures and outcomes cannot be opened; the source names the file.
+    #[error("exposures.path: {source}")]
+    Log {
+        /// What the system said.
         source: io::Error,
     },
     /// No thread or task could be started.

@@ -21,6 +21,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::journal_file::{JournalFile, JournalFileError};
 use crate::limits::Limits;
+use crate::log::LogConfig as ExposuresConfig;
 use crate::shadow::ShadowConfig;
 
 /// The configuration file with every setting at its default.
@@ -43,6 +44,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[shadow]`.
     pub shadow: ShadowConfig,
+    /// `[exposures]`.
+    pub exposures: ExposuresConfig,
     /// `[log]`.
     pub log: LogConfig,
     /// `[variant.*]` and `[parameter.*]`.
@@ -250,6 +253,12 @@ impl Config {
             let variant = variant.clone();
             return Err(Problem::ShadowVariant { variant });
         }
+        if let Some((key, allowed)) = self.exposures.out_of_range() {
+            return Err(Problem::Range {
+                key: format!("exposures.{key}"),
+                allowed,
+            });
+        }
         if !(1..=1_000_000).contains(&self.profiles.max_events_per_user) {
             let key = "profiles.max_events_per_user".to_owned();
             return Err(Problem::Range {
@@ -263,22 +272,54 @@ impl Config {
                 allowed: "1 to 1000",
             });
         }
-        // Declared and checked they may be elsewhere; a server that cannot do what a kind says must not
-        // pretend to.
-        let mut experiments = self.experiments.experiment.0.iter();
-        if let Some((name, _)) = experiments.find(|(_, experiment)| experiment.kind != Kind::Ab) {
+        let reload = self.experiments.assignment.reload_interval_ms;
+        if !(10..=600_000).contains(&reload) {
             return Err(Problem::Range {
-                key: format!("experiment.{name}.kind"),
-                allowed: "this server serves `ab`",
+                key: "assignment.reload_interval_ms".to_owned(),
+                allowed: "10 to 600000",
             });
         }
         self.check_labels()?;
+        self.check_contenders()?;
+        self.check_rollouts()?;
         let variants = self.variants.clone();
         let policy = match self.experiments.assignment.journal {
             Some(_) => Policy::with_ledger(variants, &self.experiments, journal.ledger()),
             None => Policy::new(variants, &self.experiments),
         };
         policy.map_err(Problem::Policy)
+    }
+
+    /// A server moves a rollout by lines of the journal.
+    fn check_rollouts(&self) -> Result<(), Problem> {
+        if self.experiments.assignment.journal.is_some() {
+            return Ok(());
+        }
+        let mut experiments = self.experiments.experiment.0.iter();
+        match experiments.find(|(_, experiment)| experiment.kind == Kind::Rollout) {
+            Some((experiment, _)) => Err(Problem::Rollout {
+                experiment: experiment.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Lists that are drafted into one must come from one version.
+    fn check_contenders(&self) -> Result<(), Problem> {
+        for (name, experiment) in &self.experiments.experiment.0 {
+            if experiment.kind != Kind::Interleave {
+                continue;
+            }
+            let variants = experiment.arms.iter();
+            let variants = variants.filter_map(|arm| self.variants.get(&arm.variant));
+            let labels: Vec<_> = variants.map(|variant| &variant.labels).collect();
+            if labels.iter().any(|other| Some(other) != labels.first()) {
+                return Err(Problem::Contenders {
+                    experiment: name.clone(),
+                });
+            }
+        }
+        Ok(())
     }
 
     fn check_labels(&self) -> Result<(), Problem> {
@@ -496,6 +537,23 @@ pub enum Problem {
         /// Its label.
         label: String,
     },
+    /// A rollout that could not be stepped back.
+    #[error(
+        "experiment.{experiment}.kind: a rollout needs `journal` in [assignment]: the server steps it \
+         back and forth there"
+    )]
+    Rollout {
+        /// The experiment.
+        experiment: String,
+    },
+    /// Two variants that would draft one list of two versions.
+    #[error(
+        "experiment.{experiment}.arm: the variants of an interleaved list must have the same labels"
+    )]
+    Contenders {
+        /// The experiment.
+        experiment: String,
+    },
     /// Variants and experiments that do not fit together.
     #[error(transparent)]
     Policy(PolicyError),
@@ -533,6 +591,8 @@ struct File {
     limits: Limits,
     #[serde(default)]
     shadow: ShadowConfig,
+    #[serde(default)]
+    exposures: ExposuresConfig,
     #[serde(default)]
     log: LogConfig,
     variant: Option<VariantTables>,
@@ -583,6 +643,7 @@ impl File {
             profiles: self.profiles,
             limits: self.limits,
             shadow: self.shadow,
+            exposures: self.exposures,
             log: self.log,
             variants,
             experiments,

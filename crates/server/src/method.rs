@@ -19,6 +19,7 @@ pub(crate) enum Method {
     ExportExclusions,
     Assign,
     CompareVariants,
+    ReportOutcomes,
     ListVersions,
     GetServing,
     SetLabel,
@@ -33,7 +34,7 @@ pub(crate) enum Method {
 
 impl Method {
     /// All of them, in the order of their discriminants.
-    pub(crate) const ALL: [Self; 23] = [
+    pub(crate) const ALL: [Self; 24] = [
         Self::Recommend,
         Self::Similar,
         Self::Explain,
@@ -50,6 +51,7 @@ impl Method {
         Self::ExportExclusions,
         Self::Assign,
         Self::CompareVariants,
+        Self::ReportOutcomes,
         Self::ListVersions,
         Self::GetServing,
         Self::SetLabel,
@@ -87,6 +89,7 @@ impl Method {
             "TasteProfileService/ExportExclusions" => Self::ExportExclusions,
             "ExperimentService/Assign" => Self::Assign,
             "ExperimentService/CompareVariants" => Self::CompareVariants,
+            "FeedbackService/ReportOutcomes" => Self::ReportOutcomes,
             "IndexService/ListVersions" => Self::ListVersions,
             "IndexService/GetServing" => Self::GetServing,
             "IndexService/SetLabel" => Self::SetLabel,
@@ -114,6 +117,7 @@ impl Method {
             Self::GetProfile => "GetProfile",
             Self::Assign => "Assign",
             Self::CompareVariants => "CompareVariants",
+            Self::ReportOutcomes => "ReportOutcomes",
             Self::ListVersions => "ListVersions",
             Self::GetServing => "GetServing",
             Self::SetLabel => "SetLabel",

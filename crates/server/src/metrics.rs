@@ -63,10 +63,31 @@ pub(crate) struct Metrics {
     pub(crate) profile_write: Histogram,
     /// Profile writes and reads that the store could not do.
     pub(crate) profile_failures: Counter,
+    /// 1 while the configuration on disk is in force, 0 while it is refused.
+    pub(crate) policy_current: Gauge,
+    /// Configurations that came into force while the server ran.
+    pub(crate) policy_reloads: Counter,
+    /// Looks at rollouts.
+    pub(crate) rollout_looks: Counter,
+    /// Rollouts that a look brought back.
+    pub(crate) rollout_step_backs: Counter,
+    /// The logs of exposures and outcomes.
+    pub(crate) log: LogMetrics,
     /// Versions.
     pub(crate) index: IndexMetrics,
     /// The dark.
     pub(crate) shadow: ShadowMetrics,
+}
+
+/// What is counted of the logs.
+#[derive(Clone, Debug)]
+pub(crate) struct LogMetrics {
+    /// Rows on disk.
+    pub(crate) written: Counter,
+    /// Rows that the queue or the disk had no room for.
+    pub(crate) dropped: Counter,
+    /// Rows that earlier writers were asked for and which are not in their files.
+    pub(crate) lost: Counter,
 }
 
 /// What is counted of versions and labels.
@@ -214,6 +235,43 @@ impl Metrics {
                 "Reads and writes that the profile store could not do",
             ),
             shadow: ShadowMetrics::new(&mut registry, &LATENCY_BUCKETS),
+            policy_current: registered(
+                &mut registry,
+                "policy_current",
+                "1 while the variants and experiments on disk are in force, 0 while they are refused",
+            ),
+            policy_reloads: registered(
+                &mut registry,
+                "policy_reloads",
+                "Configurations of variants and experiments that came into force while running",
+            ),
+            rollout_looks: registered(
+                &mut registry,
+                "rollout_looks",
+                "Looks at the guardrails of rollouts",
+            ),
+            rollout_step_backs: registered(
+                &mut registry,
+                "rollout_step_backs",
+                "Rollouts that were stepped back because a guardrail broke",
+            ),
+            log: LogMetrics {
+                written: registered(
+                    &mut registry,
+                    "log_rows_written",
+                    "Rows of exposures and outcomes that are on disk",
+                ),
+                dropped: registered(
+                    &mut registry,
+                    "log_rows_dropped",
+                    "Rows of exposures and outcomes for which queue or disk had no room",
+                ),
+                lost: registered(
+                    &mut registry,
+                    "log_rows_lost",
+                    "Rows that a crashed or closed writer was asked for and did not write",
+                ),
+            },
             index: IndexMetrics {
                 info: registered(
                     &mut registry,

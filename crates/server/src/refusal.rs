@@ -88,6 +88,7 @@ pub(crate) enum Precondition {
     ModelVersionMismatch,
     VersionNotResident,
     NoPreviousVersion,
+    NoLog,
 }
 
 /// `ErrorInfo.reason` of an unavailability.
@@ -98,6 +99,7 @@ pub(crate) enum Unavailable {
     ProfileStore,
     RevisionNotReached,
     VersionStore,
+    OutcomeLog,
 }
 
 impl Refusal {
@@ -141,6 +143,14 @@ impl Refusal {
                 reason: Unavailable::ProfileStore,
                 ..
             }
+        )
+    }
+
+    /// Whether the server is at fault, and not the caller.
+    pub(crate) fn is_failure(&self) -> bool {
+        matches!(
+            self.code(),
+            Code::Unavailable | Code::DeadlineExceeded | Code::DataLoss | Code::Internal
         )
     }
 
@@ -276,6 +286,7 @@ impl Precondition {
             Self::ModelVersionMismatch => "MODEL_VERSION_MISMATCH",
             Self::VersionNotResident => "VERSION_NOT_RESIDENT",
             Self::NoPreviousVersion => "NO_PREVIOUS_VERSION",
+            Self::NoLog => "NO_LOG",
         }
     }
 }
@@ -288,6 +299,7 @@ impl Unavailable {
             Self::ProfileStore => "PROFILE_STORE_UNAVAILABLE",
             Self::RevisionNotReached => "REVISION_NOT_REACHED",
             Self::VersionStore => "VERSION_STORE_UNAVAILABLE",
+            Self::OutcomeLog => "OUTCOME_LOG_UNAVAILABLE",
         }
     }
 }

@@ -27,6 +27,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use tower::{Layer, Service, ServiceBuilder};
 
 use crate::limits::Limits;
+use crate::log::Pending;
 use crate::method::Method;
 use crate::metrics::{Metrics, code_name};
 use crate::refusal::{DOMAIN, Refusal, Unavailable};
@@ -184,10 +185,59 @@ impl<F: Future<Output = Result<Response, Infallible>> + Unpin> Future for Observ
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let poll = Pin::new(&mut self.inner).poll(cx);
-        if let Poll::Ready(Ok(response)) = &poll {
-            self.flight.code = code_of(response.headers());
+        let Poll::Ready(Ok(mut response)) = poll else {
+            return poll;
+        };
+        self.flight.code = code_of(response.headers());
+        let pending = response.extensions_mut().remove::<Pending>();
+        if let Some(pending) = pending.filter(|_| self.flight.code == Code::Ok) {
+            let took = u32::try_from(self.flight.start.elapsed().as_micros()).unwrap_or(u32::MAX);
+            response = response.map(|body| {
+                Body::new(Exposing {
+                    body,
+                    pending: Some((pending, took)),
+                })
+            });
+        }
+        Poll::Ready(Ok(response))
+    }
+}
+
+/// The body of an answer that is an exposure once it has been handed to the transport. A client that
+/// goes away before that was not exposed.
+struct Exposing {
+    body: Body,
+    /// What is recorded then, and how long the answer took.
+    pending: Option<(Pending, u32)>,
+}
+
+impl http_body::Body for Exposing {
+    type Data = <Body as http_body::Body>::Data;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Status>>> {
+        let poll = Pin::new(&mut self.body).poll_frame(cx);
+        // Trailers, or the end, come after the message.
+        let ends = match &poll {
+            Poll::Ready(None) => true,
+            Poll::Ready(Some(Ok(frame))) => frame.is_trailers(),
+            _ => false,
+        };
+        if ends && let Some((pending, took)) = self.pending.take() {
+            pending.sent(took);
         }
         poll
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -1,5 +1,8 @@
 //! `refrain compare`: one request under several ranking variants, side by side.
 
+mod sample;
+
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use refrain::v1 as pb;
@@ -18,11 +21,19 @@ Examples:
   refrain compare alice
   refrain compare alice --variants plain,balanced -k 10
   refrain compare --seed track-17 --json
+  refrain compare --users listeners.txt --sample 1000 --variants plain,balanced
 
 Environment: REFRAIN_ADDR")]
 pub(crate) struct Args {
     #[command(flatten)]
     subject: SubjectArgs,
+    /// Listeners, one a line, `-` for standard input: compares over a sample of them
+    #[arg(long, value_name = "FILE", group = "whom", conflicts_with_all = ["user", "seed", "not", "vector"])]
+    users: Option<PathBuf>,
+    /// How many of them
+    #[arg(long, value_name = "N", default_value_t = 100, requires = "users",
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    sample: u32,
     /// The variants, 1 to 16, separated by commas [default: all that the server declares]
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     variants: Vec<String>,
@@ -38,6 +49,21 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
         request: Some(recommend::request(&args.subject, &args.answer, None)),
         variants: args.variants.clone(),
     };
+    if let Some(file) = &args.users {
+        let users = sample::listeners(file, args.sample as usize)?;
+        let of = |user: &str| {
+            let mut of = request.clone();
+            if let Some(request) = &mut of.request {
+                let user = user.to_owned();
+                request.subject = Some(pb::recommend_request::Subject::UserId(user));
+            }
+            of
+        };
+        let ask = async |client: Client| sample::ask(&client, &users, of, output).await;
+        let answers = args.connection.run(ask)?;
+        sample::tell(&answers, output);
+        return Ok(Exit::Done);
+    }
     let (answer, took) = args.connection.run(async |client: Client| {
         let started = Instant::now();
         let mut service = ExperimentServiceClient::new(client.channel.clone());

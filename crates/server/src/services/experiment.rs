@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use refrain::v1;
 use refrain::v1::experiment_service_server::ExperimentService;
-use refrain_engine::{Answer, Version, moved};
+use refrain_engine::{Answer, Policy, Version, moved};
 use refrain_ranking::{PERSISTENCE, Variant, overlap, rank_biased_overlap};
 use tonic::{Request, Response, Status};
 
-use super::recommendation::Question;
+use super::recommendation::{Question, Ranker};
 use super::{Handler, State, call_of, offload};
 use crate::limits::{MAX_LABEL_BYTES, MAX_VARIANTS};
 use crate::refusal::{Refusal, Resource};
@@ -29,12 +29,13 @@ impl ExperimentService for Handler {
         check.text("surface", &request.surface, MAX_LABEL_BYTES);
         wire::check_attributes(&mut check, "attributes", &request.attributes);
         check.finish()?;
-        let experiments = self.0.policy.experiments();
+        let policy = self.0.policy.load();
+        let experiments = policy.experiments();
         let assignment =
             experiments.assign_with(&request.surface, &request.unit_id, &request.attributes);
         Ok(Response::new(v1::AssignResponse {
             assignment: Some(wire::assignment(&assignment)),
-            config_digest: self.0.policy.digest().to_owned(),
+            config_digest: policy.digest().to_owned(),
         }))
     }
 
@@ -68,7 +69,8 @@ impl State {
         question: &Question,
         names: &[String],
     ) -> Result<v1::CompareVariantsResponse, Refusal> {
-        let variants = self.named(names)?;
+        let policy = self.policy.load();
+        let variants = named(&policy, names)?;
         let version = self.versions.select(question.wanted())?;
         let mut compared: Vec<v1::VariantResult> = Vec::with_capacity(variants.len());
         let (mut unresolved_seeds, mut profile) = (Vec::new(), None);
@@ -76,7 +78,7 @@ impl State {
         for variant in variants {
             let start = Instant::now();
             let (mut answer, degraded) = self
-                .answer(question, &version, variant, true)
+                .answer(question, &version, Ranker::One(variant), true)
                 .map_err(|refusal| refusal.within("request"))?;
             let elapsed_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
             unresolved_seeds = std::mem::take(&mut answer.unresolved);
@@ -112,27 +114,27 @@ impl State {
         }
         Ok(v1::CompareVariantsResponse {
             variants: compared,
-            served_by: Some(self.served_by(&version, question.revision())),
+            served_by: Some(self.served_by(&policy, &version, question.revision())),
             unresolved_seeds,
             profile,
         })
     }
+}
 
-    /// The variants of these names; of none, all that are declared, as many as may be compared.
-    fn named(&self, names: &[String]) -> Result<Vec<&Variant>, Refusal> {
-        let variants = self.policy.variants();
-        if names.is_empty() {
-            return Ok(variants.iter().take(MAX_VARIANTS).collect());
-        }
-        let unknown = |name: &String| Refusal::NotFound {
-            kind: Resource::Variant,
-            name: name.clone(),
-        };
-        names
-            .iter()
-            .map(|name| variants.get(name).ok_or_else(|| unknown(name)))
-            .collect()
+/// The variants of these names; of none, all that are declared, as many as may be compared.
+fn named<'a>(policy: &'a Policy, names: &[String]) -> Result<Vec<&'a Variant>, Refusal> {
+    let variants = policy.variants();
+    if names.is_empty() {
+        return Ok(variants.iter().take(MAX_VARIANTS).collect());
     }
+    let unknown = |name: &String| Refusal::NotFound {
+        kind: Resource::Variant,
+        name: name.clone(),
+    };
+    names
+        .iter()
+        .map(|name| variants.get(name).ok_or_else(|| unknown(name)))
+        .collect()
 }
 
 /// The artists of a list with how many items each has, most first, then by name.

@@ -7,7 +7,7 @@ use refrain::v1::recommend_request::Subject as WireSubject;
 use refrain_engine::{Explanation, Outcome, explain};
 use refrain_taste::Profile;
 
-use super::recommendation::{Question, with_scratch};
+use super::recommendation::{Question, choose, with_scratch};
 use super::{Handler, State, offload};
 use crate::limits::{DEFAULT_PAGE_SIZE, MAX_LIST_SIZE};
 use crate::refusal::Refusal;
@@ -54,7 +54,8 @@ impl State {
         item: &str,
         most: usize,
     ) -> Result<v1::ExplainResponse, Refusal> {
-        let choice = self.choose(question)?;
+        let policy = self.policy.load();
+        let choice = choose(&policy, question)?;
         let version = self.version(question, choice.variant)?;
         let nobody = Profile::default();
         let profile = question.profile().unwrap_or(&nobody);
@@ -78,7 +79,7 @@ impl State {
                 variant: choice.variant.name.clone(),
                 experiment: choice.assignment.experiment.unwrap_or_default().to_owned(),
                 arm: choice.assignment.arm.unwrap_or_default().to_owned(),
-                ..self.served_by(&version, question.revision())
+                ..self.served_by(&policy, &version, question.revision())
             }),
             profile: found.answer.profile.as_ref().map(wire::profile_use),
             outcome: outcome(found.outcome).into(),

@@ -1,8 +1,11 @@
 //! The gRPC services, and the way from a path to one of them.
 
+mod dark;
 mod experiment;
 mod explain;
 mod export;
+mod exposure;
+mod feedback;
 mod index;
 mod preview;
 mod recommendation;
@@ -16,8 +19,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
+use arc_swap::ArcSwap;
 use refrain::v1::FILE_DESCRIPTOR_SET;
 use refrain::v1::experiment_service_server::ExperimentServiceServer;
+use refrain::v1::feedback_service_server::FeedbackServiceServer;
 use refrain::v1::index_service_server::IndexServiceServer;
 use refrain::v1::recommendation_service_server::RecommendationServiceServer;
 use refrain::v1::taste_profile_service_server::TasteProfileServiceServer;
@@ -32,12 +37,16 @@ use tonic_reflection::server::{Builder as ReflectionBuilder, Error as Reflection
 use tower::Service;
 
 use crate::limits::Limits;
+use crate::log::Logs;
 use crate::metrics::Metrics;
 use crate::profiles::Profiles;
 use crate::refusal::Refusal;
+use crate::rollout::Live;
 use crate::shadow::{Shadow, ShadowConfig};
 use crate::stack::{Call, Request, Response};
 use crate::versions::Versions;
+
+pub(crate) use feedback::Reported;
 
 /// What the handlers work with.
 #[derive(Debug)]
@@ -46,7 +55,8 @@ pub(crate) struct State {
     pub(crate) store: Arc<Store>,
     pub(crate) profiles: Profiles,
     pub(crate) tastes: Arc<TasteCache>,
-    pub(crate) policy: Policy,
+    /// Swapped as a whole when the configuration changes; a request takes it once.
+    pub(crate) policy: Arc<ArcSwap<Policy>>,
     pub(crate) limits: Limits,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) names: Names,
@@ -57,6 +67,11 @@ pub(crate) struct State {
     /// The pool that computes in the dark, and what it is asked for.
     pub(crate) shadow: Arc<Shadow>,
     pub(crate) dark: ShadowConfig,
+    /// Where exposures and outcomes go; `None`: nowhere.
+    pub(crate) logs: Option<Arc<Logs>>,
+    pub(crate) reported: Reported,
+    /// What the requests of rollouts came to.
+    pub(crate) live: Arc<Live>,
 }
 
 /// Makes names that no other process and no other call made: for requests and rules that bring none.
@@ -125,6 +140,7 @@ struct Services<H: Health, R: ServerReflection> {
     recommendation: RecommendationServiceServer<Handler>,
     taste_profile: TasteProfileServiceServer<Handler>,
     experiment: ExperimentServiceServer<Handler>,
+    feedback: FeedbackServiceServer<Handler>,
     index: IndexServiceServer<Handler>,
     health: HealthServer<H>,
     reflection: ServerReflectionServer<R>,
@@ -157,6 +173,9 @@ pub(crate) fn routes<H: Health>(
             experiment: ExperimentServiceServer::new(handler.clone())
                 .max_decoding_message_size(most)
                 .max_encoding_message_size(most),
+            feedback: FeedbackServiceServer::new(handler.clone())
+                .max_decoding_message_size(most)
+                .max_encoding_message_size(most),
             index: IndexServiceServer::new(handler)
                 .max_decoding_message_size(most)
                 .max_encoding_message_size(most),
@@ -187,6 +206,7 @@ impl<H: Health, R: ServerReflection> Service<Request> for Routes<H, R> {
             Some(RECOMMENDATION) => services.recommendation.clone().call(request),
             Some(TASTE_PROFILE) => services.taste_profile.clone().call(request),
             Some(EXPERIMENT) => services.experiment.clone().call(request),
+            Some(FEEDBACK) => services.feedback.clone().call(request),
             Some(INDEX) => services.index.clone().call(request),
             Some(HEALTH) => services.health.clone().call(request),
             Some(REFLECTION) => services.reflection.clone().call(request),
@@ -204,6 +224,7 @@ impl<H: Health, R: ServerReflection> Service<Request> for Routes<H, R> {
 const RECOMMENDATION: &str = RecommendationServiceServer::<Handler>::NAME;
 const TASTE_PROFILE: &str = TasteProfileServiceServer::<Handler>::NAME;
 const EXPERIMENT: &str = ExperimentServiceServer::<Handler>::NAME;
+const FEEDBACK: &str = FeedbackServiceServer::<Handler>::NAME;
 const INDEX: &str = IndexServiceServer::<Handler>::NAME;
 const HEALTH: &str = "grpc.health.v1.Health";
 const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";

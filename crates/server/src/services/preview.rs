@@ -9,7 +9,7 @@ use refrain_engine::{
 };
 use refrain_taste::{EventDecision, Profile, decide};
 
-use super::recommendation::{page_size, wanted, with_scratch};
+use super::recommendation::{choose_for, page_size, wanted, with_scratch};
 use super::{Handler, State, offload};
 use crate::limits::MAX_LABEL_BYTES;
 use crate::refusal::{Refusal, Resource};
@@ -114,7 +114,8 @@ impl State {
             0 => 1.0,
             all => kept.count() as f64 / all as f64,
         };
-        let choice = self.choose_for(&request.surface, &request.user_id)?;
+        let policy = self.policy.load();
+        let choice = choose_for(&policy, &request.surface, &request.user_id)?;
         Ok(v1::PreviewExclusionResponse {
             events_changed: change.changed,
             events_excluded: change.excluded,
@@ -130,7 +131,7 @@ impl State {
                 variant: choice.variant.name.clone(),
                 experiment: choice.assignment.experiment.unwrap_or_default().to_owned(),
                 arm: choice.assignment.arm.unwrap_or_default().to_owned(),
-                ..self.served_by(version, now.revision)
+                ..self.served_by(&policy, version, now.revision)
             }),
         })
     }
@@ -141,7 +142,8 @@ impl State {
         asked: &Asked<'_>,
         profile: &Profile,
     ) -> Result<(Answer, SolvedTaste), Refusal> {
-        let choice = self.choose_for(&asked.request.surface, &asked.request.user_id)?;
+        let policy = self.policy.load();
+        let choice = choose_for(&policy, &asked.request.surface, &asked.request.user_id)?;
         let weights = self.tastes.weights();
         with_scratch(|scratch| {
             let solved = fold_in(asked.version, profile, asked.now_us, weights, scratch)

@@ -9,19 +9,21 @@ use refrain::v1::index_selector::Target;
 use refrain::v1::recommend_request::Subject as WireSubject;
 use refrain::v1::recommendation_service_server::RecommendationService;
 use refrain_engine::{
-    Answer, Choice, Degraded, ItemFilter, Request as EngineRequest, Scratch, Similar, SimilarTo,
-    Subject, Version, recommend, similar,
+    Answer, Choice, Degraded, ItemFilter, Policy, Request as EngineRequest, RequestError, Scratch,
+    Similar, SimilarTo, Subject, Version, interleave, recommend, similar,
 };
-use refrain_experiments::{Reason, bucket, hash64, hash128};
+use refrain_experiments::{Reason, hash64, hash128};
 use refrain_ranking::Variant;
-use refrain_taste::Profile;
+use refrain_taste::{Profile, Weights};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::dark::Served;
 use super::stream::{self, Answers};
-use super::{Handler, State, call_of, offload};
+use super::{Handler, State, call_of, exposure, offload};
 use crate::limits::{DEFAULT_PAGE_SIZE, SEARCH_SHARE};
+use crate::log::Pending;
 use crate::refusal::{Precondition, Refusal, Resource};
-use crate::shadow::Job;
+use crate::rollout::Fate;
 use crate::stack::Call;
 use crate::validate::Check;
 use crate::versions::Wanted;
@@ -37,9 +39,12 @@ impl RecommendationService for Handler {
         request: Request<v1::RecommendRequest>,
     ) -> Result<Response<v1::RecommendResponse>, Status> {
         let call = call_of(&request)?;
-        Ok(Response::new(
-            self.recommend(request.into_inner(), call).await?,
-        ))
+        let (answer, exposure) = self.recommend(request.into_inner(), call).await?;
+        let mut response = Response::new(answer);
+        if let Some(exposure) = exposure {
+            response.extensions_mut().insert(exposure);
+        }
+        Ok(response)
     }
 
     async fn similar(
@@ -83,7 +88,7 @@ impl Handler {
         &self,
         request: v1::RecommendRequest,
         call: Call,
-    ) -> Result<v1::RecommendResponse, Refusal> {
+    ) -> Result<(v1::RecommendResponse, Option<Pending>), Refusal> {
         let question = Arc::new(self.question(request, call).await?);
         let state = Arc::clone(&self.0);
         if question.is_heavy() {
@@ -270,7 +275,19 @@ impl Question {
         }
     }
 
-    fn surface(&self) -> &str {
+    /// The listener who is assigned, when the request is for one.
+    pub(super) fn unit(&self) -> Option<&str> {
+        match &self.request.subject {
+            Some(WireSubject::UserId(user)) => Some(user),
+            _ => None,
+        }
+    }
+
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    pub(super) fn surface(&self) -> &str {
         self.request
             .ranking
             .as_ref()
@@ -278,22 +295,128 @@ impl Question {
     }
 }
 
+/// The variant that ranks: the one that the request names, else the listener's. A subject that is
+/// no listener is not randomised, it gets what the surface gives to those in no experiment.
+pub(super) fn choose<'a>(policy: &'a Policy, question: &Question) -> Result<Choice<'a>, Refusal> {
+    let ranking = question.request.ranking.as_ref();
+    let named = ranking
+        .map(|ranking| ranking.variant_override.as_str())
+        .filter(|name| !name.is_empty());
+    let surface = question.surface();
+    let choice = match (question.unit(), named) {
+        (Some(user), _) => {
+            let attributes = &question.request.context;
+            policy.choose_with(surface, user, named, attributes)
+        }
+        (None, Some(_)) => policy.choose(surface, "", named),
+        (None, None) => policy.unassigned(surface),
+    };
+    choice.map_err(|unknown| Refusal::NotFound {
+        kind: Resource::Variant,
+        name: unknown.name,
+    })
+}
+
+/// The variant that a listener gets on a surface.
+pub(super) fn choose_for<'a>(
+    policy: &'a Policy,
+    surface: &str,
+    user: &str,
+) -> Result<Choice<'a>, Refusal> {
+    let choice = policy.choose(surface, user, None);
+    choice.map_err(|unknown| Refusal::NotFound {
+        kind: Resource::Variant,
+        name: unknown.name,
+    })
+}
+
+/// What makes the list: one variant, or two that draft it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Ranker<'a> {
+    One(&'a Variant),
+    Two([&'a Variant; 2]),
+}
+
+impl<'a> Ranker<'a> {
+    /// As a choice says.
+    fn of(policy: &'a Policy, choice: &Choice<'a>) -> Result<Self, Refusal> {
+        let Some([_, second]) = choice.assignment.contenders else {
+            return Ok(Self::One(choice.variant));
+        };
+        match policy.variants().get(second) {
+            Some(second) => Ok(Self::Two([choice.variant, second])),
+            None => Err(Refusal::NotFound {
+                kind: Resource::Variant,
+                name: second.to_owned(),
+            }),
+        }
+    }
+
+    fn rank(
+        self,
+        version: &Version,
+        ask: &EngineRequest<'_>,
+        weights: &Weights,
+        scratch: &mut Scratch,
+    ) -> Result<Answer, RequestError> {
+        match self {
+            Self::One(variant) => recommend(version, ask, variant, weights, scratch),
+            Self::Two(variants) => interleave(version, ask, variants, weights, scratch),
+        }
+    }
+}
+
 impl State {
+    /// An answer, and the exposure that it becomes when it is sent.
     fn recommend(
         self: &Arc<Self>,
         question: &Arc<Question>,
-    ) -> Result<v1::RecommendResponse, Refusal> {
+    ) -> Result<(v1::RecommendResponse, Option<Pending>), Refusal> {
+        let policy = self.policy.load();
+        let choice = choose(&policy, question)?;
+        let watched = self
+            .live
+            .watch(&choice.assignment, question.unit().unwrap_or_default());
+        let outcome = self.recommend_as(question, &policy, &choice);
+        watched.ended(match &outcome {
+            Ok((response, _)) => Fate::Answered {
+                empty: response.results.is_empty(),
+                degraded: !response.degraded.is_empty(),
+            },
+            Err(refusal) if refusal.is_failure() => Fate::Failed,
+            Err(_) => Fate::Refused,
+        });
+        outcome
+    }
+
+    fn recommend_as(
+        self: &Arc<Self>,
+        question: &Arc<Question>,
+        policy: &Arc<Policy>,
+        choice: &Choice<'_>,
+    ) -> Result<(v1::RecommendResponse, Option<Pending>), Refusal> {
         let start = Instant::now();
-        let choice = self.choose(question)?;
         let version = self.version(question, choice.variant)?;
-        let (answer, degraded) = self.answer(question, &version, choice.variant, false)?;
-        let served: Vec<u32> = answer.items.iter().map(|item| item.ordinal).collect();
+        let ranker = Ranker::of(policy, choice)?;
+        let (answer, degraded) = self.answer(question, &version, ranker, false)?;
+        let (drawn, slate_logprob) = (answer.items.clone(), answer.slate_logprob);
         let response = v1::RecommendResponse {
-            exposure_id: self.exposure_id(&question.request.request_id, &choice),
-            ..self.response(question, &choice, &version, answer, degraded)
+            exposure_id: self.exposure_id(&question.request.request_id, choice),
+            ..self.response(policy, question, choice, &version, answer, degraded)
         };
-        self.shadow(question, &version, served, start.elapsed());
-        Ok(response)
+        let exposure = self.logs.as_ref().map(|logs| {
+            let mut row = exposure::row(question, choice, &response, &drawn);
+            row.slate_logprob = slate_logprob;
+            Pending::new(&logs.exposures, row)
+        });
+        let served = Served {
+            items: drawn.iter().map(|item| item.ordinal).collect(),
+            took: start.elapsed(),
+            exposure_id: &response.exposure_id,
+            variant: &choice.variant.name,
+        };
+        self.shadow(policy, question, &version, &served);
+        Ok((response, exposure))
     }
 
     /// The same from a given version, whatever the request or its variant names. Nothing is shown yet:
@@ -303,14 +426,17 @@ impl State {
         question: &Question,
         version: &Version,
     ) -> Result<v1::RecommendResponse, Refusal> {
-        let choice = self.choose(question)?;
-        let (answer, degraded) = self.answer(question, version, choice.variant, false)?;
-        Ok(self.response(question, &choice, version, answer, degraded))
+        let policy = self.policy.load();
+        let choice = choose(&policy, question)?;
+        let ranker = Ranker::of(&policy, &choice)?;
+        let (answer, degraded) = self.answer(question, version, ranker, false)?;
+        Ok(self.response(&policy, question, &choice, version, answer, degraded))
     }
 
     /// An answer as it is told, but for the exposure.
     fn response(
         &self,
+        policy: &Policy,
         question: &Question,
         choice: &Choice<'_>,
         version: &Version,
@@ -324,7 +450,7 @@ impl State {
                 variant: choice.variant.name.clone(),
                 experiment: choice.assignment.experiment.unwrap_or_default().to_owned(),
                 arm: choice.assignment.arm.unwrap_or_default().to_owned(),
-                ..self.served_by(version, question.revision())
+                ..self.served_by(policy, version, question.revision())
             }),
             profile: answer.profile.as_ref().map(wire::profile_use),
             degraded,
@@ -332,72 +458,6 @@ impl State {
             unresolved_seeds: answer.unresolved,
             forced: choice.assignment.reason == Reason::Forced,
         }
-    }
-
-    /// Leaves word that the question is to be answered in the dark as well, where it is. The answer
-    /// has been made by then, and knows nothing of it.
-    fn shadow(
-        self: &Arc<Self>,
-        question: &Arc<Question>,
-        version: &Arc<Version>,
-        served: Vec<u32>,
-        served_took: Duration,
-    ) {
-        let config = &self.dark;
-        let Some(name) = &config.variant else { return };
-        let lot = bucket(hash64(format!("S:{}", question.seed).as_bytes()), 10_000);
-        if lot >= config.share_bp || !self.shadow.is_open() {
-            return;
-        }
-        let Some(variant) = self.policy.variants().get(name).cloned() else {
-            return;
-        };
-        let (state, question, version) =
-            (Arc::clone(self), Arc::clone(question), Arc::clone(version));
-        let answer = move |until| {
-            let answer = state
-                .compute(&question, &version, &variant, until, false)
-                .ok()?;
-            Some(answer.items.iter().map(|item| item.ordinal).collect())
-        };
-        let name = name.clone();
-        self.shadow.offer(Job {
-            served,
-            served_took,
-            answer: Box::new(answer),
-            done: Box::new(move |comparison| {
-                tracing::debug!(
-                    variant = name,
-                    overlap = comparison.overlap,
-                    rank_biased_overlap = comparison.rank_biased_overlap,
-                    served_us = comparison.served_took.as_micros(),
-                    dark_us = comparison.dark_took.as_micros(),
-                    "compared in the dark"
-                );
-            }),
-        });
-    }
-
-    /// The variant that ranks: the one that the request names, else the listener's. A subject that is
-    /// no listener is not randomised, it gets what the surface gives to those in no experiment.
-    pub(super) fn choose(&self, question: &Question) -> Result<Choice<'_>, Refusal> {
-        let ranking = question.request.ranking.as_ref();
-        let named = ranking
-            .map(|ranking| ranking.variant_override.as_str())
-            .filter(|name| !name.is_empty());
-        let surface = question.surface();
-        let choice = match (&question.request.subject, named) {
-            (Some(WireSubject::UserId(user)), _) => {
-                let attributes = &question.request.context;
-                self.policy.choose_with(surface, user, named, attributes)
-            }
-            (_, Some(_)) => self.policy.choose(surface, "", named),
-            (_, None) => self.policy.unassigned(surface),
-        };
-        choice.map_err(|unknown| Refusal::NotFound {
-            kind: Resource::Variant,
-            name: unknown.name,
-        })
     }
 
     /// The version that the request names, else the first of the variant's labels that serves.
@@ -422,35 +482,26 @@ impl State {
         }
     }
 
-    /// The variant that a listener gets on a surface.
-    pub(super) fn choose_for(&self, surface: &str, user: &str) -> Result<Choice<'_>, Refusal> {
-        let choice = self.policy.choose(surface, user, None);
-        choice.map_err(|unknown| Refusal::NotFound {
-            kind: Resource::Variant,
-            name: unknown.name,
-        })
-    }
-
     /// What is answered from a version, and why it is less than it could be. Counted.
     pub(super) fn answer(
         &self,
         question: &Question,
         version: &Version,
-        variant: &Variant,
+        ranker: Ranker<'_>,
         trace: bool,
     ) -> Result<(Answer, Vec<i32>), Refusal> {
-        let answer = self.compute(question, version, variant, question.until(), trace)?;
+        let answer = self.compute(question, version, ranker, question.until(), trace)?;
         let degraded = self.degraded(&answer);
         self.produced(&answer)?;
         Ok((answer, degraded))
     }
 
     /// What is answered from a version, by searching until `until` at most.
-    fn compute(
+    pub(super) fn compute(
         &self,
         question: &Question,
         version: &Version,
-        variant: &Variant,
+        ranker: Ranker<'_>,
         until: Instant,
         trace: bool,
     ) -> Result<Answer, Refusal> {
@@ -477,14 +528,14 @@ impl State {
                     subject: Subject::Solved(&solved),
                     ..ask
                 };
-                recommend(version, &ask, variant, weights, scratch)
+                ranker.rank(version, &ask, weights, scratch)
             }
             (Listener::Inline(profile), _) => {
                 let ask = EngineRequest {
                     subject: Subject::Profile { profile },
                     ..ask
                 };
-                recommend(version, &ask, variant, weights, scratch)
+                ranker.rank(version, &ask, weights, scratch)
             }
             (_, Some(WireSubject::Seeds(seeds))) => {
                 let (positive, negative) =
@@ -497,17 +548,17 @@ impl State {
                     missing_seeds: wire::missing_seeds(seeds.missing_seed_policy),
                     ..ask
                 };
-                recommend(version, &ask, variant, weights, scratch)
+                ranker.rank(version, &ask, weights, scratch)
             }
             (_, Some(WireSubject::Vector(vector))) => {
                 let ask = EngineRequest {
                     subject: Subject::Vector(&vector.values),
                     ..ask
                 };
-                recommend(version, &ask, variant, weights, scratch)
+                ranker.rank(version, &ask, weights, scratch)
             }
             (Listener::None | Listener::Stored(_) | Listener::Remembered(_), _) => {
-                recommend(version, &ask, variant, weights, scratch)
+                ranker.rank(version, &ask, weights, scratch)
             }
         })?;
         if matches!(question.listener, Listener::Remembered(_)) {
@@ -556,20 +607,25 @@ impl State {
         self.produced(&answer)?;
         Ok(v1::SimilarResponse {
             results: wire::results(&version, &answer),
-            served_by: Some(self.served_by(&version, 0)),
+            served_by: Some(self.served_by(&self.policy.load(), &version, 0)),
             degraded: self.degraded(&answer),
             search: Some(wire::search_stats(&answer.search)),
         })
     }
 
     /// Who answers, but for the variant.
-    pub(super) fn served_by(&self, version: &Version, profile_revision: u64) -> v1::ServedBy {
+    pub(super) fn served_by(
+        &self,
+        policy: &Policy,
+        version: &Version,
+        profile_revision: u64,
+    ) -> v1::ServedBy {
         v1::ServedBy {
             version: version.id().to_owned(),
             delta: version.delta(),
             model_version: version.id().to_owned(),
             profile_revision,
-            config_digest: self.policy.digest().to_owned(),
+            config_digest: policy.digest().to_owned(),
             ..v1::ServedBy::default()
         }
     }

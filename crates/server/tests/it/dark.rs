@@ -38,7 +38,7 @@ fn ask(n: u64, variant: &str) -> v1::RecommendRequest {
     }
 }
 
-async fn metrics(server: &Running) -> String {
+pub(crate) async fn metrics(server: &Running) -> String {
     let mut stream = tokio::net::TcpStream::connect(server.admin)
         .await
         .expect("connects");

@@ -2,7 +2,9 @@
 
 mod answers;
 mod dark;
+mod exposures;
 mod fixture;
 mod lifecycle;
+mod ofrep;
 mod refusals;
 mod taste;

@@ -3,9 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use refrain_experiments::{
     Action, BASIS_POINTS, ExperimentConfig, Finding, Journal, Kind, arms_digest, preflight,
-    underpowered,
+    underpowered, unseen_events,
 };
 use refrain_server::{Config, JournalFile, Signature};
 use serde_json::{Value, json};
@@ -40,6 +41,7 @@ struct Target {
 Examples:
   refrain experiment allocate refrain.toml rank-blend --reason 'starts with release 9.1'
   refrain experiment allocate refrain.toml rank-blend --units-per-day 40000 --days 28
+  refrain experiment allocate refrain.toml rank-blend --events exposures/
 
 A rollout starts at its first step. After arms or weights changed, raise `epoch` in the file and
 allocate again: its units are dealt to the arms anew.")]
@@ -58,6 +60,9 @@ pub(super) struct AllocateArgs {
     /// Start although the traffic does not reach the sample; recorded in the journal
     #[arg(long)]
     underpowered_ok: bool,
+    /// Log directory of a server that was asked a replay: the event of every metric must be in it
+    #[arg(long, value_name = "DIR")]
+    events: Option<PathBuf>,
 }
 
 /// Change the share of an experiment; units that stay keep their arm, nobody else moves
@@ -113,6 +118,19 @@ pub(super) fn allocate(args: &AllocateArgs, output: &Output) -> anyhow::Result<E
         );
     }
     let mut findings = preflight(name, experiment);
+    if let Some(events) = &args.events {
+        let seen = refrain_server::seen_events(events)
+            .with_context(|| Failure::new("cannot read the outcomes of the replay"))?;
+        let missing = unseen_events(experiment, &seen);
+        if !missing.is_empty() {
+            return Err(Failure::refused(format!(
+                "`{name}` must not start: no outcome `{}` arrived in the replay",
+                missing.join("`, `")
+            ))
+            .next("have whoever measures it report it through FeedbackService.ReportOutcomes")
+            .error());
+        }
+    }
     let mut waived = Vec::new();
     if let Some(units_per_day) = args.units_per_day
         && let Some(finding) = underpowered(name, experiment, units_per_day, args.days)

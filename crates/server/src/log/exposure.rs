@@ -1,0 +1,213 @@
+//! Exposures as columns, and an exposure on its way to the log.
+
+use std::sync::Arc;
+
+use arrow_array::builder::{
+    BooleanBuilder, Float32Builder, Float64Builder, Int8Builder, ListBuilder, StringBuilder,
+    StructBuilder, UInt8Builder, UInt16Builder, UInt64Builder,
+};
+use arrow_array::{
+    ArrayRef, BooleanArray, Date32Array, FixedSizeBinaryArray, Float64Array, RecordBatch,
+    StringArray, TimestampMicrosecondArray, UInt16Array, UInt32Array, UInt64Array,
+};
+use arrow_schema::{ArrowError, Field, SchemaRef};
+use refrain_experiments::hash64;
+use refrain_experiments::record::Exposure;
+use refrain_experiments::schema::{EXPOSURE_SCHEMA, exposure_schema, item_fields};
+
+use super::{Log, Table, day_of};
+
+/// An exposure that becomes one when its answer is sent. Travels as an extension of the response: who
+/// hands the body to the transport records it then. Only one of its clones does.
+#[derive(Clone)]
+pub(crate) struct Pending {
+    log: Arc<Log<Exposure>>,
+    exposure: Arc<std::sync::Mutex<Option<Exposure>>>,
+}
+
+impl Pending {
+    pub(crate) fn new(log: &Arc<Log<Exposure>>, exposure: Exposure) -> Self {
+        Self {
+            log: Arc::clone(log),
+            exposure: Arc::new(std::sync::Mutex::new(Some(exposure))),
+        }
+    }
+
+    /// The answer has been handed over.
+    pub(crate) fn sent(&self, latency_us: u32) {
+        let taken = match self.exposure.lock() {
+            Ok(mut exposure) => exposure.take(),
+            Err(_) => None,
+        };
+        if let Some(mut exposure) = taken {
+            exposure.latency_us = latency_us;
+            self.log.record(exposure);
+        }
+    }
+}
+
+impl Table for Exposure {
+    const FOLDER: &'static str = "exposures";
+    const SCHEMA: &'static str = EXPOSURE_SCHEMA;
+
+    fn schema() -> SchemaRef {
+        Arc::new(exposure_schema())
+    }
+
+    fn batch(rows: &[Self], writer: &str) -> Result<RecordBatch, ArrowError> {
+        let optional = |of: fn(&Self) -> Option<&str>| -> ArrayRef {
+            Arc::new(rows.iter().map(of).collect::<StringArray>())
+        };
+        let text = |of: fn(&Self) -> &str| -> ArrayRef {
+            Arc::new(StringArray::from_iter_values(rows.iter().map(of)))
+        };
+        let count = |of: fn(&Self) -> u32| -> ArrayRef {
+            Arc::new(UInt32Array::from_iter_values(rows.iter().map(of)))
+        };
+        let long = |of: fn(&Self) -> u64| -> ArrayRef {
+            Arc::new(UInt64Array::from_iter_values(rows.iter().map(of)))
+        };
+        let real = |of: fn(&Self) -> Option<f64>| -> ArrayRef {
+            Arc::new(rows.iter().map(of).collect::<Float64Array>())
+        };
+        let flag = |of: fn(&Self) -> bool| -> ArrayRef {
+            Arc::new(
+                rows.iter()
+                    .map(|row| Some(of(row)))
+                    .collect::<BooleanArray>(),
+            )
+        };
+        let revisions = rows
+            .iter()
+            .map(|row| row.profile_rev.map(|rev| rev.to_string()));
+        let columns: Vec<ArrayRef> = vec![
+            ids(rows.iter().map(|row| row.exposure_id))?,
+            instants(rows.iter().map(|row| row.ts_us)),
+            Arc::new(Date32Array::from_iter_values(
+                rows.iter().map(|row| day_of(row.ts_us)),
+            )),
+            text(|row| &row.unit_id),
+            text(|_| "user"),
+            optional(|row| row.request_id.as_deref()),
+            text(|row| &row.surface),
+            text(|row| row.seed_kind),
+            optional(|row| row.seed_ids_hash.as_deref()),
+            text(|row| &row.decision.layer),
+            count(|row| row.decision.layer_epoch),
+            text(|row| &row.decision.experiment),
+            count(|row| row.decision.exp_epoch),
+            text(|row| row.decision.kind),
+            Arc::new(FixedSizeBinaryArray::try_from_iter(
+                rows.iter().map(|row| row.decision.config_digest),
+            )?),
+            text(|row| &row.decision.arm),
+            optional(|row| row.served_variant.as_deref()),
+            text(|row| &row.ranking_variant),
+            text(|row| row.decision.reason),
+            optional(|row| row.decision.holdout),
+            count(|row| row.decision.bucket),
+            count(|row| row.decision.alloc_bp),
+            weights(rows),
+            real(|row| row.decision.assign_prob),
+            text(|row| &row.index_version),
+            long(|row| row.delta),
+            text(|row| &row.model_version),
+            Arc::new(revisions.collect::<StringArray>()),
+            items(rows),
+            real(|row| row.slate_logprob),
+            count(|row| row.latency_us),
+            Arc::new(UInt16Array::from_iter_values(
+                rows.iter().map(|row| row.degraded),
+            )),
+            flag(|row| row.items.is_empty()),
+            flag(|row| row.decision.reason == "FORCED"),
+            flag(|_| false),
+            Arc::new(StringArray::from_iter_values(rows.iter().map(|_| writer))),
+            long(|row| row.seq),
+        ];
+        RecordBatch::try_new(Self::schema(), columns)
+    }
+
+    fn stamp(&mut self, seq: u64) {
+        self.seq = seq;
+    }
+
+    fn arm(&self) -> (&str, &str) {
+        (&self.decision.experiment, &self.decision.arm)
+    }
+
+    fn ts_us(&self) -> i64 {
+        self.ts_us
+    }
+}
+
+pub(super) fn ids(ids: impl Iterator<Item = u128>) -> Result<ArrayRef, ArrowError> {
+    // As the hexadecimal digits of the wire read, from the left.
+    let bytes = ids.map(|id| {
+        let mut bytes = id.to_le_bytes();
+        bytes.reverse();
+        bytes
+    });
+    Ok(Arc::new(FixedSizeBinaryArray::try_from_iter(bytes)?))
+}
+
+pub(super) fn instants(times: impl Iterator<Item = i64>) -> ArrayRef {
+    Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC"))
+}
+
+fn weights(rows: &[Exposure]) -> ArrayRef {
+    let field = Field::new("item", arrow_schema::DataType::Float32, false);
+    let mut list = ListBuilder::new(Float32Builder::new()).with_field(field);
+    for row in rows {
+        list.values().append_slice(&row.decision.weights);
+        list.append(true);
+    }
+    Arc::new(list.finish())
+}
+
+fn items(rows: &[Exposure]) -> ArrayRef {
+    let fields = item_fields();
+    let field = Field::new(
+        "item",
+        arrow_schema::DataType::Struct(fields.clone()),
+        false,
+    );
+    let shown = StructBuilder::new(
+        fields,
+        vec![
+            Box::new(UInt64Builder::new()),
+            Box::new(StringBuilder::new()),
+            Box::new(UInt16Builder::new()),
+            Box::new(Float32Builder::new()),
+            Box::new(UInt8Builder::new()),
+            Box::new(Int8Builder::new()),
+            Box::new(Float64Builder::new()),
+            Box::new(BooleanBuilder::new()),
+        ],
+    );
+    let mut list = ListBuilder::new(shown).with_field(field);
+    for row in rows {
+        for (at, item) in row.items.iter().enumerate() {
+            let shown = list.values();
+            let position = u16::try_from(at).unwrap_or(u16::MAX);
+            macro_rules! put {
+                ($at:expr, $builder:ty, $append:ident, $value:expr) => {
+                    if let Some(builder) = shown.field_builder::<$builder>($at) {
+                        builder.$append($value);
+                    }
+                };
+            }
+            put!(0, UInt64Builder, append_value, hash64(item.item.as_bytes()));
+            put!(1, StringBuilder, append_value, &item.item);
+            put!(2, UInt16Builder, append_value, position);
+            put!(3, Float32Builder, append_value, item.score);
+            put!(4, UInt8Builder, append_value, item.source);
+            put!(5, Int8Builder, append_option, item.team);
+            put!(6, Float64Builder, append_option, item.propensity);
+            put!(7, BooleanBuilder, append_value, item.explored);
+            shown.append(true);
+        }
+        list.append(true);
+    }
+    Arc::new(list.finish())
+}

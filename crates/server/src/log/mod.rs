@@ -1,0 +1,165 @@
+//! The logs of exposures and outcomes: rolling Parquet, written off the request path.
+//!
+//! A row goes into a bounded queue; when that is full it is dropped and counted, by arm. One thread
+//! takes rows out, appends them in checksummed frames to a *spool*, and turns the spool into a Parquet
+//! file when it is large or old enough: written beside, synced, renamed. So every file that a reader
+//! sees is whole, and a crash loses no more than what was not flushed yet. How many that were is known
+//! after a restart: each attempt is counted in a small file that survives the process ([`attempts`]).
+//!
+//! ```text
+//! LOG/.lock                                one server writes a log
+//! LOG/exposures/2026-11-25/W-7.parquet     finished files, by day
+//! LOG/exposures/.spool-W-8                 in progress, of writer W (a run of a server)
+//! LOG/exposures/.attempts-W                how many rows W was asked to write
+//! LOG/outcomes/…, LOG/shadow/…             the same for outcomes and comparisons in the dark
+//! LOG/loss.jsonl                           one line a writer that ended: attempted, written, lost
+//! ```
+
+mod attempts;
+mod exposure;
+mod outcome;
+mod recovery;
+mod seen;
+mod shadow;
+mod spool;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_array::RecordBatch;
+use arrow_schema::{ArrowError, SchemaRef};
+use refrain_experiments::record::{Exposure, Outcome, ShadowRecord};
+use serde::Deserialize;
+
+pub(crate) use exposure::Pending;
+pub use seen::seen_events;
+pub(crate) use writer::Log;
+
+use crate::metrics::LogMetrics;
+
+/// `[exposures]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct LogConfig {
+    /// The directory of the logs; made when it does not exist. `None`: nothing is logged.
+    pub path: Option<PathBuf>,
+    /// How often rows are brought to disk, in milliseconds: 1 to 60,000. A crash loses at most this.
+    pub flush_interval_ms: u64,
+    /// Size at which a file is closed, in bytes: 4 KiB to 4 GiB.
+    pub roll_bytes: u64,
+    /// Age at which a file is closed, in seconds: 1 to 86,400.
+    pub roll_seconds: u64,
+    /// Rows that wait for the writer, 1 to 1,000,000; beyond, rows are dropped and counted.
+    pub queue_rows: usize,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            path: None,
+            flush_interval_ms: 1_000,
+            roll_bytes: 64 << 20,
+            roll_seconds: 300,
+            queue_rows: 65_536,
+        }
+    }
+}
+
+impl LogConfig {
+    pub(crate) fn out_of_range(&self) -> Option<(&'static str, &'static str)> {
+        [
+            (
+                (1..=60_000).contains(&self.flush_interval_ms),
+                ("flush_interval_ms", "1 to 60000"),
+            ),
+            (
+                (4 << 10..=4 << 30).contains(&self.roll_bytes),
+                ("roll_bytes", "4096 to 4294967296"),
+            ),
+            (
+                (1..=86_400).contains(&self.roll_seconds),
+                ("roll_seconds", "1 to 86400"),
+            ),
+            (
+                (1..=1_000_000).contains(&self.queue_rows),
+                ("queue_rows", "1 to 1000000"),
+            ),
+        ]
+        .into_iter()
+        .find_map(|(ok, complaint)| (!ok).then_some(complaint))
+    }
+
+    fn flush_interval(&self) -> Duration {
+        Duration::from_millis(self.flush_interval_ms)
+    }
+}
+
+/// A kind of row.
+pub(crate) trait Table: Send + Sized + 'static {
+    /// Folder of its files.
+    const FOLDER: &'static str;
+    /// Name and number of its schema.
+    const SCHEMA: &'static str;
+    /// Its columns.
+    fn schema() -> SchemaRef;
+    /// Rows as columns.
+    fn batch(rows: &[Self], writer: &str) -> Result<RecordBatch, ArrowError>;
+    /// Gives the row its place in the writer's sequence.
+    fn stamp(&mut self, seq: u64);
+    /// Experiment and arm that miss it when it is dropped.
+    fn arm(&self) -> (&str, &str);
+    /// When it happened, in microseconds since 1970.
+    fn ts_us(&self) -> i64;
+}
+
+/// Days since 1970 of a time.
+fn day_of(ts_us: i64) -> i32 {
+    i32::try_from(ts_us.div_euclid(86_400_000_000)).unwrap_or(0)
+}
+
+/// The logs, and the lock that keeps another server from them.
+#[derive(Debug)]
+pub(crate) struct Logs {
+    pub(crate) exposures: Arc<Log<Exposure>>,
+    pub(crate) outcomes: Arc<Log<Outcome>>,
+    pub(crate) shadow: Arc<Log<ShadowRecord>>,
+    _lock: fs_err::File,
+}
+
+impl Logs {
+    /// Opens the logs in a directory and brings in order what a crash left there. Blocks.
+    pub(crate) fn open(
+        config: &LogConfig,
+        path: &Path,
+        metrics: &LogMetrics,
+    ) -> std::io::Result<Self> {
+        fs_err::create_dir_all(path)?;
+        let lock = fs_err::File::create(path.join(".lock"))?;
+        if let Err(error) = lock.file().try_lock() {
+            let message = format!(
+                "{}: another server writes this log ({error})",
+                path.display()
+            );
+            return Err(std::io::Error::other(message));
+        }
+        Ok(Self {
+            exposures: Arc::new(Log::open(config, path, metrics)?),
+            outcomes: Arc::new(Log::open(config, path, metrics)?),
+            shadow: Arc::new(Log::open(config, path, metrics)?),
+            _lock: lock,
+        })
+    }
+
+    /// Writes what waits and closes the files. Blocks.
+    pub(crate) fn close(&self) {
+        self.exposures.close();
+        self.outcomes.close();
+        self.shadow.close();
+    }
+}
+
+#[cfg(test)]
+mod tests;

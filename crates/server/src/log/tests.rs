@@ -1,0 +1,258 @@
+//! Crashes are real: a child process writes until it is killed.
+
+use std::collections::HashSet;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::UInt64Type;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use refrain_experiments::record::{Decision, ShownItem};
+
+use super::*;
+use crate::metrics::Metrics;
+
+const CHILD: &str = "REFRAIN_TEST_LOG";
+
+fn config() -> LogConfig {
+    LogConfig {
+        flush_interval_ms: 2,
+        roll_bytes: 64 << 10,
+        ..LogConfig::default()
+    }
+}
+
+fn exposure(n: u64) -> Exposure {
+    Exposure {
+        exposure_id: u128::from(n) << 64 | 7,
+        ts_us: 1_790_000_000_000_000,
+        unit_id: format!("u{n}"),
+        decision: Decision {
+            experiment: "e".to_owned(),
+            arm: "a".to_owned(),
+            reason: "SPLIT",
+            weights: vec![0.5, 0.5],
+            ..Decision::default()
+        },
+        items: (0..3)
+            .map(|at| ShownItem {
+                item: format!("i{at}"),
+                propensity: (at == 1).then_some(0.25),
+                ..ShownItem::default()
+            })
+            .collect(),
+        ..Exposure::default()
+    }
+}
+
+/// Sequence numbers and units in the finished files.
+fn rows(log: &Path) -> Vec<(u64, String)> {
+    let mut rows = Vec::new();
+    for day in fs_err::read_dir(log.join("exposures")).expect("a folder") {
+        let day = day.expect("an entry").path();
+        if !day.is_dir() {
+            continue;
+        }
+        for file in fs_err::read_dir(&day).expect("a folder") {
+            let file = fs_err::File::open(file.expect("an entry").path()).expect("a file");
+            let reader = ParquetRecordBatchReaderBuilder::try_new(file.into_file())
+                .expect("Parquet")
+                .build()
+                .expect("readable");
+            for batch in reader {
+                let batch = batch.expect("readable");
+                let seq = batch
+                    .column_by_name("seq")
+                    .expect("there")
+                    .as_primitive::<UInt64Type>();
+                let unit = batch
+                    .column_by_name("unit_id")
+                    .expect("there")
+                    .as_string::<i32>();
+                for at in 0..batch.num_rows() {
+                    rows.push((seq.value(at), unit.value(at).to_owned()));
+                }
+            }
+        }
+    }
+    rows
+}
+
+fn open(log: &Path) -> (Logs, LogMetrics) {
+    let metrics = Metrics::new("scalar").log;
+    let logs = Logs::open(&config(), log, &metrics).expect("opens");
+    (logs, metrics)
+}
+
+#[test]
+fn a_closed_log_has_every_row_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (logs, metrics) = open(folder.path());
+    for n in 0..5_000 {
+        logs.exposures.record(exposure(n));
+    }
+    logs.close();
+    drop(logs);
+    let mut found = rows(folder.path());
+    found.sort_unstable();
+    assert_eq!(found.len() as u64 + metrics.dropped.get(), 5_000);
+    assert_eq!(metrics.dropped.get(), 0);
+    assert!(
+        found
+            .iter()
+            .enumerate()
+            .all(|(at, (seq, unit))| { *seq == at as u64 && *unit == format!("u{at}") })
+    );
+    let account = fs_err::read_to_string(folder.path().join("loss.jsonl")).expect("an account");
+    assert!(
+        account.contains("\"attempted\":5000,\"written\":5000,\"lost\":0"),
+        "{account}"
+    );
+    // Nothing in progress is left behind.
+    for entry in fs_err::read_dir(folder.path().join("exposures")).expect("a folder") {
+        assert!(entry.expect("an entry").path().is_dir());
+    }
+}
+
+#[test]
+fn one_server_writes_a_log() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (logs, _) = open(folder.path());
+    let metrics = Metrics::new("scalar").log;
+    let error = Logs::open(&config(), folder.path(), &metrics).expect_err("in use");
+    assert!(error.to_string().contains("another server"), "{error}");
+    logs.close();
+}
+
+/// The child of the test below; does nothing by itself.
+#[test]
+fn writes_until_it_is_killed() {
+    let Some(log) = std::env::var_os(CHILD) else {
+        return;
+    };
+    let (logs, _) = open(Path::new(&log));
+    let mut out = std::io::stdout();
+    for n in 0.. {
+        logs.exposures.record(exposure(n));
+        writeln!(out, "recorded {n}").expect("the parent listens");
+        out.flush().expect("the parent listens");
+    }
+}
+
+/// `REFRAIN_KILLS=100 cargo test -p refrain-server --lib kills` for as many.
+#[test]
+fn kills_lose_only_what_was_not_flushed_and_say_how_much() {
+    let kills = std::env::var("REFRAIN_KILLS").ok();
+    let kills: u64 = kills.and_then(|text| text.parse().ok()).unwrap_or(6);
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut truth, mut lost_in_all, mut unsure) = (0, 0, 0);
+    for kill in 0..kills {
+        let mut child = Command::new(std::env::current_exe().expect("this program"))
+            .args([
+                "--exact",
+                "log::tests::writes_until_it_is_killed",
+                "--nocapture",
+            ])
+            .env(CHILD, folder.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("runs");
+        // From the first row to several files on.
+        let enough = kill * 7_919 % 6_000;
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let mut recorded = 0_u64;
+        while let Some(Ok(line)) = lines.next() {
+            if line.contains("recorded ") {
+                recorded += 1;
+                if recorded > enough {
+                    child.kill().expect("runs");
+                }
+            }
+        }
+        child.wait().expect("ends");
+        truth += recorded;
+        // The kill may fall between the count of a row and the word of it.
+        unsure += 1;
+        // What the last child left is brought in order by the next; here by this process.
+        let (logs, metrics) = open(folder.path());
+        lost_in_all += metrics.lost.get();
+        logs.close();
+        drop(logs);
+        let found = rows(folder.path()).len() as u64;
+        let accounted = found + lost_in_all;
+        assert!(
+            (truth..=truth + unsure).contains(&accounted),
+            "{found} rows and {lost_in_all} lost of {truth}"
+        );
+    }
+    let found = rows(folder.path());
+    let writers = found.len();
+    println!("{kills} kills: {truth} recorded, {writers} found, {lost_in_all} lost");
+    assert!(writers > 0);
+    // A child numbers its rows from 0: within one, no number comes twice; over all, each at most once a kill.
+    let mut times = std::collections::HashMap::new();
+    for (seq, unit) in &found {
+        assert_eq!(*unit, format!("u{seq}"));
+        *times.entry(*seq).or_insert(0_u64) += 1;
+    }
+    assert!(times.values().all(|&count| count <= kills));
+}
+
+#[test]
+fn a_torn_or_flipped_spool_gives_its_whole_frames() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool_path = folder.path().join(".spool-w-0-0");
+    let mut written = spool::Spool::create(spool_path.clone()).expect("a file");
+    let frames = 3;
+    for n in 0..frames {
+        let batch = Exposure::batch(&[exposure(n)], "w").expect("columns");
+        written.append(&batch).expect("room");
+    }
+    let whole = fs_err::read(&spool_path).expect("bytes");
+    let target = folder.path().join("out").join("w-0.parquet");
+    let publish = |bytes: &[u8]| {
+        fs_err::write(&spool_path, bytes).expect("writable");
+        spool::publish::<Exposure>(&spool_path, &target, "w", "{}").expect("publishes")
+    };
+    assert_eq!(publish(&whole), frames);
+    let frame = whole.len() / 3;
+    let mut seen = HashSet::new();
+    for cut in (0..whole.len()).step_by(97) {
+        let rows = publish(&whole[..cut]);
+        assert_eq!(rows, (cut / frame) as u64, "{cut}");
+        seen.insert(rows);
+        let mut flipped = whole.clone();
+        flipped[cut] ^= 1;
+        assert!(publish(&flipped) <= (cut / frame) as u64, "{cut}");
+    }
+    assert_eq!(seen.len(), 3);
+}
+
+/// Everything fails on a disk that is full; nobody waits, everything is counted.
+#[test]
+fn a_disk_that_takes_nothing_costs_rows_and_no_time() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (logs, metrics) = open(folder.path());
+    logs.exposures.record(exposure(0));
+    while metrics.written.get() == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // A folder in the place of the next spool: it cannot be made.
+    logs.close();
+    drop(logs);
+    let (logs, metrics) = open(folder.path());
+    fs_err::remove_dir_all(folder.path().join("exposures")).expect("removable");
+    for n in 0..1_000 {
+        logs.exposures.record(exposure(n));
+    }
+    let outcome = logs
+        .outcomes
+        .commit(vec![Outcome::default()])
+        .expect("room in the queue");
+    assert_eq!(outcome.blocking_recv().expect("answers"), Ok(()));
+    logs.close();
+    assert_eq!(metrics.dropped.get() + metrics.written.get(), 1_001);
+    assert_eq!(metrics.dropped.get(), 1_000);
+}

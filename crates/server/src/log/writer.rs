@@ -1,0 +1,350 @@
+//! The queue of a log, and the thread behind it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::attempts::Attempts;
+use super::spool::{Spool, publish};
+use super::{LogConfig, Table, day_of, recovery};
+use crate::metrics::LogMetrics;
+
+/// Rows of one frame.
+const BATCH: usize = 4_096;
+/// How often a failing disk is told of in the log.
+const COMPLAINT: Duration = Duration::from_secs(10);
+
+/// A log: rows go in without waiting, files come out.
+#[derive(Debug)]
+pub(crate) struct Log<T: Table> {
+    sender: SyncSender<Message<T>>,
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    seq: AtomicU64,
+    attempts: Attempts,
+    /// Rows dropped by experiment and arm since the last file.
+    dropped: Mutex<BTreeMap<String, BTreeMap<String, u64>>>,
+    metrics: LogMetrics,
+}
+
+enum Message<T> {
+    Row(T),
+    /// Rows whose sender waits until they are durable.
+    Commit(Vec<T>, oneshot::Sender<Result<(), String>>),
+    Stop,
+}
+
+impl<T: Table> Log<T> {
+    pub(super) fn open(
+        config: &LogConfig,
+        log: &Path,
+        metrics: &LogMetrics,
+    ) -> std::io::Result<Self> {
+        let folder = log.join(T::FOLDER);
+        fs_err::create_dir_all(&folder)?;
+        let lost = recovery::recover::<T>(log, &folder)?;
+        metrics.lost.inc_by(lost);
+        let writer = format!("{:016x}{:08x}", crate::clock::now_us(), std::process::id());
+        let shared = Arc::new(Shared {
+            seq: AtomicU64::new(0),
+            attempts: Attempts::create(&folder.join(format!(".attempts-{writer}")))?,
+            dropped: Mutex::default(),
+            metrics: metrics.clone(),
+        });
+        let (sender, receiver) = sync_channel(config.queue_rows);
+        let writer = Writer {
+            config: config.clone(),
+            log: log.to_owned(),
+            folder,
+            writer,
+            files: 0,
+            spool: None,
+            rows: Vec::new(),
+            waiting: Vec::new(),
+            first_row: None,
+            next_complaint: Instant::now(),
+            written: 0,
+            shared: Arc::clone(&shared),
+            receiver,
+        };
+        let thread = std::thread::Builder::new()
+            .name(T::FOLDER.to_owned())
+            .spawn(move || writer.run())?;
+        Ok(Self {
+            sender,
+            shared,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Takes a row, or drops and counts it. Never waits for the disk.
+    pub(crate) fn record(&self, mut row: T) {
+        row.stamp(self.shared.seq.fetch_add(1, Ordering::Relaxed));
+        self.shared.attempts.count(1);
+        if let Err(
+            TrySendError::Full(Message::Row(row)) | TrySendError::Disconnected(Message::Row(row)),
+        ) = self.sender.try_send(Message::Row(row))
+        {
+            self.shared.drop_rows(std::slice::from_ref(&row));
+        }
+    }
+
+    /// Takes rows and answers when they are on disk. `None`: the queue is full.
+    pub(crate) fn commit(&self, mut rows: Vec<T>) -> Option<oneshot::Receiver<Result<(), String>>> {
+        for row in &mut rows {
+            row.stamp(self.shared.seq.fetch_add(1, Ordering::Relaxed));
+        }
+        self.shared.attempts.count(rows.len() as u64);
+        let (done, wait) = oneshot::channel();
+        match self.sender.try_send(Message::Commit(rows, done)) {
+            Ok(()) => Some(wait),
+            Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => {
+                if let Message::Commit(rows, _) = message {
+                    self.shared.drop_rows(&rows);
+                }
+                None
+            }
+        }
+    }
+
+    /// Writes what waits, closes the file and ends the thread. Blocks.
+    pub(super) fn close(&self) {
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread
+            && self.sender.send(Message::Stop).is_ok()
+            && thread.join().is_err()
+        {
+            tracing::error!(log = T::FOLDER, "the writer of the log has panicked");
+        }
+    }
+}
+
+impl Shared {
+    fn drop_rows<T: Table>(&self, rows: &[T]) {
+        self.metrics.dropped.inc_by(rows.len() as u64);
+        let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+        for row in rows {
+            let (experiment, arm) = row.arm();
+            let arms = dropped.entry(experiment.to_owned()).or_default();
+            *arms.entry(arm.to_owned()).or_default() += 1;
+        }
+    }
+
+    /// What was dropped since the last time, as JSON.
+    fn take_dropped(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
+        std::mem::take(&mut *self.dropped.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn give_back(&self, back: BTreeMap<String, BTreeMap<String, u64>>) {
+        let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+        for (experiment, arms) in back {
+            let into = dropped.entry(experiment).or_default();
+            for (arm, count) in arms {
+                *into.entry(arm).or_default() += count;
+            }
+        }
+    }
+}
+
+struct Writer<T: Table> {
+    config: LogConfig,
+    log: PathBuf,
+    folder: PathBuf,
+    writer: String,
+    files: u64,
+    spool: Option<Open>,
+    rows: Vec<T>,
+    waiting: Vec<oneshot::Sender<Result<(), String>>>,
+    first_row: Option<Instant>,
+    next_complaint: Instant,
+    written: u64,
+    shared: Arc<Shared>,
+    receiver: Receiver<Message<T>>,
+}
+
+struct Open {
+    spool: Spool,
+    since: Instant,
+    day: i32,
+}
+
+impl<T: Table> Writer<T> {
+    fn run(mut self) {
+        loop {
+            let stop = match self.receiver.recv_timeout(self.wait()) {
+                Ok(message) => self.take(message),
+                Err(RecvTimeoutError::Timeout) => false,
+                Err(RecvTimeoutError::Disconnected) => true,
+            };
+            let stop = stop || self.take_more();
+            let due = self
+                .first_row
+                .is_some_and(|first| first.elapsed() >= self.config.flush_interval());
+            if stop || due || self.rows.len() >= BATCH || !self.waiting.is_empty() {
+                self.flush();
+            }
+            let full = self.spool.as_ref().is_some_and(|open| {
+                open.spool.bytes >= self.config.roll_bytes
+                    || open.since.elapsed().as_secs() >= self.config.roll_seconds
+            });
+            if stop || full {
+                self.roll();
+            }
+            if stop {
+                self.finish();
+                return;
+            }
+        }
+    }
+
+    fn wait(&self) -> Duration {
+        let flush = self
+            .first_row
+            .map(|first| self.config.flush_interval().saturating_sub(first.elapsed()));
+        let roll = self.spool.as_ref().map(|open| {
+            Duration::from_secs(self.config.roll_seconds).saturating_sub(open.since.elapsed())
+        });
+        let wait = flush.into_iter().chain(roll).min();
+        wait.unwrap_or(Duration::from_secs(1))
+            .max(Duration::from_millis(1))
+    }
+
+    /// Whether it is the end.
+    fn take(&mut self, message: Message<T>) -> bool {
+        self.first_row.get_or_insert_with(Instant::now);
+        match message {
+            Message::Row(row) => self.rows.push(row),
+            Message::Commit(rows, done) => {
+                self.rows.extend(rows);
+                self.waiting.push(done);
+            }
+            Message::Stop => return true,
+        }
+        false
+    }
+
+    fn take_more(&mut self) -> bool {
+        while self.rows.len() < BATCH {
+            let Ok(message) = self.receiver.try_recv() else {
+                break;
+            };
+            if self.take(message) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn flush(&mut self) {
+        self.first_row = None;
+        let rows = std::mem::take(&mut self.rows);
+        let outcome = if rows.is_empty() {
+            Ok(())
+        } else {
+            self.append(&rows)
+        };
+        match &outcome {
+            Ok(()) => {
+                self.written += rows.len() as u64;
+                self.shared.metrics.written.inc_by(rows.len() as u64);
+            }
+            Err(error) => {
+                self.shared.drop_rows(&rows);
+                self.complain("rows were dropped", error);
+            }
+        }
+        for done in self.waiting.drain(..) {
+            let told = outcome.as_ref().copied().map_err(ToString::to_string);
+            // Whoever asked may be gone.
+            let _ = done.send(told);
+        }
+    }
+
+    fn append(&mut self, rows: &[T]) -> std::io::Result<()> {
+        let day = rows.first().map_or(0, |row| day_of(row.ts_us()));
+        if self.spool.as_ref().is_some_and(|open| open.day != day) {
+            self.roll();
+        }
+        let batch = T::batch(rows, &self.writer).map_err(std::io::Error::other)?;
+        let open = match &mut self.spool {
+            Some(open) => open,
+            none => {
+                let name = format!(".spool-{}-{}-{day}", self.writer, self.files);
+                none.insert(Open {
+                    spool: Spool::create(self.folder.join(name))?,
+                    since: Instant::now(),
+                    day,
+                })
+            }
+        };
+        open.spool.append(&batch)
+    }
+
+    /// Closes the spool and makes a file of it. When that fails the spool goes on and is tried again.
+    fn roll(&mut self) {
+        let Some(open) = &mut self.spool else {
+            return;
+        };
+        let dropped = self.shared.take_dropped();
+        let target = recovery::target(&self.folder, &self.writer, self.files, open.day);
+        let json = serde_json::to_string(&dropped).unwrap_or_default();
+        match publish::<T>(&open.spool.path, &target, &self.writer, &json) {
+            Ok(_) => {
+                // A spool beside its finished file is known as such at the next start.
+                let _ = fs_err::remove_file(&open.spool.path);
+                self.spool = None;
+                self.files += 1;
+            }
+            Err(error) => {
+                self.shared.give_back(dropped);
+                open.since = Instant::now();
+                self.complain("a file could not be closed; it is tried again", &error);
+            }
+        }
+    }
+
+    /// The account of this writer, in one line.
+    fn finish(&mut self) {
+        if self.spool.is_some() {
+            // The next start makes a file of it, and the account.
+            return;
+        }
+        let attempted = self.shared.attempts.total();
+        let account = recovery::Account {
+            log: T::FOLDER,
+            writer: self.writer.clone(),
+            attempted,
+            written: self.written,
+            lost: attempted.saturating_sub(self.written),
+            crashed: false,
+        };
+        match account.append(&self.log) {
+            Ok(()) => {
+                let _ = fs_err::remove_file(self.folder.join(format!(".attempts-{}", self.writer)));
+            }
+            Err(error) => self.complain("the account of the log could not be written", &error),
+        }
+    }
+
+    fn complain(&mut self, what: &str, error: &std::io::Error) {
+        let now = Instant::now();
+        if now >= self.next_complaint {
+            self.next_complaint = now + COMPLAINT;
+            tracing::warn!(log = T::FOLDER, %error, dropped = self.shared.metrics.dropped.get(), "{what}");
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! A rollout over a real journal, with requests that are counted as they would be.
+
+use super::*;
+
+const TEXT: &str = r#"
+[assignment]
+journal = "experiments.jsonl"
+[variant.plain]
+score = "similarity"
+[variant.bold]
+score = "similarity"
+[layer.ranking]
+epoch = 1
+[surface.default]
+layer = "ranking"
+variant = "plain"
+[experiment.careful]
+kind = "rollout"
+layer = "ranking"
+epoch = 1
+allocation_bp = 1000
+rollout = { on_inconclusive = "hold", steps_bp = [1000, 5000, 10000], min_hold = "0s", look_every = "1s", max_requests = 20000, min_requests = 500 }
+[[experiment.careful.arm]]
+name = "control"
+variant = "plain"
+[[experiment.careful.arm]]
+name = "treatment"
+variant = "bold"
+[[experiment.careful.metric]]
+name = "error_rate"
+role = "guardrail"
+direction = "down"
+margin_abs = 0.02
+"#;
+
+struct World {
+    folder: tempfile::TempDir,
+    config: Config,
+    live: Arc<Live>,
+    metrics: Arc<Metrics>,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("refrain.toml");
+        fs_err::write(&file, TEXT).expect("writable");
+        let config = Config::read(&file).expect("valid");
+        let experiment = config.experiments.experiment("careful").expect("declared");
+        let action = Action::Allocate {
+            experiment: "careful".to_owned(),
+            epoch: 1,
+            arms_digest: refrain_experiments::arms_digest(experiment),
+            layer: "ranking".to_owned(),
+            layer_epoch: 1,
+            bp: 1_000,
+            seed: "s".to_owned(),
+            waived: Vec::new(),
+        };
+        let signature = Signature {
+            by: "anna",
+            reason: "starts",
+            config_digest: "",
+        };
+        let journal = config.journal().expect("named");
+        journal
+            .append(signature, |_| Ok::<_, JournalFileError>(action))
+            .expect("fits");
+        Self {
+            folder,
+            config,
+            live: Arc::default(),
+            metrics: Arc::new(Metrics::new("scalar")),
+        }
+    }
+
+    fn keeper(&self) -> Keeper {
+        let mut keeper = Keeper::new(Arc::clone(&self.live), Arc::clone(&self.metrics));
+        keeper.follow(&self.config);
+        keeper
+    }
+
+    /// Requests of units of the rollout; of a hundred of treatment, `failing` fail.
+    fn requests(&self, units: u32, failing: u32) {
+        let policy = self.config.check().expect("valid");
+        let mut treated = 0;
+        for unit in 0..units {
+            let unit = format!("u{unit}");
+            let assignment = policy.experiments().assign("", &unit);
+            let watched = self.live.watch(&assignment, &unit);
+            let treatment = assignment.arm == Some("treatment");
+            treated += u32::from(treatment);
+            watched.ended(if treatment && treated % 100 < failing {
+                Fate::Failed
+            } else {
+                Fate::Answered {
+                    empty: false,
+                    degraded: false,
+                }
+            });
+        }
+    }
+
+    fn share(&self) -> (u32, bool) {
+        let journal = self
+            .config
+            .journal()
+            .expect("named")
+            .read()
+            .expect("verifies");
+        let holding = journal.ledger().holding("careful").expect("allocated");
+        (holding.share_bp(), holding.held)
+    }
+}
+
+/// Looks now, whatever the time is.
+fn look(keeper: &mut Keeper) -> bool {
+    for rollout in &mut keeper.rollouts {
+        rollout.next_look = Instant::now();
+    }
+    keeper.look("digest", "v1")
+}
+
+#[test]
+fn a_treatment_that_fails_is_stepped_back_at_the_first_look_and_stays() {
+    let world = World::new();
+    let mut keeper = world.keeper();
+    assert!(!look(&mut keeper), "nothing was counted yet");
+    world.requests(40_000, 30);
+    assert!(look(&mut keeper));
+    assert_eq!(world.share(), (0, true));
+    assert_eq!(world.metrics.rollout_step_backs.get(), 1);
+    let text =
+        fs_err::read_to_string(world.folder.path().join("experiments.jsonl")).expect("there");
+    let line = text.lines().last().expect("a line");
+    assert!(line.contains("\"action\":\"step_back\""), "{line}");
+    assert!(
+        line.contains("\"guardrail\":\"error_rate\"") && line.contains("\"version\":\"v1\""),
+        "{line}"
+    );
+    // It stands until a person ramps it, also after a restart.
+    assert!(!look(&mut keeper));
+    assert!(!look(&mut world.keeper()));
+    assert_eq!(world.share(), (0, true));
+    // Its units are out: they get the variant of the surface.
+    let policy = world.config.check().expect("valid");
+    for unit in 0..1_000 {
+        let assignment = policy
+            .experiments()
+            .assign("", &format!("u{unit}"))
+            .experiment;
+        assert_eq!(assignment, None);
+    }
+}
+
+#[test]
+fn a_harmless_one_goes_up_step_by_step_and_is_remembered() {
+    let world = World::new();
+    let mut keeper = world.keeper();
+    world.requests(60_000, 0);
+    assert!(look(&mut keeper));
+    assert_eq!(world.share(), (5_000, false));
+    // A restart goes on with the counts before it.
+    let before = world.live.counts("careful").expect("followed");
+    let fresh = World {
+        live: Arc::default(),
+        metrics: Arc::clone(&world.metrics),
+        config: world.config.clone(),
+        folder: tempfile::tempdir().expect("a folder"),
+    };
+    let mut keeper = fresh.keeper();
+    assert_eq!(fresh.live.counts("careful").expect("followed"), before);
+    world.requests(1, 0);
+    fresh.requests(20_000, 0);
+    assert!(look(&mut keeper));
+    assert_eq!(fresh.share(), (10_000, false));
+    assert!(!look(&mut keeper), "all steps are done");
+    assert_eq!(fresh.share(), (10_000, false));
+}
+
+#[test]
+fn who_is_forced_refused_or_elsewhere_is_not_counted_and_a_panic_is_a_failure() {
+    let world = World::new();
+    let _keeper = world.keeper();
+    let policy = world.config.check().expect("valid");
+    let experiments = policy.experiments();
+    let inside = (0..)
+        .map(|unit| format!("u{unit}"))
+        .find(|unit| experiments.assign("", unit).experiment.is_some())
+        .expect("a tenth is");
+    let assignment = experiments.assign("", &inside);
+    let answered = Fate::Answered {
+        empty: true,
+        degraded: true,
+    };
+    world
+        .live
+        .watch(&experiments.force("", &inside, "bold"), &inside)
+        .ended(answered);
+    world
+        .live
+        .watch(&experiments.unassigned(""), "")
+        .ended(answered);
+    world.live.watch(&assignment, &inside).ended(Fate::Refused);
+    let sum = |of: fn(&GroupCounts) -> u64| -> u64 {
+        let arms = world.live.counts("careful").expect("followed");
+        arms.iter().flatten().map(of).sum()
+    };
+    assert_eq!(sum(|group| group.requests), 0);
+    drop(world.live.watch(&assignment, &inside));
+    world.live.watch(&assignment, &inside).ended(answered);
+    assert_eq!(sum(|group| group.requests), 2);
+    assert_eq!(sum(|group| group.errors), 1);
+    assert_eq!(
+        (sum(|group| group.empty), sum(|group| group.degraded)),
+        (1, 1)
+    );
+}

@@ -1,0 +1,113 @@
+//! What an answer becomes in the log.
+
+use refrain::v1;
+use refrain::v1::recommend_request::Subject;
+use refrain_engine::{Choice, Scored};
+use refrain_experiments::record::{Decision, Exposure, ShownItem};
+use refrain_experiments::{Reason, hash128};
+
+use super::recommendation::Question;
+
+/// The exposure of an answer, but for the time that it took. `drawn` has the same items as the answer.
+pub(super) fn row(
+    question: &Question,
+    choice: &Choice<'_>,
+    response: &v1::RecommendResponse,
+    drawn: &[Scored],
+) -> Exposure {
+    let request = &question.request;
+    let served_by = response.served_by.clone().unwrap_or_default();
+    let (seed_kind, unit, seeds) = match &request.subject {
+        Some(Subject::UserId(user)) => ("user", user.as_str(), None),
+        Some(Subject::Profile(_)) => ("profile", "", None),
+        Some(Subject::Seeds(seeds)) => ("seeds", "", Some(hash_of(seeds))),
+        Some(Subject::Vector(_)) | None => ("vector", "", None),
+    };
+    let fallback = i32::from(v1::DegradedReason::FallbackUsed);
+    let fell_back = response.degraded.contains(&fallback);
+    Exposure {
+        exposure_id: u128::from_str_radix(&response.exposure_id, 16).unwrap_or(0),
+        ts_us: crate::clock::now_us(),
+        unit_id: unit.to_owned(),
+        request_id: (!request.request_id.is_empty()).then(|| request.request_id.clone()),
+        surface: question.surface().to_owned(),
+        seed_kind,
+        seed_ids_hash: seeds,
+        served_variant: match choice.assignment.arm {
+            Some(_) if fell_back => Some("fallback".to_owned()),
+            arm => arm.map(str::to_owned),
+        },
+        decision: decision(choice, &served_by.config_digest, fell_back),
+        ranking_variant: served_by.variant,
+        index_version: served_by.version,
+        delta: served_by.delta,
+        model_version: served_by.model_version,
+        profile_rev: (served_by.profile_revision > 0).then_some(served_by.profile_revision),
+        items: response.results.iter().zip(drawn).map(shown).collect(),
+        slate_logprob: None,
+        latency_us: 0,
+        degraded: response.degraded.iter().fold(0, |flags, &reason| {
+            let bit = u32::try_from(reason - 1).ok();
+            flags | bit.and_then(|bit| 1_u16.checked_shl(bit)).unwrap_or(0)
+        }),
+        seq: 0,
+    }
+}
+
+fn decision(choice: &Choice<'_>, digest: &str, fell_back: bool) -> Decision {
+    let a = &choice.assignment;
+    let split = a.reason == Reason::Split;
+    Decision {
+        layer: a.layer.to_owned(),
+        layer_epoch: a.layer_epoch,
+        experiment: a.experiment.unwrap_or_default().to_owned(),
+        exp_epoch: a.experiment_epoch,
+        kind: a.kind.map_or("", |kind| kind.as_str()),
+        arm: a.arm.unwrap_or_default().to_owned(),
+        reason: match a.reason {
+            Reason::Split if fell_back => "DEGRADED",
+            reason => reason.as_str(),
+        },
+        holdout: a.holdout.map(|group| group.as_str()),
+        bucket: a.bucket,
+        alloc_bp: a.allocation_bp,
+        weights: a.weights.to_vec(),
+        assign_prob: split.then_some(a.probability),
+        config_digest: bytes_of(digest),
+    }
+}
+
+fn shown((result, drawn): (&v1::Result, &Scored)) -> ShownItem {
+    ShownItem {
+        item: result.item_id.clone(),
+        score: result.score,
+        source: u8::try_from(result.source).unwrap_or(0),
+        team: drawn.team.and_then(|team| i8::try_from(team.index()).ok()),
+        propensity: drawn.propensity,
+        explored: drawn.explored,
+    }
+}
+
+/// Of the seeds in any order.
+fn hash_of(seeds: &v1::Seeds) -> String {
+    let mut ids: Vec<String> = [("+", &seeds.positive), ("-", &seeds.negative)]
+        .into_iter()
+        .flat_map(|(sign, seeds)| {
+            seeds
+                .iter()
+                .map(move |seed| format!("{sign}{:?}", seed.seed))
+        })
+        .collect();
+    ids.sort_unstable();
+    format!("{:032x}", hash128(ids.join("|").as_bytes()))
+}
+
+/// The bytes of 64 hexadecimal digits.
+pub(super) fn bytes_of(digest: &str) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(digest.as_bytes().chunks(2)) {
+        let text = std::str::from_utf8(pair).unwrap_or_default();
+        *byte = u8::from_str_radix(text, 16).unwrap_or(0);
+    }
+    bytes
+}
