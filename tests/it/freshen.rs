@@ -15,7 +15,7 @@ use refrain::v1::{
 use crate::support::{Catalogue, Server, arg, binary, ok, run, stderr, until};
 
 /// Listens of a new item by everyone who heard `like`, beside all that they heard otherwise.
-fn first_listens(log: &Path, like: &str, new: &str, out: &Path) {
+pub(crate) fn first_listens(log: &Path, like: &str, new: &str, out: &Path) {
     let text = fs_err::read_to_string(log).expect("the generated log");
     let mut lines = text.lines();
     let mut more = format!("{}\n", lines.next().expect("a header"));
@@ -31,7 +31,7 @@ fn first_listens(log: &Path, like: &str, new: &str, out: &Path) {
     fs_err::write(out, more).expect("written");
 }
 
-fn document(out: &str) -> serde_json::Value {
+pub(crate) fn document(out: &str) -> serde_json::Value {
     serde_json::from_str(out).expect("one JSON document")
 }
 

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use refrain_bundle::{DeltaFile, Item, NewDelta, write_delta};
 use refrain_engine::{
-    Answer, DeltaError, Fallback, ItemFilter, Request, Scratch, Similar, SimilarTo, Source,
-    Subject, Version, fold_in, recommend, similar,
+    Answer, DeltaError, Fallback, ItemFilter, Outcome, Request, Scratch, Similar, SimilarTo,
+    Source, Subject, Version, explain, fold_in, recommend, similar,
 };
 use refrain_index::Delta;
 use refrain_kernels::Metric;
@@ -379,6 +379,58 @@ fn unknown_items_become_known() {
     let request = Request::new(Subject::Solved(&before), 5, NOW_US);
     let refused = recommend(&pair.fresh, &request, &plain(), &weights, scratch);
     assert!(refused.is_err());
+}
+
+/// The shares add up to the similarity, whether an item or an event's item is of the base or of a delta.
+#[test]
+fn explanations_know_items_of_deltas() {
+    for metric in [Metric::InnerProduct, Metric::Cosine] {
+        let pair = Pair::new(metric);
+        let profile = Profile::new(
+            1,
+            vec![play(0, "item 400", "here"), play(1, "item 8", "here")],
+            Vec::new(),
+        );
+        let nobody = Profile::default();
+        let request = Request::new(Subject::Profile { profile: &nobody }, 5, NOW_US);
+        let weights = Weights::default();
+        let scratch = &mut Scratch::default();
+        for item in [402, 12] {
+            let item = id(item);
+            let (variant, version) = (plain(), &pair.fresh);
+            let found = explain(
+                version, &profile, &item, &request, &variant, &weights, scratch,
+            );
+            let found = found.expect("explained");
+            let mut events: Vec<usize> = found.contributions.iter().map(|one| one.event).collect();
+            events.sort_unstable();
+            assert_eq!(events, [0, 1], "{metric} {item}");
+            let (_, similarity) = found.score.expect("searched with");
+            let gap = (found.explained - f64::from(similarity)).abs();
+            assert!(gap < 1e-3, "{metric} {item}: {found:?}");
+        }
+        for (item, outcome) in [
+            (401, Outcome::Blocked),
+            (400, Outcome::Heard),
+            (999, Outcome::Unknown),
+        ] {
+            let item = id(item);
+            let found = explain(
+                &pair.fresh,
+                &profile,
+                &item,
+                &request,
+                &plain(),
+                &weights,
+                scratch,
+            );
+            assert_eq!(
+                found.expect("explained").outcome,
+                outcome,
+                "{metric} {item}"
+            );
+        }
+    }
 }
 
 #[test]

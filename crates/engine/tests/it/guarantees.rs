@@ -62,7 +62,7 @@ fn cases() -> impl Strategy<Value = Case> {
         0_u8..4,
         prop::option::of(0_u32..4),
         k,
-        0_usize..7,
+        0_usize..9,
     )
         .prop_map(
             |((heard, served, exclude, allow), flags, subject, cap, k, variant)| {
@@ -101,6 +101,8 @@ proptest! {
             variant("score = '-similarity / popularity'\ncandidates = 30"),
             variant("score = 'similarity'\ncandidates = 20\nmax_per_artist = 1\nmmr_lambda = 0.5\nmmr_pool = 15"),
             variant("score = 'similarity'\nmax_per_artist = 2\n[variant.v.exploration]\ntemperature = 0.2\npool = 30"),
+            variant("score = 'similarity'\ninterests = 2"),
+            variant("score = 'similarity + 0.1 * popularity'\ninterests = 4\ncandidates = 30\nmax_per_artist = 1"),
             variant("score = 'artist_affinity + novelty'\nmmr_lambda = 0.6\n[variant.v.exploration]\ntemperature = 0.2"),
         ];
         let variant = &variants[case.variant];

@@ -8,7 +8,9 @@
 mod deltas;
 mod fixture;
 mod guarantees;
+mod interests;
 mod requests;
+mod retrieval;
 mod shaping;
 mod tastes;
 mod versions;

@@ -4,6 +4,7 @@ mod answers;
 mod dark;
 mod exposures;
 mod fixture;
+mod hostile;
 mod lifecycle;
 mod ofrep;
 mod refusals;
