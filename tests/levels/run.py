@@ -34,7 +34,7 @@ def programs(crates: set[str]) -> list[tuple[str, str]]:
         if message.get("reason") != "compiler-artifact" or not message.get("executable"):
             continue
         home = pathlib.Path(message["manifest_path"]).parent
-        if message["profile"]["test"] and home.name in crates:
+        if message["profile"]["test"] and home.parent.name == "crates" and home.name in crates:
             found.append((message["executable"], str(home)))
     missing = crates - {pathlib.Path(home).name for _, home in found}
     if missing:
