@@ -84,48 +84,28 @@ impl Cloud {
             ),
         ]
         .map(|(key, timeout)| (key, format!("{}s", timeout.as_secs().max(1))));
+        // Three builders alike in everything but their types.
+        macro_rules! built {
+            ($builder:ty, $key:ident) => {{
+                let mut builder = <$builder>::from_env().with_url(url).with_retry(retry);
+                for (key, value) in timeouts {
+                    builder = builder.with_config($key::Client(key), value);
+                }
+                for (key, value) in &options.settings {
+                    let key: $key = key
+                        .parse()
+                        .map_err(|error: Error| unusable(chain(&error)))?;
+                    builder = builder.with_config(key, value);
+                }
+                builder.build().map(|store| Arc::new(store) as _)
+            }};
+        }
         let store: Result<Arc<dyn ObjectStore>, Error> = match scheme {
-            ObjectStoreScheme::AmazonS3 => {
-                let mut builder = AmazonS3Builder::from_env().with_url(url).with_retry(retry);
-                for (key, value) in timeouts {
-                    builder = builder.with_config(AmazonS3ConfigKey::Client(key), value);
-                }
-                for (key, value) in &options.settings {
-                    let key = key
-                        .parse()
-                        .map_err(|error: Error| unusable(chain(&error)))?;
-                    builder = builder.with_config(key, value);
-                }
-                builder.build().map(|store| Arc::new(store) as _)
-            }
+            ObjectStoreScheme::AmazonS3 => built!(AmazonS3Builder, AmazonS3ConfigKey),
             ObjectStoreScheme::GoogleCloudStorage => {
-                let builder = GoogleCloudStorageBuilder::from_env();
-                let mut builder = builder.with_url(url).with_retry(retry);
-                for (key, value) in timeouts {
-                    builder = builder.with_config(GoogleConfigKey::Client(key), value);
-                }
-                for (key, value) in &options.settings {
-                    let key = key
-                        .parse()
-                        .map_err(|error: Error| unusable(chain(&error)))?;
-                    builder = builder.with_config(key, value);
-                }
-                builder.build().map(|store| Arc::new(store) as _)
+                built!(GoogleCloudStorageBuilder, GoogleConfigKey)
             }
-            ObjectStoreScheme::MicrosoftAzure => {
-                let builder = MicrosoftAzureBuilder::from_env();
-                let mut builder = builder.with_url(url).with_retry(retry);
-                for (key, value) in timeouts {
-                    builder = builder.with_config(AzureConfigKey::Client(key), value);
-                }
-                for (key, value) in &options.settings {
-                    let key = key
-                        .parse()
-                        .map_err(|error: Error| unusable(chain(&error)))?;
-                    builder = builder.with_config(key, value);
-                }
-                builder.build().map(|store| Arc::new(store) as _)
-            }
+            ObjectStoreScheme::MicrosoftAzure => built!(MicrosoftAzureBuilder, AzureConfigKey),
             _ => return Err(unusable("it is no s3://, gs:// or az:// URL".to_owned())),
         };
         let store = store.map_err(|error| unusable(chain(&error)))?;

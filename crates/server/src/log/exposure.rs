@@ -6,16 +6,14 @@ use arrow_array::builder::{
     BooleanBuilder, Float32Builder, Float64Builder, Int8Builder, ListBuilder, StringBuilder,
     StructBuilder, UInt8Builder, UInt16Builder, UInt64Builder,
 };
-use arrow_array::{
-    ArrayRef, BooleanArray, Date32Array, FixedSizeBinaryArray, Float64Array, RecordBatch,
-    StringArray, TimestampMicrosecondArray, UInt16Array, UInt32Array, UInt64Array,
-};
+use arrow_array::{ArrayRef, RecordBatch, StringArray, UInt16Array};
 use arrow_schema::{ArrowError, Field, SchemaRef};
 use refrain_experiments::hash64;
 use refrain_experiments::record::Exposure;
 use refrain_experiments::schema::{EXPOSURE_SCHEMA, exposure_schema, item_fields};
 
-use super::{Log, Table, day_of};
+use super::columns::Columns;
+use super::{Log, Table};
 
 /// An exposure that becomes one when its answer is sent. Travels as an extension of the response: who
 /// hands the body to the transport records it then. Only one of its clones does.
@@ -55,75 +53,50 @@ impl Table for Exposure {
     }
 
     fn batch(rows: &[Self], writer: &str) -> Result<RecordBatch, ArrowError> {
-        let optional = |of: fn(&Self) -> Option<&str>| -> ArrayRef {
-            Arc::new(rows.iter().map(of).collect::<StringArray>())
-        };
-        let text = |of: fn(&Self) -> &str| -> ArrayRef {
-            Arc::new(StringArray::from_iter_values(rows.iter().map(of)))
-        };
-        let count = |of: fn(&Self) -> u32| -> ArrayRef {
-            Arc::new(UInt32Array::from_iter_values(rows.iter().map(of)))
-        };
-        let long = |of: fn(&Self) -> u64| -> ArrayRef {
-            Arc::new(UInt64Array::from_iter_values(rows.iter().map(of)))
-        };
-        let real = |of: fn(&Self) -> Option<f64>| -> ArrayRef {
-            Arc::new(rows.iter().map(of).collect::<Float64Array>())
-        };
-        let flag = |of: fn(&Self) -> bool| -> ArrayRef {
-            Arc::new(
-                rows.iter()
-                    .map(|row| Some(of(row)))
-                    .collect::<BooleanArray>(),
-            )
-        };
+        let columns = Columns(rows);
         let revisions = rows
             .iter()
             .map(|row| row.profile_rev.map(|rev| rev.to_string()));
-        let columns: Vec<ArrayRef> = vec![
-            ids(rows.iter().map(|row| row.exposure_id))?,
-            instants(rows.iter().map(|row| row.ts_us)),
-            Arc::new(Date32Array::from_iter_values(
-                rows.iter().map(|row| day_of(row.ts_us)),
-            )),
-            text(|row| &row.unit_id),
-            text(|_| "user"),
-            optional(|row| row.request_id.as_deref()),
-            text(|row| &row.surface),
-            text(|row| row.seed_kind),
-            optional(|row| row.seed_ids_hash.as_deref()),
-            text(|row| &row.decision.layer),
-            count(|row| row.decision.layer_epoch),
-            text(|row| &row.decision.experiment),
-            count(|row| row.decision.exp_epoch),
-            text(|row| row.decision.kind),
-            Arc::new(FixedSizeBinaryArray::try_from_iter(
-                rows.iter().map(|row| row.decision.config_digest),
-            )?),
-            text(|row| &row.decision.arm),
-            optional(|row| row.served_variant.as_deref()),
-            text(|row| &row.ranking_variant),
-            text(|row| row.decision.reason),
-            optional(|row| row.decision.holdout),
-            count(|row| row.decision.bucket),
-            count(|row| row.decision.alloc_bp),
+        let columns = vec![
+            columns.id(|row| row.exposure_id)?,
+            columns.instant(),
+            columns.day(),
+            columns.text(|row| &row.unit_id),
+            columns.all("user"),
+            columns.optional_text(|row| row.request_id.as_deref()),
+            columns.text(|row| &row.surface),
+            columns.text(|row| row.seed_kind),
+            columns.optional_text(|row| row.seed_ids_hash.as_deref()),
+            columns.text(|row| &row.decision.layer),
+            columns.count(|row| row.decision.layer_epoch),
+            columns.text(|row| &row.decision.experiment),
+            columns.count(|row| row.decision.exp_epoch),
+            columns.text(|row| row.decision.kind),
+            columns.bytes(|row| row.decision.config_digest)?,
+            columns.text(|row| &row.decision.arm),
+            columns.optional_text(|row| row.served_variant.as_deref()),
+            columns.text(|row| &row.ranking_variant),
+            columns.text(|row| row.decision.reason),
+            columns.optional_text(|row| row.decision.holdout),
+            columns.count(|row| row.decision.bucket),
+            columns.count(|row| row.decision.alloc_bp),
             weights(rows),
-            real(|row| row.decision.assign_prob),
-            text(|row| &row.index_version),
-            long(|row| row.delta),
-            text(|row| &row.model_version),
+            columns.optional_real(|row| row.decision.assign_prob),
+            columns.text(|row| &row.index_version),
+            columns.long(|row| row.delta),
+            columns.text(|row| &row.model_version),
             Arc::new(revisions.collect::<StringArray>()),
             items(rows),
-            real(|row| row.slate_logprob),
-            count(|row| row.latency_us),
+            columns.optional_real(|row| row.slate_logprob),
+            columns.count(|row| row.latency_us),
             Arc::new(UInt16Array::from_iter_values(
                 rows.iter().map(|row| row.degraded),
             )),
-            flag(|row| row.items.is_empty()),
-            flag(|row| row.decision.reason == "FORCED"),
-            flag(|_| false),
-            Arc::new(StringArray::from_iter_values(rows.iter().map(|_| writer))),
-            long(|row| row.seq),
+            columns.flag(|row| row.items.is_empty()),
+            columns.flag(|row| row.decision.reason == "FORCED"),
+            columns.flag(|_| false),
+            columns.all(writer),
+            columns.long(|row| row.seq),
         ];
         RecordBatch::try_new(Self::schema(), columns)
     }
@@ -139,20 +112,6 @@ impl Table for Exposure {
     fn ts_us(&self) -> i64 {
         self.ts_us
     }
-}
-
-pub(super) fn ids(ids: impl Iterator<Item = u128>) -> Result<ArrayRef, ArrowError> {
-    // As the hexadecimal digits of the wire read, from the left.
-    let bytes = ids.map(|id| {
-        let mut bytes = id.to_le_bytes();
-        bytes.reverse();
-        bytes
-    });
-    Ok(Arc::new(FixedSizeBinaryArray::try_from_iter(bytes)?))
-}
-
-pub(super) fn instants(times: impl Iterator<Item = i64>) -> ArrayRef {
-    Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC"))
 }
 
 fn weights(rows: &[Exposure]) -> ArrayRef {

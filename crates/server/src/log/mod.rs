@@ -16,6 +16,7 @@
 //! ```
 
 mod attempts;
+mod columns;
 mod exposure;
 mod outcome;
 mod recovery;

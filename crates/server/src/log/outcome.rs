@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use arrow_array::RecordBatch;
 use arrow_array::builder::FixedSizeBinaryBuilder;
-use arrow_array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt64Array};
 use arrow_schema::{ArrowError, SchemaRef};
 use refrain_experiments::record::Outcome;
 use refrain_experiments::schema::{OUTCOME_SCHEMA, outcome_schema};
 
 use super::Table;
-use super::exposure::{ids, instants};
+use super::columns::{Columns, id_bytes};
 
 impl Table for Outcome {
     const FOLDER: &'static str = "outcomes";
@@ -20,39 +20,26 @@ impl Table for Outcome {
     }
 
     fn batch(rows: &[Self], writer: &str) -> Result<RecordBatch, ArrowError> {
-        let optional = |of: fn(&Self) -> Option<&str>| -> ArrayRef {
-            Arc::new(rows.iter().map(of).collect::<StringArray>())
-        };
-        let text = |of: fn(&Self) -> &str| -> ArrayRef {
-            Arc::new(StringArray::from_iter_values(rows.iter().map(of)))
-        };
+        let columns = Columns(rows);
         let mut exposures = FixedSizeBinaryBuilder::new(16);
         for row in rows {
             match row.exposure_id {
-                Some(id) => {
-                    let mut bytes = id.to_le_bytes();
-                    bytes.reverse();
-                    exposures.append_value(bytes)?;
-                }
+                Some(id) => exposures.append_value(id_bytes(id))?,
                 None => exposures.append_null(),
             }
         }
-        let columns: Vec<ArrayRef> = vec![
-            ids(rows.iter().map(|row| row.outcome_id))?,
-            instants(rows.iter().map(|row| row.ts_us)),
-            text(|row| &row.unit_id),
-            optional(|row| row.request_id.as_deref()),
+        let columns = vec![
+            columns.id(|row| row.outcome_id)?,
+            columns.instant(),
+            columns.text(|row| &row.unit_id),
+            columns.optional_text(|row| row.request_id.as_deref()),
             Arc::new(exposures.finish()),
-            text(|row| &row.event),
-            optional(|row| row.item.as_deref()),
-            Arc::new(Float64Array::from_iter_values(
-                rows.iter().map(|row| row.value),
-            )),
-            optional(|row| row.source.as_deref()),
-            Arc::new(StringArray::from_iter_values(rows.iter().map(|_| writer))),
-            Arc::new(UInt64Array::from_iter_values(
-                rows.iter().map(|row| row.seq),
-            )),
+            columns.text(|row| &row.event),
+            columns.optional_text(|row| row.item.as_deref()),
+            columns.real(|row| row.value),
+            columns.optional_text(|row| row.source.as_deref()),
+            columns.all(writer),
+            columns.long(|row| row.seq),
         ];
         RecordBatch::try_new(Self::schema(), columns)
     }

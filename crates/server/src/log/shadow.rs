@@ -2,16 +2,13 @@
 
 use std::sync::Arc;
 
-use arrow_array::{
-    ArrayRef, Date32Array, FixedSizeBinaryArray, Float64Array, RecordBatch, StringArray,
-    UInt32Array, UInt64Array,
-};
+use arrow_array::RecordBatch;
 use arrow_schema::{ArrowError, SchemaRef};
 use refrain_experiments::record::ShadowRecord;
 use refrain_experiments::schema::{SHADOW_SCHEMA, shadow_schema};
 
-use super::exposure::{ids, instants};
-use super::{Table, day_of};
+use super::Table;
+use super::columns::Columns;
 
 impl Table for ShadowRecord {
     const FOLDER: &'static str = "shadow";
@@ -22,48 +19,30 @@ impl Table for ShadowRecord {
     }
 
     fn batch(rows: &[Self], writer: &str) -> Result<RecordBatch, ArrowError> {
-        let optional = |of: fn(&Self) -> Option<&str>| -> ArrayRef {
-            Arc::new(rows.iter().map(of).collect::<StringArray>())
-        };
-        let text = |of: fn(&Self) -> &str| -> ArrayRef {
-            Arc::new(StringArray::from_iter_values(rows.iter().map(of)))
-        };
-        let count = |of: fn(&Self) -> u32| -> ArrayRef {
-            Arc::new(UInt32Array::from_iter_values(rows.iter().map(of)))
-        };
-        let long = |of: fn(&Self) -> u64| -> ArrayRef {
-            Arc::new(UInt64Array::from_iter_values(rows.iter().map(of)))
-        };
-        let real = |of: fn(&Self) -> f64| -> ArrayRef {
-            Arc::new(Float64Array::from_iter_values(rows.iter().map(of)))
-        };
-        let columns: Vec<ArrayRef> = vec![
-            ids(rows.iter().map(|row| row.exposure_id))?,
-            instants(rows.iter().map(|row| row.ts_us)),
-            Arc::new(Date32Array::from_iter_values(
-                rows.iter().map(|row| day_of(row.ts_us)),
-            )),
-            text(|row| &row.unit_id),
-            optional(|row| row.request_id.as_deref()),
-            text(|row| &row.surface),
-            text(|row| &row.experiment),
-            count(|row| row.exp_epoch),
-            Arc::new(FixedSizeBinaryArray::try_from_iter(
-                rows.iter().map(|row| row.config_digest),
-            )?),
-            text(|row| &row.arm),
-            text(|row| &row.ranking_variant),
-            text(|row| &row.served_variant),
-            text(|row| &row.index_version),
-            count(|row| row.k),
-            real(|row| row.overlap),
-            real(|row| row.rbo),
-            count(|row| row.latency_us),
-            count(|row| row.served_latency_us),
-            long(|row| row.ids_hash),
-            optional(|row| row.error.as_deref()),
-            Arc::new(StringArray::from_iter_values(rows.iter().map(|_| writer))),
-            long(|row| row.seq),
+        let columns = Columns(rows);
+        let columns = vec![
+            columns.id(|row| row.exposure_id)?,
+            columns.instant(),
+            columns.day(),
+            columns.text(|row| &row.unit_id),
+            columns.optional_text(|row| row.request_id.as_deref()),
+            columns.text(|row| &row.surface),
+            columns.text(|row| &row.experiment),
+            columns.count(|row| row.exp_epoch),
+            columns.bytes(|row| row.config_digest)?,
+            columns.text(|row| &row.arm),
+            columns.text(|row| &row.ranking_variant),
+            columns.text(|row| &row.served_variant),
+            columns.text(|row| &row.index_version),
+            columns.count(|row| row.k),
+            columns.real(|row| row.overlap),
+            columns.real(|row| row.rbo),
+            columns.count(|row| row.latency_us),
+            columns.count(|row| row.served_latency_us),
+            columns.long(|row| row.ids_hash),
+            columns.optional_text(|row| row.error.as_deref()),
+            columns.all(writer),
+            columns.long(|row| row.seq),
         ];
         RecordBatch::try_new(Self::schema(), columns)
     }
