@@ -84,25 +84,26 @@ pub enum SearchError {
 /// What scoring a vector met on a walk costs, in vectors read one after another: its memory is
 /// scattered, and visited set and pool are kept.
 ///
-/// Measured before vectors were coded (f32 in the walk), not yet again since; with AVX-512 on a shared two-core machine, `m` 16, `ef` 50; best of 40 short runs each.
-/// *Scored* is the part of `ef · m` vectors that a walk did score; *gathered* is the cost of a
-/// vector of an allow-list of a third and of a tenth of the items.
+/// Measured by `examples/costs.rs` with AVX2 on two virtual cores, cosine, `m` 16, `ef` 50; best of 40
+/// short runs each. *Scored* is the part of `ef · m` vectors that a walk did score; *gathered* is the
+/// cost of a vector of an allow-list of a third, a tenth and a hundredth of the items.
 ///
 /// | n | dim | scan, ns a vector | walk | scored | gathered |
 /// |---|---|---|---|---|---|
-/// | 2,439 | 64 | 5.2 | 3.7 | 0.90 | 2.0, 2.6 |
-/// | 40,981 | 64 | 12.5 | 2.5 | 0.51 | 1.7, 1.0 |
-/// | 100,000 | 64 | 14.7 | 2.1 | 1.23 | 1.2, 1.3 |
-/// | 200,000 | 64 | 9.9 | 3.1 | 1.31 | 1.8, 2.0 |
-/// | 1,219 | 128 | 8.0 | 2.7 | 0.85 | 1.7, 2.0 |
-/// | 20,490 | 128 | 18.7 | 1.8 | 0.61 | 1.7, 0.8 |
-/// | 50,000 | 128 | 22.8 | 2.3 | 1.40 | 1.4, 1.3 |
+/// | 2,500 | 64 | 15.9 | 1.5 | 0.67 | 2.1, 2.7, 6.3 |
+/// | 20,000 | 64 | 9.3 | 1.8 | 1.04 | 3.1, 4.0, 5.5 |
+/// | 100,000 | 64 | 14.2 | 1.4 | 1.25 | 2.0, 2.1, 1.7 |
+/// | 200,000 | 64 | 15.9 | 2.0 | 1.40 | 2.2, 2.4, 1.8 |
+/// | 20,000 | 128 | 14.3 | 2.1 | 0.97 | 2.5, 2.7, 4.0 |
+/// | 50,000 | 128 | 20.8 | 1.7 | 1.04 | 1.5, 1.7, 1.6 |
+/// | 20,000 | 768 | 131.3 | 0.5 | 0.78 | 0.6, 0.7, 1.6 |
 ///
-/// Taken high: an exact answer that cost a little more than the walk is no loss of recall.
+/// Taken high: an exact answer that cost a little more than the walk is no loss of recall. Where a
+/// sketch is walked a scan reads all dimensions, and the walk is cheaper than this says.
 const WALK_COST: usize = 3;
 
-/// What scoring a vector picked from an allow-list costs, in the same unit; measured above. Taken
-/// high, for small catalogues, where it decides.
+/// What scoring a vector picked from an allow-list costs, in the same unit; measured above, where
+/// short lists of small catalogues cost more: they are so few that it does not decide.
 const GATHER_COST: usize = 2;
 
 impl Index {

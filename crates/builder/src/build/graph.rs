@@ -6,12 +6,14 @@ use rayon::ThreadPool;
 use refrain_bundle::Bundle;
 use refrain_bundle::section::OpenMode;
 use refrain_index::{BuildParams, Index, Parent, Progress, Section, build, build_from};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::quality::{self, Queries, TARGET_RECALL};
 use super::{BuildError, Input};
 
-/// How much less recall a reused graph may have than its parent was measured with.
+/// How much less recall a reused graph may have than the last one that was linked in full. Not than
+/// its parent: what a hundred generations lose a little each, the parent of each has lost as well.
 const MARGIN: f64 = 0.005;
 
 /// A graph, and what became of the parent it was to start from.
@@ -36,16 +38,15 @@ pub(super) fn link(
         let built = earlier.build(input, params, progress)?;
         let linked = built.stats().linked;
         let sections = built.into_sections();
-        let ef_search = earlier.bundle.manifest().index.ef_search;
+        let reference = earlier.reference();
         let index = open(&sections)?;
-        let recall = pool.install(|| quality::recall_at(&index, queries, ef_search))?;
-        let floor = earlier.recall() - MARGIN;
+        let recall = pool.install(|| quality::recall_at(&index, queries, reference.ef_search))?;
+        let floor = reference.recall_at_10 - MARGIN;
         told = json!({
             "version": earlier.bundle.version(),
             "linked": linked,
-            "ef_search": ef_search,
             "recall_at_10": recall,
-            "floor": floor,
+            "reference": reference,
             "refused": recall.is_some_and(|recall| recall.mean < floor),
         });
         if told["refused"] == false {
@@ -60,6 +61,14 @@ pub(super) fn link(
         sections: built.into_sections(),
         reuse: told,
     })
+}
+
+/// What a reused graph is measured against.
+#[derive(Serialize, Deserialize)]
+struct Reference {
+    version: String,
+    ef_search: u32,
+    recall_at_10: f64,
 }
 
 /// The bundle whose graph is to be started from.
@@ -105,10 +114,18 @@ impl Earlier {
         )?)
     }
 
-    /// What the bundle was measured with.
-    fn recall(&self) -> f64 {
-        let info = &self.bundle.manifest().index;
-        info.recall_at_10.unwrap_or(TARGET_RECALL)
+    /// What the last bundle of its line that was linked in full was measured with.
+    fn reference(&self) -> Reference {
+        let manifest = self.bundle.manifest();
+        let reuse = &manifest.report["index"]["reuse"];
+        let carried = Reference::deserialize(&reuse["reference"]).ok();
+        carried
+            .filter(|_| reuse["refused"] == false)
+            .unwrap_or_else(|| Reference {
+                version: manifest.version.clone(),
+                ef_search: manifest.index.ef_search,
+                recall_at_10: manifest.index.recall_at_10.unwrap_or(TARGET_RECALL),
+            })
     }
 }
 

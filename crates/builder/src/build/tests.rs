@@ -314,6 +314,16 @@ fn a_build_starts_from_an_earlier_one() {
     // The same again gives the same bytes; another dimension is refused and leaves nothing.
     let again = build(Source::Vectors(&set), &third, &options, &()).unwrap();
     assert_eq!(again.version, manifest.version);
+    // However long the line, what is measured against is its last bundle that was linked in full.
+    let full = json!(Manifest::read(&first).unwrap().version);
+    assert_eq!(reuse["reference"]["version"], full);
+    options.reuse = Some(second.clone());
+    let fourth = home.path().join("fourth");
+    let next = build(Source::Vectors(&set), &fourth, &options, &()).unwrap();
+    let reuse = &next.report["index"]["reuse"];
+    assert_eq!(reuse["version"], json!(manifest.version));
+    assert_eq!(reuse["reference"]["version"], full);
+    options.reuse = Some(first.clone());
     let other = vector_set(100, 8);
     let refused = home.path().join("refused");
     let error = build(Source::Vectors(&other), &refused, &options, &()).unwrap_err();
