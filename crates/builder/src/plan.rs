@@ -82,7 +82,7 @@ pub fn by_size(items: usize, dim: usize, params: &BuildParams) -> Plan {
     let index_bytes = expected_bytes(items, dim, params.m, params.metric);
     let filtered = |share: usize, listed| {
         let allowed = items * share / 1000;
-        let way = strategy(items, params.m, 64, allowed, listed && share < 500);
+        let way = strategy(items, params.m, 64, allowed, listed);
         Filtered {
             allowed: share as f64 / 1000.0,
             listed,

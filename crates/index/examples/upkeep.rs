@@ -160,13 +160,13 @@ fn churn(set: &Set, cycles: usize) {
             origin: &origin,
         };
         let built = build_from(&from, &vectors, set.dim, &set.params(), &()).expect("built");
-        let linked = built.stats().linked;
+        let (linked, repaired) = (built.stats().linked, built.stats().repaired);
         index = open(built);
         let took = begun.elapsed();
         if cycle % 10 == 0 || cycle == 1 {
             let (fresh, fresh_took) = full(set, &vectors);
             println!(
-                "{cycle:>4} {:.4?} {:.4?} {linked} {} s of {} s",
+                "{cycle:>4} {:.4?} {:.4?} {linked} {repaired} {} s of {} s",
                 recalls(&index, set, &index),
                 recalls(&fresh, set, &fresh),
                 seconds(took),

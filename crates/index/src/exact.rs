@@ -59,9 +59,26 @@ impl Bound {
             score + (self.square.sqrt() * self.coarse + self.rounding) * step
         }
     }
-}
 
-impl Bound {
+    /// The least score that can belong to an item whose [`Bound::best`] reaches `bar`, whatever its
+    /// step: most items of a scan end at this one comparison.
+    ///
+    /// For l2, with `d² = |q|² - score`, an item is hopeless where `d² - 2 d e > K`, the step being
+    /// the widest: `e` what its low bytes may add, `K = 2 · rounding + 1e-5 |q|² - bar`.
+    #[inline(always)]
+    fn least(&self, bar: f32, widest: f32) -> f32 {
+        let (apart, rounding) = (self.coarse * widest, self.rounding * widest);
+        if self.l2 {
+            let room = apart * apart + 2.0 * rounding + self.square * 1e-5 - bar;
+            let farthest = apart + room.max(0.0).sqrt();
+            // Rounded down: it is compared with before the bound is.
+            self.square - farthest * farthest * (1.0 + 1e-5) - self.square * 1e-5
+        } else {
+            let slack = self.square.sqrt() * apart + rounding;
+            bar - slack - bar.abs().max(slack) * 1e-5
+        }
+    }
+
     /// The best score an item of that length can have; inner product only.
     #[inline(always)]
     fn longest(&self, length: f32) -> f32 {
@@ -209,6 +226,15 @@ const AHEAD: usize = 4;
 /// others is expected to.
 const PATIENCE: usize = 16;
 
+/// What scoring a vector picked from an allow-list costs, in vectors read one after another; measured
+/// by `examples/costs.rs`, see [`crate::search`].
+pub(crate) const GATHER_COST: usize = 4;
+
+/// Whether a scan picks those of an allow-list, instead of reading all.
+pub(crate) fn gathers(n: usize, listed: usize) -> bool {
+    listed.saturating_mul(GATHER_COST) < n
+}
+
 /// Every allowed item scored, to be compiled for each instruction set.
 ///
 /// O(n · dim), or O(|allow| · dim) when few are allowed. All are scored by their high bytes, and
@@ -260,19 +286,23 @@ impl Scan<'_> {
         let bound = Bound::new(&space, query, coded);
         let kernels = Kernels::active();
         let mut spent = Spent::default();
+        let widest = space.widest();
+        // The worst that may still get in; nothing is known before there are results.
+        let mut least = bound.least(results.bar_score(), widest);
         let mut take = |place: u32, score: f32, results: &mut Pool, open: bool| {
-            if bound.best(score, space.step(place)) < results.bar_score() {
-                return;
+            let bar = results.bar_score();
+            if bound.best(score, space.step(place)) < bar {
+                return bar;
             }
             let ordinal = ordinals.get(place as usize).copied().unwrap_or(u32::MAX);
             if (ordinal as usize) < n && (open || filter.allows(ordinal)) {
                 let score = space.exact(kernels, query, place, row);
                 results.insert(Ranked::new(score, ordinal));
             }
+            results.bar_score()
         };
         match filter.allow {
-            // A gathered row costs about two that are read in order.
-            Some(allow) if allow.len() < n / 2 => {
+            Some(allow) if gathers(n, allow.len()) => {
                 let place = |ordinal: u32| places.get(ordinal as usize).copied();
                 let ids = allow.iter().filter(|ordinal| !filter.excludes(*ordinal));
                 let mut ids = ids.filter_map(place).filter(|place| (*place as usize) < n);
@@ -294,7 +324,11 @@ impl Scan<'_> {
                     spent.scored(count);
                     for (place, score) in chosen.iter().zip(&block.scores) {
                         // Asked once more: in a damaged file a place may lead to another ordinal.
-                        take(*place, *score, results, false);
+                        // Not the other way round: what is not a number gets in while there is room.
+                        if *score < least {
+                            continue;
+                        }
+                        least = bound.least(take(*place, *score, results, false), widest);
                     }
                 }
             }
@@ -318,7 +352,11 @@ impl Scan<'_> {
                     scorer.score::<S, B>(simd, chosen, &mut block.scores);
                     spent.scored(len);
                     for (place, score) in chosen.iter().zip(&block.scores) {
-                        take(*place, *score, results, open);
+                        // Not the other way round: what is not a number gets in while there is room.
+                        if *score < least {
+                            continue;
+                        }
+                        least = bound.least(take(*place, *score, results, open), widest);
                     }
                 }
                 (End::Complete, spent)

@@ -9,7 +9,7 @@ use refrain_kernels::{
 
 use crate::{
     exact,
-    filter::Filter,
+    filter::{Filter, OrdinalSet},
     index::Index,
     pool::Ranked,
     scratch::Scratch,
@@ -100,11 +100,7 @@ pub enum SearchError {
 ///
 /// Taken high: an exact answer that cost a little more than the walk is no loss of recall. Where a
 /// sketch is walked a scan reads all dimensions, and the walk is cheaper than this says.
-const WALK_COST: usize = 3;
-
-/// What scoring a vector picked from an allow-list costs, in the same unit; measured above, where
-/// short lists of small catalogues cost more: they are so few that it does not decide.
-const GATHER_COST: usize = 2;
+const WALK_COST: usize = 4;
 
 impl Index {
     /// The `k` best items for a query, best first, ties by ordinal.
@@ -269,7 +265,7 @@ impl Index {
 
     fn predict(&self, ef: usize, filter: &Filter<'_>) -> Costs {
         let n = self.len();
-        let listed = filter.allow.is_some_and(|allow| allow.len() < n / 2);
+        let listed = filter.allow.map(OrdinalSet::len);
         Costs::predict(n, self.params().m, ef, filter.expected(n), listed)
     }
 
@@ -427,10 +423,10 @@ pub enum Strategy {
 }
 
 /// How an index of `n` items searches where `allowed` of them may come back, `listed` where they
-/// are an allow-list of less than half. Under inner product a scan ends early, and a walk may turn
+/// are an allow-list. Under inner product a scan ends early, and a walk may turn
 /// out to have been one: see [`SearchStats::exact`].
 pub fn strategy(n: usize, m: usize, ef_search: usize, allowed: usize, listed: bool) -> Strategy {
-    let costs = Costs::predict(n, m, ef_search, allowed, listed);
+    let costs = Costs::predict(n, m, ef_search, allowed, listed.then_some(allowed));
     if costs.exact <= costs.walk {
         Strategy::Scan
     } else {
@@ -445,8 +441,11 @@ struct Costs {
 }
 
 impl Costs {
-    fn predict(n: usize, m: usize, ef: usize, allowed: usize, listed: bool) -> Self {
-        let exact = if listed { allowed * GATHER_COST } else { n };
+    fn predict(n: usize, m: usize, ef: usize, allowed: usize, listed: Option<usize>) -> Self {
+        let exact = match listed {
+            Some(listed) if exact::gathers(n, listed) => listed * exact::GATHER_COST,
+            _ => n,
+        };
         // About half of the links of an expanded node have been met before.
         let scored = ef.saturating_mul(m);
         let walk = scored.saturating_mul(WALK_COST).saturating_mul(n) / allowed.max(1);

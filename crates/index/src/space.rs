@@ -52,6 +52,12 @@ impl<'a> Space<'a> {
         self.steps[usize::from(rung)]
     }
 
+    /// The widest step an item can have.
+    #[inline(always)]
+    pub(crate) fn widest(&self) -> f32 {
+        self.steps.iter().copied().fold(0.0, f32::max)
+    }
+
     #[inline(always)]
     pub(crate) fn square(&self, place: u32) -> f32 {
         self.squares.get(place as usize).copied().unwrap_or(0.0)
@@ -127,6 +133,7 @@ impl<'a> Space<'a> {
             rows,
             scales,
             coded,
+            weights: &[],
         }
     }
 
@@ -137,6 +144,7 @@ impl<'a> Space<'a> {
             rows: self.rows,
             scales: self.scales,
             coded,
+            weights: &[],
         }
     }
 
@@ -161,9 +169,16 @@ pub(crate) struct Scorer<'a> {
     rows: CodeRows<'a>,
     scales: &'a [u8],
     pub(crate) coded: &'a CodeQuery,
+    /// What each score is multiplied by, by place; empty where by nothing.
+    weights: &'a [f32],
 }
 
-impl Scorer<'_> {
+impl<'a> Scorer<'a> {
+    /// The same, each score multiplied by the weight of its place.
+    pub(crate) fn weighted(self, weights: &'a [f32]) -> Self {
+        Self { weights, ..self }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.space.len()
     }
@@ -202,6 +217,11 @@ impl Scorer<'_> {
         for (place, score) in rest.iter().zip(score_rest) {
             let [dot] = simd.dots::<B, 1>(query, self.rows, [*place]);
             *score = self.finish(dot, *place);
+        }
+        if !self.weights.is_empty() {
+            for (place, score) in places.iter().zip(scores) {
+                *score *= self.weights.get(*place as usize).copied().unwrap_or(0.0);
+            }
         }
     }
 

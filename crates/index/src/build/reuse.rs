@@ -260,8 +260,9 @@ impl<'a> Old<'a> {
             }
             row.sort_unstable();
             row.dedup();
-            let links = workers
-                .with(|worker| insert::best(frozen, coded, (number, position), &row, worker));
+            let at = (number, position);
+            let links =
+                workers.with(|worker| insert::best(frozen, coded, at, &row, before, worker));
             Some((position, links))
         });
         let rows: Vec<(u32, Vec<u32>)> = rows.collect();

@@ -86,6 +86,34 @@ fn most_links_are_kept_and_as_much_is_found() {
     }
 }
 
+/// Cycle after cycle one in fifty is replaced: what is new is linked from others, not tied to what is
+/// largest to be reachable at all, and as much is found in the end as by a full build.
+#[test]
+fn a_graph_that_is_kept_for_long_does_not_wear_out() {
+    let metric = Metric::InnerProduct;
+    let mut vectors = factors(1, ITEMS, DIM);
+    let mut kept = index(&vectors, DIM, &params(metric));
+    for cycle in 0..30 {
+        let all = 0..u32::try_from(ITEMS).expect("few");
+        let origin: Vec<Option<u32>> = all
+            .map(|item| (item % 50 != 7 * cycle % 50).then_some(item))
+            .collect();
+        vectors = next(&vectors, &origin, 10 + u64::from(cycle));
+        let built = from(&kept, &origin, &vectors, metric);
+        let (new, repaired) = (ITEMS / 50, built.stats().repaired);
+        assert!(repaired < ITEMS / 20, "{repaired} repaired, {new} new ones");
+        kept = opened(built);
+    }
+    let (ours, theirs) = (
+        recall(&kept),
+        recall(&index(&vectors, DIM, &params(metric))),
+    );
+    assert!(
+        ours >= theirs - 0.01,
+        "{ours} after 30 cycles, {theirs} anew"
+    );
+}
+
 #[test]
 fn nothing_moved_nothing_linked() {
     let old = factors(1, ITEMS, DIM);
