@@ -8,17 +8,19 @@
 const MAX_STEPS: usize = 60;
 
 /// `A = Σ_k values[k] q_k q_kᵀ`.
-pub(crate) struct Eigen {
-    /// In no particular order.
-    pub(crate) values: Vec<f64>,
-    /// Row `k` is the unit vector `q_k`.
-    pub(crate) vectors: Vec<f64>,
+#[derive(Debug, Clone, PartialEq)]
+pub struct Eigen {
+    /// `order` values in no particular order.
+    pub values: Vec<f64>,
+    /// Row-major `order * order`: row `k` is the unit vector `q_k`.
+    pub vectors: Vec<f64>,
 }
 
 /// Decomposes a row-major `order * order` matrix, of which the upper triangle is read. `O(order³)`.
 ///
-/// None if a value is not finite, or the iteration does not converge.
-pub(crate) fn eigen(matrix: &[f32], order: usize) -> Option<Eigen> {
+/// None if a value is not finite, or the iteration does not converge. The same bits on every machine.
+#[must_use]
+pub fn eigen(matrix: &[f32], order: usize) -> Option<Eigen> {
     if matrix.iter().any(|value| !value.is_finite()) {
         return None;
     }

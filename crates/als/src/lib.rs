@@ -40,6 +40,7 @@ mod random;
 mod train;
 
 pub use align::{Rotation, rotation};
+pub use eigen::{Eigen, eigen};
 pub use fold_in::{FoldIn, FoldInError, FoldInScratch};
 pub use gram::gram;
 pub use hyper::{Confidence, Hyper, HyperError, MAX_RANK};

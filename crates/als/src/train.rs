@@ -126,6 +126,7 @@ pub struct Trainer {
     by_item: Interactions,
     factors: Factors,
     iteration: usize,
+    moved: f64,
     pool: rayon::ThreadPool,
 }
 
@@ -167,6 +168,7 @@ impl Trainer {
                 items: vec![0.0; items * rank],
             },
             iteration: 0,
+            moved: f64::INFINITY,
             pool,
         })
     }
@@ -203,13 +205,20 @@ impl Trainer {
     /// # Errors
     /// A reference of another shape, or a system that cannot be solved.
     pub fn align(&mut self, reference: &[f32]) -> Result<bool, TrainError> {
+        let turned = self.turn(reference)?;
+        if turned {
+            self.solve_users(&Counter::new(&(), 0, 1))?;
+        }
+        Ok(turned)
+    }
+
+    fn turn(&mut self, reference: &[f32]) -> Result<bool, TrainError> {
         self.check("reference", reference.len(), self.factors.items.len())?;
         let Some(rotation) = rotation(&self.factors.items, reference, self.hyper.rank) else {
             return Ok(false);
         };
         self.pool
             .install(|| rotation.apply(&mut self.factors.items));
-        self.solve_users(&Counter::new(&(), 0, 1))?;
         Ok(true)
     }
 
@@ -218,6 +227,28 @@ impl Trainer {
     /// # Errors
     /// A system that cannot be solved.
     pub fn step(&mut self, progress: &dyn Progress) -> Result<(), TrainError> {
+        self.pass(None, progress)
+    }
+
+    /// A [`step`](Trainer::step) and an [`align`](Trainer::align) in one: the items are turned before the
+    /// users are solved against them, which is then done once instead of twice. Where nothing can be
+    /// aligned, it is a step.
+    ///
+    /// # Errors
+    /// A reference of another shape, or a system that cannot be solved.
+    pub fn step_aligned(
+        &mut self,
+        reference: &[f32],
+        progress: &dyn Progress,
+    ) -> Result<(), TrainError> {
+        self.pass(Some(reference), progress)
+    }
+
+    fn pass(
+        &mut self,
+        reference: Option<&[f32]>,
+        progress: &dyn Progress,
+    ) -> Result<(), TrainError> {
         let rows = u64::from(self.by_user.users()) + u64::from(self.by_item.users());
         let done = self.iteration as u64 * rows;
         let total = self.hyper.iterations.max(self.iteration + 1) as u64 * rows;
@@ -232,7 +263,17 @@ impl Trainer {
             row,
             iteration: self.iteration,
         })?;
+        if let Some(reference) = reference {
+            self.turn(reference)?;
+        }
         self.solve_users(&counter)
+    }
+
+    /// How far the users were moved when they were last solved: the norm of the difference over that of
+    /// the outcome. Infinite before the first time. It depends on nothing that a checkpoint does not hold.
+    #[must_use]
+    pub fn moved(&self) -> f64 {
+        self.moved
     }
 
     /// Finished iterations.
@@ -258,11 +299,12 @@ impl Trainer {
         let solved = self
             .pool
             .install(|| half_step(&self.by_user, &self.hyper, items, users, counter));
-        solved.map_err(|row| TrainError::Unsolvable {
+        self.moved = solved.map_err(|row| TrainError::Unsolvable {
             side: "user",
             row,
             iteration: self.iteration,
-        })
+        })?;
+        Ok(())
     }
 
     fn check(&self, what: &'static str, got: usize, expected: usize) -> Result<(), TrainError> {
@@ -277,15 +319,16 @@ impl Trainer {
     }
 }
 
-/// Solves every row of one side against the fixed other side. The error is the lowest unsolvable row,
-/// whichever thread met one first.
+/// Solves every row of one side against the fixed other side; returns how far that moved them, the norm of
+/// the difference over that of the outcome. The error is the lowest unsolvable row, whichever thread met
+/// one first.
 fn half_step(
     confidences: &Interactions,
     hyper: &Hyper,
     fixed: &[f32],
     solved: &mut [f32],
     counter: &Counter<'_>,
-) -> Result<(), usize> {
+) -> Result<f64, usize> {
     let rank = hyper.rank;
     let side = Side::new(hyper, fixed.len() / rank, gram_in_pool(fixed, rank));
     let rotated = side.rotate(fixed);
@@ -293,36 +336,62 @@ fn half_step(
         factors: fixed,
         rotated: rotated.as_deref(),
     };
-    let failed = solved
+    let solve_block = |(scratch, before): &mut (Scratch, Vec<f32>),
+                       (block, rows): (usize, &mut [f32])| {
+        let first = block * BLOCK_ROWS;
+        let mut done = Block::default();
+        for (out, row) in rows.chunks_exact_mut(rank).zip(first..) {
+            // Rows are counted by a u32, so this one fits.
+            let (others, values) = confidences.user(u32::try_from(row).unwrap_or(u32::MAX));
+            let observations = others
+                .iter()
+                .zip(values)
+                .map(|(&other, &confidence)| Observation {
+                    other,
+                    confidence,
+                    preferred: true,
+                });
+            before.clear();
+            before.extend_from_slice(out);
+            if side.solve(fixed, observations, scratch, out).is_err() {
+                done.failed = Some(row);
+                break;
+            }
+            for (&old, &new) in before.iter().zip(&*out) {
+                done.moved += (f64::from(new) - f64::from(old)).powi(2);
+                done.norm += f64::from(new).powi(2);
+            }
+        }
+        counter.add(rows.len() / rank);
+        done
+    };
+    let blocks: Vec<Block> = solved
         .par_chunks_mut(BLOCK_ROWS * rank)
         .enumerate()
-        .map_init(Scratch::default, |scratch, (block, rows)| {
-            let first = block * BLOCK_ROWS;
-            let failed = rows
-                .chunks_exact_mut(rank)
-                .zip(first..)
-                .find_map(|(out, row)| {
-                    // Rows are counted by a u32, so this one fits.
-                    let (others, values) = confidences.user(u32::try_from(row).ok()?);
-                    let observations =
-                        others
-                            .iter()
-                            .zip(values)
-                            .map(|(&other, &confidence)| Observation {
-                                other,
-                                confidence,
-                                preferred: true,
-                            });
-                    side.solve(fixed, observations, scratch, out)
-                        .err()
-                        .map(|_| row)
-                });
-            counter.add(rows.len() / rank);
-            failed
-        })
-        .flatten()
-        .min();
-    failed.map_or(Ok(()), Err)
+        .map_init(Default::default, solve_block)
+        .collect();
+    if let Some(row) = blocks.iter().find_map(|block| block.failed) {
+        return Err(row);
+    }
+    // Summed in order, so that it does not depend on the threads.
+    let moved: f64 = blocks.iter().map(|block| block.moved).sum();
+    let norm: f64 = blocks.iter().map(|block| block.norm).sum();
+    Ok(if norm > 0.0 {
+        (moved / norm).sqrt()
+    } else {
+        0.0
+    })
+}
+
+/// What came of a block of rows.
+#[derive(Debug, Clone, Copy, Default)]
+struct Block {
+    /// The first row that could not be solved.
+    failed: Option<usize>,
+    /// Squared norm of the difference.
+    moved: f64,
+    /// Squared norm of the outcome.
+    norm: f64,
 }
 
 /// Solved rows of all threads.

@@ -234,6 +234,58 @@ fn a_resumed_run_ends_in_the_same_bytes() {
     assert!(matches!(wrong, TrainError::Shape { got: 3, .. }), "{wrong}");
 }
 
+/// Turning the items before the users are solved saves solving the users twice, and nothing else.
+#[test]
+fn an_aligned_pass_is_a_pass_and_an_alignment() {
+    let data = grouped_log(120, 60, 4);
+    let parent = train(&data, &small_hyper(), 1, &()).unwrap().items;
+    let run = |threads: usize, in_one: bool| {
+        let mut child = Trainer::new(&data, &small_hyper(), threads).unwrap();
+        assert_eq!(child.moved(), f64::INFINITY);
+        child.warm_start(parent.clone()).unwrap();
+        if in_one {
+            child.step_aligned(&parent, &()).unwrap();
+        } else {
+            child.step(&()).unwrap();
+            assert!(child.align(&parent).unwrap());
+        }
+        child.into_factors()
+    };
+    assert_eq!(run(1, true), run(3, false));
+    let mut wrong = Trainer::new(&data, &small_hyper(), 1).unwrap();
+    let error = wrong.step_aligned(&parent[1..], &()).unwrap_err();
+    assert!(matches!(error, TrainError::Shape { .. }), "{error}");
+}
+
+/// How far a pass moved the users falls as training settles, by the definition, at any thread count, and
+/// after a stop.
+#[test]
+fn passes_move_the_users_less_and_less() {
+    let data = grouped_log(120, 60, 4);
+    let mut one = Trainer::new(&data, &small_hyper(), 1).unwrap();
+    let mut many = Trainer::new(&data, &small_hyper(), 3).unwrap();
+    let mut moved = Vec::new();
+    for pass in 0..8 {
+        let before = one.factors().users.clone();
+        one.step(&()).unwrap();
+        if pass == 4 {
+            many = Trainer::new(&data, &small_hyper(), 2).unwrap();
+            many.resume(pass, before.clone()).unwrap();
+        }
+        many.step(&()).unwrap();
+        assert_eq!(one.moved().to_bits(), many.moved().to_bits(), "pass {pass}");
+        let pairs = || before.iter().zip(&one.factors().users);
+        let difference: f64 = pairs()
+            .map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2))
+            .sum();
+        let norm: f64 = pairs().map(|(_, b)| f64::from(*b).powi(2)).sum();
+        let expected = (difference / norm).sqrt();
+        assert!((one.moved() - expected).abs() < 1e-9 * expected);
+        moved.push(one.moved());
+    }
+    assert!(moved[7] < 0.2 * moved[1], "{moved:?}");
+}
+
 /// A child of a few passes fits as well as a training from nothing, its vectors lie near the parent's,
 /// and turning them there changes no score.
 #[test]
