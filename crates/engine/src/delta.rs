@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use refrain_bundle::bundle::Model;
+use refrain_bundle::bundle::{Model, Scenes};
 use refrain_bundle::{DeltaFile, Digest, Items, Ordinals};
 use refrain_index::{Delta as Vectors, DeltaError as VectorsError, OrdinalSet};
 use refrain_kernels::Metric;
@@ -54,6 +54,8 @@ struct Row {
     release_time: Option<i64>,
     duration_ms: Option<u32>,
     popularity: f32,
+    /// By the rules of the base's scenes; where there are none, what a changed item had.
+    scene: Option<u32>,
     vector: Box<[f32]>,
     /// Absent where the vector is the factor row.
     factor: Option<Box<[f32]>>,
@@ -137,6 +139,7 @@ pub(crate) struct Onto<'a> {
     pub(crate) metric: Metric,
     pub(crate) dim: u32,
     pub(crate) model: Option<&'a Model>,
+    pub(crate) scenes: Option<&'a Scenes>,
 }
 
 impl Delta {
@@ -208,6 +211,12 @@ impl Delta {
             });
             let mut tags: Vec<u32> = tags.collect();
             tags.sort_unstable();
+            let vector = slice(file.vectors(), dim);
+            let factor = file.factors().map(|factors| slice(factors, rank));
+            let scene = onto.scenes.and_then(|scenes| {
+                let placed = scenes.rules().scene(factor.as_deref().unwrap_or(&vector));
+                placed.or_else(|| scenes.of(ordinal))
+            });
             let row = Arc::new(Row {
                 id: Arc::from(id),
                 ordinal,
@@ -217,8 +226,9 @@ impl Delta {
                 release_time: items.release_time(at),
                 duration_ms: items.duration_ms(at),
                 popularity: items.popularity(at),
-                vector: slice(file.vectors(), dim),
-                factor: file.factors().map(|factors| slice(factors, rank)),
+                scene,
+                vector,
+                factor,
             });
             self.put(row);
             let blocked = Arc::make_mut(&mut self.blocked);
@@ -318,6 +328,11 @@ impl Delta {
     pub(crate) fn factor(&self, ordinal: u32) -> Option<&[f32]> {
         let row = self.row(ordinal)?;
         Some(row.factor.as_deref().unwrap_or(&row.vector))
+    }
+
+    /// The scene of an item that a delta holds.
+    pub(crate) fn scene(&self, ordinal: u32) -> Option<u32> {
+        self.row(ordinal)?.scene
     }
 
     fn len(&self) -> u32 {

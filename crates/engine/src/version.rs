@@ -112,6 +112,7 @@ impl Version {
             metric: index.metric(),
             dim: bundle.manifest().dim,
             model: bundle.model(),
+            scenes: bundle.scenes(),
         };
         Ok(Self {
             base: Arc::clone(&self.base),
@@ -327,16 +328,20 @@ impl Version {
             .map_or_else(|| self.ef_search(), |ef_search| ef_search as usize)
     }
 
-    /// Scene of an item. No bundle carries scenes yet.
+    /// Scene of an item, as a number of [`Bundle::scenes`]: as the bundle says, and for an item of a delta as
+    /// the bundle's rules place it.
     #[must_use]
-    pub fn scene(&self, _ordinal: u32) -> Option<u32> {
-        None
+    pub fn scene(&self, ordinal: u32) -> Option<u32> {
+        match self.delta.as_ref().filter(|delta| delta.holds(ordinal)) {
+            Some(delta) => delta.scene(ordinal),
+            None => self.base.bundle.scenes()?.of(ordinal),
+        }
     }
 
     /// Whether the version knows scenes.
     #[must_use]
     pub fn has_scenes(&self) -> bool {
-        false
+        self.base.bundle.scenes().is_some()
     }
 
     /// Calibrated probability, 0 to 1, that a listener plays an item of that similarity to their

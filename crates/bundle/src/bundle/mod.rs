@@ -8,6 +8,7 @@
 //! | `golden.rfs` | [`Golden`]: queries and their exact answers |
 //! | `calibration.json` | [`Calibration`]: what a score means; absent when nothing was held out |
 //! | `model.rfs` | [`Model`]: what fold-in needs; absent when vectors came from elsewhere |
+//! | `scenes.rfs` | [`Scenes`]: clusters of the catalogue; absent when none were given |
 //!
 //! [`BundleWriter`] makes one, [`Bundle`] reads one.
 
@@ -15,6 +16,7 @@ mod calibration;
 mod gate;
 mod golden;
 mod model;
+mod scenes;
 mod write;
 
 use std::io;
@@ -24,6 +26,9 @@ pub use self::calibration::{CALIBRATION_FILE, Calibration, MAX_KNOTS};
 pub use self::gate::seal_gate_report;
 pub use self::golden::{Golden, write_golden};
 pub use self::model::{Model, NewModel, write_model};
+pub use self::scenes::{
+    Branch, MAX_SCENES, NewScenes, SCENES_FILE, SceneRules, Scenes, write_scenes,
+};
 pub use self::write::{BundleWriter, Draft, SealError};
 
 use crate::corruption::{Corruption, Mismatch};
@@ -53,6 +58,7 @@ pub struct Bundle {
     golden_file: SectionFile,
     model: Option<(Model, SectionFile)>,
     calibration: Option<Calibration>,
+    scenes: Option<(Scenes, SectionFile)>,
 }
 
 /// A bundle could not be opened.
@@ -152,6 +158,13 @@ impl Bundle {
         let calibration = listed(CALIBRATION_FILE)
             .then(|| Calibration::read(&dir.join(CALIBRATION_FILE)))
             .transpose()?;
+        let scenes = match listed(SCENES_FILE) {
+            false => None,
+            true => {
+                let file = open(SCENES_FILE)?;
+                Some((Scenes::open(&file)?, file))
+            }
+        };
         let bundle = Self {
             dir: dir.to_owned(),
             manifest,
@@ -162,6 +175,7 @@ impl Bundle {
             golden_file,
             model,
             calibration,
+            scenes,
         };
         bundle.check_agreement()?;
         Ok(bundle)
@@ -207,6 +221,11 @@ impl Bundle {
         self.calibration.as_ref()
     }
 
+    /// The scenes; `None` when none were given.
+    pub fn scenes(&self) -> Option<&Scenes> {
+        self.scenes.as_ref().map(|(scenes, _)| scenes)
+    }
+
     /// Reads every file and checks all of it: block checksums, whole-file digests, and that items,
     /// postings and golden answers agree. Does not look into the index, whose `check` does.
     ///
@@ -216,7 +235,8 @@ impl Bundle {
         let maps = [&self.index, &self.items_file, &self.golden_file];
         let maps = maps
             .into_iter()
-            .chain(self.model.iter().map(|(_, file)| file));
+            .chain(self.model.iter().map(|(_, file)| file))
+            .chain(self.scenes.iter().map(|(_, file)| file));
         // Block checksums first: they say where, a digest only says that.
         for map in maps.clone() {
             map.verify()?;
@@ -246,6 +266,9 @@ impl Bundle {
         if let Some((model, file)) = &self.model {
             model.check(file)?;
         }
+        if let Some((scenes, file)) = &self.scenes {
+            scenes.check(file)?;
+        }
         Ok(VerifyReport {
             files: self.manifest.files.len(),
             bytes,
@@ -273,6 +296,15 @@ impl Bundle {
             }
             if model.items() != items {
                 return Err(file.broken("params", 0, rule, model.items().into()));
+            }
+        }
+        if let Some((scenes, file)) = &self.scenes {
+            let rules = scenes.rules();
+            if scenes.items() != items {
+                return Err(file.broken("params", 0, rule, scenes.items().into()));
+            }
+            if !rules.thresholds.is_empty() && rules.dim != dim {
+                return Err(file.broken("params", 0, rule, rules.dim.into()));
             }
         }
         Ok(())
