@@ -14,6 +14,7 @@
 pub mod batch;
 pub mod build;
 pub mod calibrate;
+pub mod cluster;
 pub mod dictionary;
 pub mod evaluation;
 pub mod files;

@@ -11,12 +11,13 @@ mod quality;
 mod vectors;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use rayon::ThreadPoolBuildError;
 use refrain_bundle::bundle::{
-    CALIBRATION_FILE, Draft, GOLDEN_FILE, INDEX_FILE, ITEMS_FILE, MODEL_FILE, NewModel, SealError,
-    write_golden, write_model,
+    CALIBRATION_FILE, Draft, GOLDEN_FILE, INDEX_FILE, ITEMS_FILE, MODEL_FILE, NewModel, NewScenes,
+    SCENES_FILE, SealError, write_golden, write_model, write_scenes,
 };
 use refrain_bundle::manifest::{IndexInfo, ModelInfo};
 use refrain_bundle::section::{OpenMode, WriteError};
@@ -32,6 +33,7 @@ pub use self::vectors::{MAX_DIM, VectorSet, VectorsError};
 
 use self::graph::Linked;
 use self::quality::{Calibration, Queries};
+use crate::cluster::SceneFile;
 use crate::model::Model;
 
 /// How to build.
@@ -55,6 +57,8 @@ pub struct BuildOptions {
     pub reuse: Option<PathBuf>,
     /// The version this one succeeds.
     pub parent: Option<String>,
+    /// The scenes of the items, for caps and features of ranking and for the parts of an evaluation.
+    pub scenes: Option<Arc<SceneFile>>,
     /// The command line, for the manifest.
     pub command: String,
 }
@@ -71,6 +75,7 @@ impl BuildOptions {
             create_time,
             reuse: None,
             parent: None,
+            scenes: None,
             command: "refrain build".into(),
         }
     }
@@ -127,6 +132,12 @@ pub enum BuildError {
     /// The section file that was just written does not open.
     #[error(transparent)]
     Sections(#[from] refrain_bundle::OpenError),
+    /// Scenes of other items, or of vectors of another dimension.
+    #[error("the scenes are not of these items: {reason}")]
+    Scenes {
+        /// Why.
+        reason: String,
+    },
     /// A query was refused.
     #[error("a calibration query was refused: {0}")]
     Search(#[from] SearchError),
@@ -220,7 +231,11 @@ pub fn build(
     if options.metric == Metric::InnerProduct {
         input.write_calibration(&mut writer)?;
     }
-    let report = json!({
+    let scenes = match &options.scenes {
+        Some(scenes) => Some(input.write_scenes(&mut writer, scenes)?),
+        None => None,
+    };
+    let mut report = json!({
         "model": input.report(),
         "index": {
             "k": quality::K,
@@ -232,6 +247,9 @@ pub fn build(
             "reuse": reuse,
         },
     });
+    if let Some(scenes) = scenes {
+        report["scenes"] = scenes;
+    }
     let manifest = writer.seal(Draft {
         parent: options.parent.clone(),
         create_time: options.create_time,
@@ -400,6 +418,45 @@ impl<'a> Input<'a> {
             fs_err::File::open(path)?.sync_all()?;
             Ok(FileDigest::of(&bytes))
         })
+    }
+
+    /// Adds the scenes; returns what the report says of them.
+    fn write_scenes(
+        &self,
+        writer: &mut BundleWriter,
+        scenes: &SceneFile,
+    ) -> Result<serde_json::Value, BuildError> {
+        let of = scenes.of_items(self.ids());
+        let placed = of.iter().flatten().count();
+        if placed == 0 {
+            let reason = format!("none of their {} items is there", scenes.of.len());
+            return Err(BuildError::Scenes { reason });
+        }
+        let rules = &scenes.rules;
+        if !rules.thresholds.is_empty() && rules.dim != self.dim_u32 {
+            let reason = format!(
+                "their rules place vectors of {} values, these have {}",
+                rules.dim, self.dim_u32
+            );
+            return Err(BuildError::Scenes { reason });
+        }
+        writer.add(SCENES_FILE, |path| {
+            write_scenes(
+                path,
+                &NewScenes {
+                    paths: &scenes.paths,
+                    labels: &scenes.labels,
+                    of: &of,
+                    rules,
+                },
+            )
+        })?;
+        Ok(json!({
+            "scenes": scenes.paths.len(),
+            "items_placed": placed,
+            "items_elsewhere": scenes.of.len() - placed,
+            "rules": rules.thresholds.len(),
+        }))
     }
 
     fn watermark(&self) -> Option<Timestamp> {

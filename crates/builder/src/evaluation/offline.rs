@@ -207,7 +207,7 @@ pub fn evaluate_offline(
                 &catalogue,
             )
         });
-    let plan = Plan::new(&cases);
+    let plan = Plan::new(&cases, version);
     let segments = plan.judge(
         &cases,
         &ours.lists,

@@ -13,7 +13,7 @@
 
 mod names;
 mod preset;
-mod rng;
+pub(crate) mod rng;
 mod world;
 mod write;
 

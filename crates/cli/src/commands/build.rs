@@ -1,9 +1,11 @@
 //! `refrain build`: from a model, or vectors from elsewhere, to a sealed bundle.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use refrain_builder::build::{self, BuildOptions, Source, VectorSet};
+use refrain_builder::cluster::SceneFile;
 use refrain_builder::model::Model;
 use refrain_bundle::Manifest;
 use refrain_kernels::Metric;
@@ -21,6 +23,7 @@ Examples:
   refrain build --vectors embeddings.npy --ids ids.txt --metric cosine --out bundle/
   refrain build --model model/ --m 24 --ef-construction 400 --out bundle/
   refrain build --model tonight/ --reuse yesterday-bundle/ --out bundle/
+  refrain build --model model/ --scenes scenes.parquet --out bundle/
 
 The same input, options and SOURCE_DATE_EPOCH give the same bytes, whatever the number of threads.")]
 pub(crate) struct Args {
@@ -55,6 +58,9 @@ pub(crate) struct Args {
     /// Bundle whose graph to start from: items that hardly moved keep their links
     #[arg(long, value_name = "BUNDLE")]
     reuse: Option<PathBuf>,
+    /// Scenes of the items: what `refrain cluster` wrote, or any Parquet file with item_id and scene
+    #[arg(long, value_name = "FILE")]
+    scenes: Option<PathBuf>,
     /// Version that this one succeeds
     #[arg(long, value_name = "VERSION")]
     parent: Option<String>,
@@ -64,6 +70,12 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
     let started = Instant::now();
     train::refuse_existing(&args.out)?;
+    let scenes = args.scenes.as_deref().map(|file| {
+        SceneFile::read(file).map_err(|error| {
+            anyhow::Error::new(error).context(Failure::new("cannot read the scenes"))
+        })
+    });
+    let scenes = scenes.transpose()?;
     let options = BuildOptions {
         metric: args.metric,
         m: args.m,
@@ -72,6 +84,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
         seed: args.seed,
         reuse: args.reuse.clone(),
         parent: args.parent.clone(),
+        scenes: scenes.map(Arc::new),
         command: train::command_line(),
         ..BuildOptions::new(build::create_time()?)
     };

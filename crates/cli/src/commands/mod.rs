@@ -3,6 +3,7 @@
 mod batch;
 mod bench;
 mod build;
+mod cluster;
 mod compare;
 mod demo;
 mod evaluate;
@@ -37,6 +38,7 @@ pub(crate) enum Command {
     Plan(plan::Args),
     Build(build::Args),
     Evaluate(evaluate::Args),
+    Cluster(cluster::Args),
     Verify(verify::VerifyArgs),
     Inspect(verify::InspectArgs),
     Publish(store::PublishArgs),
@@ -71,6 +73,7 @@ impl Command {
             Self::Plan(args) => plan::run(args, output),
             Self::Build(args) => build::run(args, output),
             Self::Evaluate(args) => evaluate::run(args, output),
+            Self::Cluster(args) => cluster::run(args, output),
             Self::Verify(args) => verify::verify(args, output),
             Self::Inspect(args) => verify::inspect(args, output),
             Self::Publish(args) => store::publish(args, output),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use refrain_engine::Version;
 use serde::{Deserialize, Serialize};
 
 use super::cases::{Case, Cases};
@@ -23,6 +24,9 @@ const NICHE: f64 = 0.2;
 const HEAD: f64 = 0.5;
 /// New items: first heard within this last share of the history's time.
 const NEW: f64 = 0.1;
+
+/// Scenes judged apart, at most.
+const MOST_SCENES: usize = 12;
 
 /// How a version did on a part.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,7 +75,8 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn new(cases: &Cases<'_>) -> Self {
+    /// Items by popularity and age, and by the scenes of the version judged, where it has any.
+    pub(super) fn new(cases: &Cases<'_>, version: &Version) -> Self {
         let listeners = cases.listeners();
         let total: u64 = listeners.iter().map(|&count| u64::from(count)).sum();
         let mut order: Vec<usize> = (0..listeners.len()).collect();
@@ -97,6 +102,7 @@ impl Plan {
                 new,
             ));
         }
+        items.extend(scenes(version, listeners.len()));
         Self { items }
     }
 
@@ -135,6 +141,39 @@ impl Plan {
             })
             .collect()
     }
+}
+
+/// The largest scenes of the first level, with the items of each, those of deltas included, by joint
+/// ordinal.
+fn scenes(version: &Version, items: usize) -> Vec<(String, Vec<bool>)> {
+    let Some(scenes) = version.bundle().scenes() else {
+        return Vec::new();
+    };
+    let mut tops: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
+    for item in 0..version.items().len() {
+        let path = version.scene(item).and_then(|scene| scenes.path(scene));
+        if let Some(top) = path.and_then(|path| path.split('.').next()) {
+            tops.entry(top).or_default().push(item);
+        }
+    }
+    let mut tops: Vec<(&str, Vec<u32>)> = tops.into_iter().collect();
+    tops.sort_by_key(|(_, items)| std::cmp::Reverse(items.len()));
+    tops.truncate(MOST_SCENES);
+    tops.into_iter()
+        .map(|(top, of)| {
+            let number = (0..scenes.len()).find(|&at| scenes.path(at) == Some(top));
+            let label = number.map_or("", |number| scenes.label(number));
+            let name = match label {
+                "" => format!("items: scene {top}"),
+                label => format!("items: scene {top} ({label})"),
+            };
+            let mut flags = vec![false; items];
+            for item in of {
+                flags[item as usize] = true;
+            }
+            (name, flags)
+        })
+        .collect()
 }
 
 /// Items first heard late; none without times.

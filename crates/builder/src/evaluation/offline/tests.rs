@@ -133,6 +133,144 @@ fn a_good_version_beats_its_shuffled_self_popularity_and_chance() {
     assert_eq!(report.forbidden_shown, 0);
 }
 
+/// Scenes go the whole way: found in a model, written to a file, built into a bundle, capped by a variant,
+/// judged apart, and given to an item that was not there.
+#[test]
+fn scenes_reach_ranking_evaluation_and_new_items() {
+    use crate::cluster::{ClusterOptions, SceneFile, Tracks, cluster, write_scene_file};
+    use refrain_engine::Subject;
+    let dir = tempfile::tempdir().unwrap();
+    let options_of_training = TrainOptions {
+        evaluation: EvaluationPlan::Skip,
+        hyper: refrain_als::Hyper {
+            rank: 8,
+            ..refrain_als::Hyper::default()
+        },
+        ..TrainOptions::default()
+    };
+    let (model, _) = train(
+        &log(false),
+        &Items::default(),
+        &options_of_training,
+        &|_, _, _| {},
+    )
+    .unwrap();
+    let tracks = Tracks::of_model(&model);
+    let clustering = ClusterOptions {
+        threshold: 40,
+        min_items: 10,
+        ..ClusterOptions::default()
+    };
+    let (found, _) = cluster(&tracks, &clustering, &|_, _| ()).unwrap();
+    assert_eq!(found.scenes.len(), 4, "{:?}", found.scenes);
+    let paths: Vec<String> = found
+        .scenes
+        .iter()
+        .map(|scene| scene.path.clone())
+        .collect();
+    let labels = vec!["a group".to_owned(); 4];
+    let file = dir.path().join("scenes.parquet");
+    write_scene_file(&file, &tracks.ids, &found.of, &paths, &labels, &found.rules).unwrap();
+    let scenes = SceneFile::read(&file).unwrap();
+
+    let mut options_of_build =
+        BuildOptions::new(jiff::Timestamp::from_second(1_795_376_700).unwrap());
+    let mut seal = |name: &str, scenes: SceneFile| {
+        options_of_build.scenes = Some(std::sync::Arc::new(scenes));
+        let out = dir.path().join(name);
+        build(Source::Model(&model), &out, &options_of_build, &()).map(|_| out)
+    };
+    // Scenes of other items, and of other vectors.
+    let other = SceneFile {
+        of: std::iter::once(("elsewhere".to_owned(), 0)).collect(),
+        ..scenes.clone()
+    };
+    let error = seal("other", other).unwrap_err().to_string();
+    assert!(error.contains("none of their 1 items is there"), "{error}");
+    let mut wide = scenes.clone();
+    wide.rules.dim = 9;
+    let error = seal("wide", wide).unwrap_err().to_string();
+    assert!(error.contains("vectors of 9 values"), "{error}");
+    assert!(!dir.path().join("wide").exists());
+
+    let version = Version::open(&seal("good", scenes).unwrap(), OpenMode::Map).unwrap();
+    version.verify().unwrap();
+    let group = |id: &str| id[1..].parse::<u32>().unwrap() / 30;
+    let mut scene_of = BTreeMap::new();
+    for item in 0..version.items().len() {
+        let scene = version.scene(item).unwrap();
+        let of = *scene_of
+            .entry(group(version.items().id(item).unwrap()))
+            .or_insert(scene);
+        assert_eq!(of, scene, "a group is a scene");
+    }
+    assert_eq!(scene_of.len(), 4);
+
+    let capped = Variants::from_toml("[variant.v]\nscore = 'similarity'\nmax_per_scene = 3\n");
+    let capped = capped.unwrap().get("v").unwrap().clone();
+    let query = version.index().vector(0).unwrap();
+    let request = Request::new(Subject::Vector(&query), 12, 20_000_000);
+    let mut scratch = Scratch::default();
+    let weights = Weights::default();
+    let answer =
+        refrain_engine::recommend(&version, &request, &capped, &weights, &mut scratch).unwrap();
+    let mut shown = BTreeMap::new();
+    for item in &answer.items {
+        *shown.entry(version.scene(item.ordinal)).or_insert(0) += 1;
+    }
+    assert!(
+        shown.len() == 4 && shown.values().all(|&count| count == 3),
+        "{shown:?}"
+    );
+
+    let (history, later) = (log(false), log(true));
+    let listening = Listening {
+        history: &history,
+        later: &later,
+        exclusions: &Exclusions::default(),
+    };
+    let report =
+        evaluate_offline(&version, None, &plain(), listening, &options(1), &|_, _| {}).unwrap();
+    let of_scenes: Vec<_> = report
+        .segments
+        .iter()
+        .filter(|segment| segment.name.starts_with("items: scene "))
+        .collect();
+    assert_eq!(of_scenes.len(), 4, "{:?}", report.segments);
+    assert!(
+        of_scenes
+            .iter()
+            .all(|segment| segment.name.ends_with("(a group)"))
+    );
+    // Listeners keep to their group: each is judged by one scene.
+    let users: usize = of_scenes.iter().map(|segment| segment.users).sum();
+    assert_eq!(users, report.counts.users);
+
+    // An item heard by the listeners of group 2 is of their scene.
+    let mut fresh = log(false);
+    let new = fresh.items.insert("new").unwrap();
+    for user in (0..120).filter(|user| user % 4 == 2) {
+        fresh
+            .user
+            .push(fresh.users.ordinal(&format!("u{user}")).unwrap());
+        fresh.item.push(new);
+        fresh.count.push(1.0);
+        fresh.time_us.as_mut().unwrap().push(1);
+    }
+    let out = dir.path().join("delta");
+    let what = crate::freshen::Fresh {
+        listens: Some(&fresh),
+        ..crate::freshen::Fresh::default()
+    };
+    crate::freshen::freshen(&version, what, &out, 1).unwrap();
+    let delta = refrain_bundle::DeltaFile::open(&out).unwrap();
+    delta.verify().unwrap();
+    let now = version.with_deltas(&[delta]).unwrap();
+    let ordinal = now.items().ordinal("new").unwrap();
+    assert_eq!(now.scene(ordinal), Some(scene_of[&2]));
+    assert_eq!(version.scene(ordinal), None);
+}
+
 #[test]
 fn what_a_listener_excluded_neither_shapes_nor_counts() {
     let dir = tempfile::tempdir().unwrap();
