@@ -19,6 +19,9 @@ pub(super) struct Start<'a> {
     pub(super) parent: Option<&'a [f32]>,
 }
 
+/// A training from a parent is done when a pass moved the users by no more than this share of their norm.
+const ARRIVED: f64 = 0.1;
+
 pub(super) fn fit(
     data: &Interactions,
     start: Start<'_>,
@@ -57,18 +60,26 @@ pub(super) fn fit(
         (None, None) => {}
     }
     while als.iteration() < hyper.iterations {
-        als.step(&progress)?;
+        match start.parent {
+            Some(parent) => als.step_aligned(parent, &progress)?,
+            None => als.step(&progress)?,
+        }
+        // From a parent, passes are only needed until the log's news has arrived everywhere.
+        if start.parent.is_some() && als.moved() <= ARRIVED {
+            break;
+        }
         if let Some(checkpoints) = &checkpoints
             && als.iteration() < hyper.iterations
         {
             checkpoints.save(als.iteration(), &als.factors().users)?;
         }
     }
-    if let Some(parent) = start.parent {
-        als.align(parent)?;
-    }
     Ok(Fitted {
-        hyper,
+        // As many as were made.
+        hyper: Hyper {
+            iterations: als.iteration(),
+            ..hyper
+        },
         factors: als.into_factors(),
     })
 }

@@ -18,6 +18,13 @@ pub(super) struct Core {
 ///
 /// `O(n log n)` for `n` listens: every round but the last drops something, and each pair is dropped once.
 pub(super) fn k_core(log: &Log, min_user_items: u32, min_item_users: u32) -> Core {
+    if min_user_items <= 1 && min_item_users <= 1 {
+        // Whoever has a listen is kept: there is nothing to count pairs for.
+        let (mut users, mut items) = (vec![0u32; log.users.len()], vec![0u32; log.items.len()]);
+        log.user.iter().for_each(|&user| users[user as usize] = 1);
+        log.item.iter().for_each(|&item| items[item as usize] = 1);
+        return kept(log, &users, &items);
+    }
     let mut pairs: Vec<(u32, u32)> = log
         .user
         .iter()
@@ -42,8 +49,13 @@ pub(super) fn k_core(log: &Log, min_user_items: u32, min_item_users: u32) -> Cor
             break (user_degrees, item_degrees);
         }
     };
-    let (users, new_user) = renumber(&user_degrees);
-    let (items, new_item) = renumber(&item_degrees);
+    kept(log, &user_degrees, &item_degrees)
+}
+
+/// The listens of users and items that have partners.
+fn kept(log: &Log, user_degrees: &[u32], item_degrees: &[u32]) -> Core {
+    let (users, new_user) = renumber(user_degrees);
+    let (items, new_item) = renumber(item_degrees);
     let mut listens = Listens {
         users: count(&users),
         items: count(&items),

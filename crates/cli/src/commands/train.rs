@@ -83,7 +83,7 @@ struct HyperArgs {
     #[arg(long = "hyper", value_name = "FILE", conflicts_with_all = ["rank", "alpha", "confidence",
           "unobserved_weight", "regularization", "frequency_exponent"])]
     file: Option<PathBuf>,
-    /// Passes over items and users [default: 10, with --parent 3]
+    /// Passes over items and users; with --parent at most so many [default: 10, with --parent 3]
     #[arg(long, value_name = "N")]
     iterations: Option<usize>,
     /// Confidence in a listen
