@@ -252,6 +252,7 @@ def test_the_log_is_read_by_stock_readers(stubs, kinds, catalogue):
                 request = stubs.recommendation.RecommendRequest(
                     request_id=f"{surface}-{user}", user_id=user, page_size=10,
                     ranking=stubs.recommendation.Ranking(surface=surface),
+                    context={"bot": "true"} if user == people[0][0] else {},
                 )
                 answers[request.request_id] = service.Recommend(request)
         outcomes = [
@@ -279,6 +280,7 @@ def test_the_log_is_read_by_stock_readers(stubs, kinds, catalogue):
         answer = answers[row["request_id"]]
         assert row["exposure_id"].hex() == answer.exposure_id
         assert [item["item"] for item in row["items"]] == [result.item_id for result in answer.results]
+        assert row["bot_flag"] == (row["unit_id"] == people[0][0])
         assert row["variant"] == answer.served_by.arm and row["index_version"] == answer.served_by.version
         assert row["config_digest"].hex() == answer.served_by.config_digest
         if row["surface"] == "mixed":

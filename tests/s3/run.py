@@ -66,6 +66,9 @@ def life(binary: pathlib.Path, home: pathlib.Path) -> None:
     assert not run("publish", str(home / "bundle"), "--store", store)["new"]
     serve = [binary, "serve", "--store", store, "--profiles", str(home / "p.redb"), "--json"]
     serve += ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
+    config = home / "refrain.toml"
+    config.write_text(f'[exposures]\npath = "{home}/shown"\nupload = "s3://{BUCKET}/log"\n')
+    serve += ["--config", str(config)]
     server = subprocess.Popen(serve, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
         ready = json.loads(server.stdout.readline())
@@ -79,6 +82,13 @@ def life(binary: pathlib.Path, home: pathlib.Path) -> None:
     finally:
         server.terminate()
         server.wait()
+    # What was shown is in the bucket, byte for byte, when the server has ended.
+    s3 = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT"])
+    files = sorted((home / "shown").glob("*/*/*.parquet"))
+    assert files, "nothing was logged"
+    for file in files:
+        key = f"log/{file.relative_to(home / 'shown')}"
+        assert s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() == file.read_bytes(), key
     assert run("versions", "--store", store)["versions"][0]["delta"] == 1
     run("verify", "stable", "--store", store)
     gone = run("gc", "--keep", "0", "--younger-than-minutes", "0", "--store", store)

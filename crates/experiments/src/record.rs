@@ -39,6 +39,8 @@ pub struct Exposure {
     pub latency_us: u32,
     /// Bit `n - 1` for reason `n` of `refrain.v1.DegradedReason`.
     pub degraded: u16,
+    /// The caller said that no listener asked.
+    pub bot: bool,
     /// Position in the writer's sequence: gaps are losses.
     pub seq: u64,
 }

@@ -21,9 +21,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use refrain_bundle::store::Objects;
 use refrain_bundle::{Store, StoreError};
 use refrain_engine::{OpenMode, TasteCache, Version};
 use refrain_kernels::Kernels;
+use refrain_objects::{Cloud, Options};
 use refrain_taste::{OpenPostgresError, OpenStoreError, PostgresStore, ProfileStore, RedbStore};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -119,8 +121,11 @@ impl App {
         let logs = match config.exposures.path.clone() {
             Some(path) => {
                 let (config, metrics) = (config.exposures.clone(), metrics.log.clone());
-                let opened =
-                    tokio::task::spawn_blocking(move || Logs::open(&config, &path, &metrics)).await;
+                let objects = config.upload.as_deref().map(upload_to).transpose()?;
+                let opened = tokio::task::spawn_blocking(move || {
+                    Logs::open(&config, &path, objects, &metrics)
+                })
+                .await;
                 let opened = opened.map_err(|error| StartError::Runtime {
                     source: io::Error::other(error),
                 })?;
@@ -361,6 +366,14 @@ pub enum StartError {
         /// Why.
         reason: String,
     },
+    /// The object store of the logs cannot be used.
+    #[error("exposures.upload {url:?}: {source}")]
+    Upload {
+        /// The store.
+        url: String,
+        /// What is wrong with it.
+        source: StoreError,
+    },
     /// The profile store cannot be opened.
     #[error("profiles.path: {}", crate::profiles::chain(source))]
     Profiles {
@@ -439,6 +452,16 @@ pub fn runtime(config: &Config) -> io::Result<tokio::runtime::Runtime> {
         builder.worker_threads(config.server.threads);
     }
     builder.thread_name("answer").enable_all().build()
+}
+
+/// The object store that finished files of the logs are copied to. Talks to no one yet.
+fn upload_to(url: &str) -> Result<Arc<dyn Objects>, StartError> {
+    let opened = Options::from_env().and_then(|options| Cloud::open(url, &options));
+    let opened = opened.map_err(|source| StartError::Upload {
+        url: url.to_owned(),
+        source,
+    })?;
+    Ok(Arc::new(opened))
 }
 
 /// Opens both stores and loads what the labels point at. Blocks.

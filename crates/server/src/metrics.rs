@@ -88,6 +88,10 @@ pub(crate) struct LogMetrics {
     pub(crate) dropped: Counter,
     /// Rows that earlier writers were asked for and which are not in their files.
     pub(crate) lost: Counter,
+    /// Finished files that were copied to the object store.
+    pub(crate) uploaded: Counter,
+    /// Rounds of copying that ended with an error.
+    pub(crate) upload_failures: Counter,
 }
 
 /// What is counted of versions and labels.
@@ -270,6 +274,16 @@ impl Metrics {
                     &mut registry,
                     "log_rows_lost",
                     "Rows that a crashed or closed writer was asked for and did not write",
+                ),
+                uploaded: registered(
+                    &mut registry,
+                    "log_files_uploaded",
+                    "Finished files of the logs that were copied to the object store",
+                ),
+                upload_failures: registered(
+                    &mut registry,
+                    "log_upload_failures",
+                    "Rounds of copying files of the logs that ended with an error",
                 ),
             },
             index: IndexMetrics {

@@ -94,7 +94,7 @@ impl Table for Exposure {
             )),
             columns.flag(|row| row.items.is_empty()),
             columns.flag(|row| row.decision.reason == "FORCED"),
-            columns.flag(|_| false),
+            columns.flag(|row| row.bot),
             columns.all(writer),
             columns.long(|row| row.seq),
         ];

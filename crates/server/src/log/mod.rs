@@ -12,8 +12,11 @@
 //! LOG/exposures/.spool-W-8                 in progress, of writer W (a run of a server)
 //! LOG/exposures/.attempts-W                how many rows W was asked to write
 //! LOG/outcomes/…, LOG/shadow/…             the same for outcomes and comparisons in the dark
+//! LOG/exposures/.removed-W                 files of W that were brought up and are not here any more
 //! LOG/loss.jsonl                           one line a writer that ended: attempted, written, lost
 //! ```
+//!
+//! Finished files may be copied to an object store ([`upload`]).
 
 mod attempts;
 mod columns;
@@ -23,6 +26,7 @@ mod recovery;
 mod seen;
 mod shadow;
 mod spool;
+mod upload;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -31,11 +35,13 @@ use std::time::Duration;
 
 use arrow_array::RecordBatch;
 use arrow_schema::{ArrowError, SchemaRef};
+use refrain_bundle::store::Objects;
 use refrain_experiments::record::{Exposure, Outcome, ShadowRecord};
 use serde::Deserialize;
 
 pub(crate) use exposure::Pending;
 pub use seen::seen_events;
+use upload::Uploader;
 pub(crate) use writer::Log;
 
 use crate::metrics::LogMetrics;
@@ -55,6 +61,10 @@ pub struct LogConfig {
     pub roll_seconds: u64,
     /// Rows that wait for the writer, 1 to 1,000,000; beyond, rows are dropped and counted.
     pub queue_rows: usize,
+    /// Where finished files are copied to: `s3://`, `gs://` or `az://`, a bucket and a prefix.
+    pub upload: Option<String>,
+    /// Days after which a file that was copied is removed here, 0 to 3,650; 0 for never.
+    pub keep_days: u32,
 }
 
 impl Default for LogConfig {
@@ -65,6 +75,8 @@ impl Default for LogConfig {
             roll_bytes: 64 << 20,
             roll_seconds: 300,
             queue_rows: 65_536,
+            upload: None,
+            keep_days: 0,
         }
     }
 }
@@ -88,9 +100,19 @@ impl LogConfig {
                 (1..=1_000_000).contains(&self.queue_rows),
                 ("queue_rows", "1 to 1000000"),
             ),
+            (
+                self.keep_days <= 3_650 && (self.keep_days == 0 || self.upload.is_some()),
+                ("keep_days", "0 to 3650, and 0 without `upload`"),
+            ),
         ]
         .into_iter()
         .find_map(|(ok, complaint)| (!ok).then_some(complaint))
+    }
+
+    /// How long files stay that were copied.
+    fn keep(&self) -> Option<Duration> {
+        let day = Duration::from_secs(86_400);
+        (self.keep_days > 0).then(|| day * self.keep_days)
     }
 
     fn flush_interval(&self) -> Duration {
@@ -127,14 +149,17 @@ pub(crate) struct Logs {
     pub(crate) exposures: Arc<Log<Exposure>>,
     pub(crate) outcomes: Arc<Log<Outcome>>,
     pub(crate) shadow: Arc<Log<ShadowRecord>>,
+    upload: Option<Uploader>,
     _lock: fs_err::File,
 }
 
 impl Logs {
-    /// Opens the logs in a directory and brings in order what a crash left there. Blocks.
+    /// Opens the logs in a directory and brings in order what a crash left there; finished files are
+    /// copied to `objects`. Blocks, but does not wait for those.
     pub(crate) fn open(
         config: &LogConfig,
         path: &Path,
+        objects: Option<Arc<dyn Objects>>,
         metrics: &LogMetrics,
     ) -> std::io::Result<Self> {
         fs_err::create_dir_all(path)?;
@@ -146,19 +171,31 @@ impl Logs {
             );
             return Err(std::io::Error::other(message));
         }
+        let exposures = Arc::new(Log::open(config, path, metrics)?);
+        let outcomes = Arc::new(Log::open(config, path, metrics)?);
+        let shadow = Arc::new(Log::open(config, path, metrics)?);
+        let folders = vec![Exposure::FOLDER, Outcome::FOLDER, ShadowRecord::FOLDER];
+        let upload = objects
+            .map(|objects| Uploader::start(path, folders, objects, config.keep(), metrics))
+            .transpose()?;
         Ok(Self {
-            exposures: Arc::new(Log::open(config, path, metrics)?),
-            outcomes: Arc::new(Log::open(config, path, metrics)?),
-            shadow: Arc::new(Log::open(config, path, metrics)?),
+            exposures,
+            outcomes,
+            shadow,
+            upload,
             _lock: lock,
         })
     }
 
-    /// Writes what waits and closes the files. Blocks.
+    /// Writes what waits, closes the files and brings them up, as far as that goes in a few seconds.
+    /// Blocks.
     pub(crate) fn close(&self) {
         self.exposures.close();
         self.outcomes.close();
         self.shadow.close();
+        if let Some(upload) = &self.upload {
+            upload.close();
+        }
     }
 }
 

@@ -103,6 +103,14 @@ pub(super) fn recover<T: Table>(log: &Path, folder: &Path) -> std::io::Result<u6
         );
         fs_err::remove_file(&counter)?;
     }
+    // Those of writers that are accounted for.
+    for entry in fs_err::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(".removed-") {
+            fs_err::remove_file(&path)?;
+        }
+    }
     Ok(lost)
 }
 
@@ -114,8 +122,51 @@ fn parse_spool(name: &str) -> Option<(String, u64, i32)> {
     Some((writer.to_owned(), file.parse().ok()?, day.parse().ok()?))
 }
 
-/// Rows in the finished files of a writer, by their footers.
+/// Removes a finished file (`FOLDER/DAY/WRITER-FILE.parquet`), of which there is a copy elsewhere. Its
+/// rows still count as written, should its writer die.
+pub(super) fn forget(path: &Path) -> std::io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let (writer, _) = name.rsplit_once('-').unwrap_or((&name, ""));
+    let day = path.parent().unwrap_or(Path::new("."));
+    let folder = day.parent().unwrap_or(Path::new("."));
+    if folder.join(format!(".attempts-{writer}")).exists() {
+        let line = format!("{name} {}\n", rows_in(path)?);
+        let mut file = fs_err::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(folder.join(format!(".removed-{writer}")))?;
+        file.write_all(line.as_bytes())?;
+        file.sync_all()?;
+    }
+    fs_err::remove_file(path)?;
+    // A day that is empty goes; one that is not stays.
+    let _ = fs_err::remove_dir(day);
+    Ok(())
+}
+
+/// Files of a writer that were removed, with their rows.
+fn removed(folder: &Path, writer: &str) -> std::io::Result<BTreeMap<String, u64>> {
+    let text = match fs_err::read_to_string(folder.join(format!(".removed-{writer}"))) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(error),
+    };
+    // A last line that was cut short belongs to a file that is still there.
+    let lines = text.lines().filter_map(|line| line.split_once(' '));
+    let rows = lines.filter_map(|(name, rows)| Some((name.to_owned(), rows.parse().ok()?)));
+    Ok(rows.collect())
+}
+
+fn rows_in(path: &Path) -> std::io::Result<u64> {
+    let file = fs_err::File::open(path)?.into_file();
+    let reader = SerializedFileReader::new(file).map_err(std::io::Error::other)?;
+    let count = reader.metadata().file_metadata().num_rows();
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
+/// Rows in the finished files of a writer, by their footers, and in those that were removed.
 fn rows_of(folder: &Path, writer: &str) -> std::io::Result<u64> {
+    let mut removed = removed(folder, writer)?;
     let mut rows = 0;
     for day in fs_err::read_dir(folder)? {
         let day = day?.path();
@@ -126,12 +177,11 @@ fn rows_of(folder: &Path, writer: &str) -> std::io::Result<u64> {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             if name.starts_with(&format!("{writer}-")) && name.ends_with(".parquet") {
-                let file = fs_err::File::open(&path)?.into_file();
-                let reader = SerializedFileReader::new(file).map_err(std::io::Error::other)?;
-                let count = reader.metadata().file_metadata().num_rows();
-                rows += u64::try_from(count).unwrap_or(0);
+                rows += rows_in(&path)?;
+                // It was about to be.
+                removed.remove(&*name);
             }
         }
     }
-    Ok(rows)
+    Ok(rows + removed.values().sum::<u64>())
 }

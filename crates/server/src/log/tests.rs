@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::UInt64Type;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use refrain_bundle::store::{Listed, Object, ObjectError, When};
 use refrain_experiments::record::{Decision, ShownItem};
 
 use super::*;
@@ -81,7 +82,7 @@ fn rows(log: &Path) -> Vec<(u64, String)> {
 
 fn open(log: &Path) -> (Logs, LogMetrics) {
     let metrics = Metrics::new("scalar").log;
-    let logs = Logs::open(&config(), log, &metrics).expect("opens");
+    let logs = Logs::open(&config(), log, None, &metrics).expect("opens");
     (logs, metrics)
 }
 
@@ -120,7 +121,7 @@ fn one_server_writes_a_log() {
     let folder = tempfile::tempdir().expect("a folder");
     let (logs, _) = open(folder.path());
     let metrics = Metrics::new("scalar").log;
-    let error = Logs::open(&config(), folder.path(), &metrics).expect_err("in use");
+    let error = Logs::open(&config(), folder.path(), None, &metrics).expect_err("in use");
     assert!(error.to_string().contains("another server"), "{error}");
     logs.close();
 }
@@ -255,4 +256,160 @@ fn a_disk_that_takes_nothing_costs_rows_and_no_time() {
     logs.close();
     assert_eq!(metrics.dropped.get() + metrics.written.get(), 1_001);
     assert_eq!(metrics.dropped.get(), 1_000);
+}
+
+/// Objects as files below a folder, failing as often as it is told to.
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    failures: std::sync::atomic::AtomicU32,
+}
+
+impl Folder {
+    fn failed(&self, key: &str, action: &'static str) -> ObjectError {
+        ObjectError::Failed {
+            key: format!("{}/{key}", self.path.display()),
+            action,
+            reason: "as it was told to".to_owned(),
+        }
+    }
+}
+
+impl Objects for Folder {
+    fn url(&self) -> &str {
+        "folder://"
+    }
+
+    fn get(&self, key: &str, _: u64) -> Result<Option<Object>, ObjectError> {
+        Err(self.failed(key, "read"))
+    }
+
+    fn read(
+        &self,
+        key: &str,
+        _: &mut dyn FnMut(&[u8]) -> std::io::Result<()>,
+    ) -> Result<bool, ObjectError> {
+        Err(self.failed(key, "read"))
+    }
+
+    fn put(&self, key: &str, _: &[u8], _: When<'_>) -> Result<(), ObjectError> {
+        Err(self.failed(key, "write"))
+    }
+
+    fn upload(&self, key: &str, source: &mut dyn std::io::Read) -> Result<(), ObjectError> {
+        use std::sync::atomic::Ordering::SeqCst;
+        let left = self.failures.load(SeqCst);
+        if left > 0 {
+            self.failures.store(left - 1, SeqCst);
+            return Err(self.failed(key, "write"));
+        }
+        let target = self.path.join(key);
+        fs_err::create_dir_all(target.parent().expect("a folder"))?;
+        let mut bytes = Vec::new();
+        source.read_to_end(&mut bytes)?;
+        assert!(!target.exists(), "{key} was there already");
+        fs_err::write(target, bytes)?;
+        Ok(())
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>, ObjectError> {
+        let Ok(entries) = fs_err::read_dir(self.path.join(prefix)) else {
+            return Ok(Vec::new());
+        };
+        let listed = entries.map(|entry| {
+            let entry = entry?;
+            Ok(Listed {
+                key: format!("{prefix}{}", entry.file_name().to_string_lossy()),
+                bytes: entry.metadata()?.len(),
+                modified: jiff::Timestamp::UNIX_EPOCH,
+            })
+        });
+        Ok(listed.collect::<std::io::Result<_>>()?)
+    }
+
+    fn delete(&self, key: &str) -> Result<(), ObjectError> {
+        Err(self.failed(key, "remove"))
+    }
+}
+
+/// The finished files below a folder, by their path there.
+fn finished(folder: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
+    let mut found = std::collections::BTreeMap::new();
+    for day in fs_err::read_dir(folder.join("exposures"))
+        .into_iter()
+        .flatten()
+    {
+        let day = day.expect("an entry").path();
+        for file in fs_err::read_dir(&day).into_iter().flatten() {
+            let path = file.expect("an entry").path();
+            let key = path
+                .strip_prefix(folder)
+                .expect("below")
+                .display()
+                .to_string();
+            found.insert(key, fs_err::read(&path).expect("a file"));
+        }
+    }
+    found
+}
+
+#[test]
+fn finished_files_are_copied_once_whatever_fails() {
+    let (log, remote) = (
+        tempfile::tempdir().expect("a folder"),
+        tempfile::tempdir().expect("a folder"),
+    );
+    let objects = Arc::new(Folder {
+        path: remote.path().to_owned(),
+        failures: 1.into(),
+    });
+    let run = |first: u64, failed: u64| {
+        let metrics = Metrics::new("scalar").log;
+        let objects = Arc::clone(&objects) as Arc<dyn Objects>;
+        let logs = Logs::open(&config(), log.path(), Some(objects), &metrics).expect("opens");
+        (first..first + 3_000).for_each(|n| logs.exposures.record(exposure(n)));
+        logs.close();
+        assert_eq!(metrics.upload_failures.get(), failed);
+    };
+    // The store fails while the first server ends; the second finds what it left, and its own.
+    run(0, 1);
+    assert!(finished(remote.path()).is_empty());
+    run(3_000, 0);
+    let copies = finished(remote.path());
+    assert!(copies.len() >= 2, "{:?}", copies.keys());
+    assert_eq!(copies, finished(log.path()));
+    // Nothing is copied twice: the folder would have complained.
+    run(6_000, 0);
+    assert_eq!(finished(remote.path()), finished(log.path()));
+}
+
+#[test]
+fn what_was_copied_and_removed_still_counts_as_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path();
+    let (logs, _) = open(log);
+    (0..3_000).for_each(|n| logs.exposures.record(exposure(n)));
+    logs.close();
+    drop(logs);
+    // As if that writer had died, long after its files were copied.
+    let files = finished(log);
+    let writer = files
+        .keys()
+        .next()
+        .expect("a file")
+        .rsplit_once('/')
+        .expect("a day")
+        .1;
+    let (writer, _) = writer.rsplit_once('-').expect("a number");
+    let attempts = attempts::Attempts::create(&log.join(format!("exposures/.attempts-{writer}")));
+    attempts.expect("a file").count(3_000);
+    for key in files.keys() {
+        recovery::forget(&log.join(key)).expect("removed");
+    }
+    assert!(finished(log).is_empty());
+    let (logs, metrics) = open(log);
+    assert_eq!(metrics.lost.get(), 0);
+    logs.close();
+    let left = fs_err::read_dir(log.join("exposures")).expect("a folder");
+    assert_eq!(left.count(), 0);
 }

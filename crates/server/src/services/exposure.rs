@@ -50,9 +50,13 @@ pub(super) fn row(
             let bit = u32::try_from(reason - 1).ok();
             flags | bit.and_then(|bit| 1_u16.checked_shl(bit)).unwrap_or(0)
         }),
+        bot: request.context.get(BOT).is_some_and(|is| is == "true"),
         seq: 0,
     }
 }
+
+/// The label of a request that no listener made.
+const BOT: &str = "bot";
 
 fn decision(choice: &Choice<'_>, digest: &str, fell_back: bool) -> Decision {
     let a = &choice.assignment;
