@@ -87,7 +87,8 @@ class Harness:
         return words + ["--checkpoints", self.work / "checkpoints", "--out", self.work / "model"]
 
     def build_words(self):
-        return ["build", "--model", self.home / "model", "--out", self.work / "bundle"]
+        words = ["build", "--model", self.home / "model", "--checkpoints", self.work / "checkpoints"]
+        return words + ["--checkpoint-seconds", "0", "--out", self.work / "bundle"]
 
     def publish_words(self):
         return ["publish", self.home / "bundle", "--store", self.work / "store"]

@@ -11,6 +11,9 @@ mod prune;
 mod reorder;
 mod repair;
 mod reuse;
+mod saved;
+
+pub use saved::{Checkpoints, Saved, Saving};
 
 use bytes::Bytes;
 use coded::Coded;
@@ -126,6 +129,12 @@ pub enum BuildError {
         /// Why.
         source: rayon::ThreadPoolBuildError,
     },
+    /// The state of the build cannot be kept.
+    #[error("cannot keep a checkpoint: {source}")]
+    Checkpoint {
+        /// Why.
+        source: std::io::Error,
+    },
     /// There is not enough memory for a copy of the vectors and the links.
     #[error("no memory to build an index of {items} items in")]
     Memory {
@@ -149,7 +158,7 @@ pub fn build(
     params: &BuildParams,
     progress: &dyn Progress,
 ) -> Result<BuiltIndex, BuildError> {
-    assemble(vectors, dim, params, None, progress)
+    build_resumable(vectors, dim, params, None, progress, &())
 }
 
 /// As [`build`], starting from the graph of an index of mostly the same items, most of which hardly
@@ -168,7 +177,23 @@ pub fn build_from(
     params: &BuildParams,
     progress: &dyn Progress,
 ) -> Result<BuiltIndex, BuildError> {
-    assemble(vectors, dim, params, Some(parent), progress)
+    build_resumable(vectors, dim, params, Some(parent), progress, &())
+}
+
+/// As [`build`], or as [`build_from`] where there is a parent, going on from what `checkpoints` loads
+/// and saving to them. What comes out is the same, however often it was interrupted.
+///
+/// # Errors
+/// As those, and [`BuildError::Checkpoint`].
+pub fn build_resumable(
+    vectors: &[f32],
+    dim: usize,
+    params: &BuildParams,
+    parent: Option<&Parent<'_>>,
+    progress: &dyn Progress,
+    checkpoints: &dyn Checkpoints,
+) -> Result<BuiltIndex, BuildError> {
+    assemble(vectors, dim, params, parent, (progress, checkpoints))
 }
 
 /// An index that another one starts from.
@@ -186,7 +211,7 @@ fn assemble(
     dim: usize,
     params: &BuildParams,
     parent: Option<&Parent<'_>>,
-    progress: &dyn Progress,
+    (progress, checkpoints): (&dyn Progress, &dyn Checkpoints),
 ) -> Result<BuiltIndex, BuildError> {
     let n = validate(vectors, dim, params)?;
     if let Some(parent) = parent {
@@ -228,10 +253,12 @@ fn assemble(
     pool.install(|| {
         draft.linked = order.len();
         let order = insert::order(order, params.seed, &coded);
-        insert::insert(&mut draft, &coded, &order, start, params, progress);
+        let told = (progress, checkpoints);
+        insert::insert(&mut draft, &coded, &order, start, params, told)?;
         copies.chain(&mut draft);
         draft.repaired = repair::connect(&mut draft, &coded);
-    });
+        Ok::<_, BuildError>(())
+    })?;
     let order = reorder::order(&draft, &coded);
     let (ordinals, places) = reorder::apply(&order, &mut draft, &mut coded).map_err(memory)?;
     let stats = draft.stats(&coded);

@@ -36,7 +36,7 @@ impl Bound {
     /// `query` comes from [`Space::unit`].
     #[inline(always)]
     pub(crate) fn new(space: &Space<'_>, query: &[f32], coded: &CodeQuery) -> Self {
-        let square: f32 = query.iter().map(|value| value * value).sum();
+        let square = Kernels::active().dot(query, query);
         // Bounds are computed in floats, too: they are a little wider than they need.
         let coarse = space.coarse_error * 1.001;
         Self {
@@ -173,57 +173,118 @@ impl Head<'_> {
 }
 
 /// Scores what is in `found` (places) by all bytes into `results` (ordinals), leaving out what
-/// cannot be among them. What a sketch leaves out has no bound: then scoring ends when enough in a
-/// row did not get in.
+/// cannot be among them.
 #[inline(always)]
-pub(crate) fn refine(
+pub(crate) fn refine<S: Simd>(
+    simd: S,
     space: &Space<'_>,
     ordinals: &[u32],
-    query: &[f32],
-    coded: &CodeQuery,
+    (query, coded, whole): (&[f32], &CodeQuery, &mut CodeQuery),
     found: &Pool,
     results: &mut Pool,
-    row: &mut Vec<f32>,
+    (row, block): (&mut Vec<f32>, &mut Block),
 ) {
-    let kernels = Kernels::active();
-    let bound = Bound::new(space, query, coded);
     let found = found.items();
-    found
-        .iter()
-        .take(AHEAD)
-        .for_each(|item| space.prefetch(item.position()));
+    let mut whole_score = Whole {
+        space,
+        ordinals,
+        query,
+        row,
+    };
+    if space.sketch.is_none() {
+        let bound = Bound::new(space, query, coded);
+        let ahead = |item: &Ranked| space.prefetch(item.position());
+        found.iter().take(AHEAD).for_each(ahead);
+        for (at, item) in found.iter().enumerate() {
+            found.get(at + AHEAD).into_iter().for_each(ahead);
+            let place = item.position();
+            // Not the other way round: what is not a number is none.
+            let hopeless = bound.best(item.score(), space.step(place)) < results.bar_score();
+            if !hopeless {
+                whole_score.take(place, results);
+            }
+        }
+        return;
+    }
+    // A sketch gives no bound, the high bytes do. They come in the order of the sketch, so it ends
+    // when enough in a row did not get in.
+    whole.set(query, space.rows.stride());
+    let scorer = space.scanner(whole);
+    let bound = Bound::new(space, query, whole);
+    let patience = PATIENCE + found.len() / 8;
+    let ahead = |item: &Ranked| scorer.prefetch::<0>(item.position());
+    found.iter().take(2 * AHEAD).for_each(ahead);
     let mut missed = 0;
-    for (at, item) in found.iter().enumerate() {
-        if let Some(later) = found.get(at + AHEAD) {
-            space.prefetch(later.position());
+    for (group, items) in found.chunks(AHEAD).enumerate() {
+        let later = found.iter().skip((group + 2) * AHEAD).take(AHEAD);
+        later.for_each(ahead);
+        for (place, item) in block.positions.iter_mut().zip(items) {
+            *place = item.position();
         }
-        let place = item.position();
-        let hopeless = match space.sketch {
-            None => bound.best(item.score(), space.step(place)) < results.bar_score(),
-            Some(_) => missed == PATIENCE,
-        };
-        let Some(ordinal) = ordinals.get(place as usize).copied() else {
-            continue;
-        };
-        if hopeless || ordinal as usize >= ordinals.len() {
-            continue;
+        let places = &block.positions[..items.len()];
+        scorer.score::<S, 0>(simd, places, &mut block.scores);
+        for (place, score) in places.iter().zip(&block.scores) {
+            let hopeless = bound.best(*score, space.step(*place)) < results.bar_score();
+            missed = match !hopeless && whole_score.take(*place, results) {
+                true => 0,
+                false => missed + 1,
+            };
         }
-        let score = space.exact(kernels, query, place, row);
-        let newcomer = Ranked::new(score, ordinal);
-        missed = if newcomer < results.bar() {
-            0
-        } else {
-            missed + 1
-        };
-        results.insert(newcomer);
+        if missed >= patience {
+            return;
+        }
     }
 }
 
-/// Items ahead of which the memory for all their bytes is requested.
+/// Scoring by all bytes. A function and no closure: those are compiled without the instruction set.
+struct Whole<'a> {
+    space: &'a Space<'a>,
+    ordinals: &'a [u32],
+    query: &'a [f32],
+    row: &'a mut Vec<f32>,
+}
+
+impl Whole<'_> {
+    /// Scores an item into the results; whether it got in.
+    #[inline(always)]
+    fn take(&mut self, place: u32, results: &mut Pool) -> bool {
+        let ordinal = self.ordinals.get(place as usize).copied();
+        let ordinal = ordinal.unwrap_or(u32::MAX);
+        if ordinal as usize >= self.ordinals.len() {
+            return false;
+        }
+        let kernels = Kernels::active();
+        let score = self.space.exact(kernels, self.query, place, self.row);
+        let newcomer = Ranked::new(score, ordinal);
+        let better = newcomer < results.bar();
+        results.insert(newcomer);
+        better
+    }
+
+    /// As [`Whole::take`], of an item that a filter may rule out and a bound leave out.
+    #[inline(always)]
+    fn offer(
+        &mut self,
+        bound: &Bound,
+        (place, score): (u32, f32),
+        filter: Option<&Filter<'_>>,
+        results: &mut Pool,
+    ) -> bool {
+        if bound.best(score, self.space.step(place)) < results.bar_score() {
+            return false;
+        }
+        let ordinal = self.ordinals.get(place as usize).copied();
+        let allowed = filter.is_none_or(|filter| ordinal.is_some_and(|at| filter.allows(at)));
+        allowed && self.take(place, results)
+    }
+}
+
+/// Items scored together, and ahead of which memory is requested.
 const AHEAD: usize = 4;
 
 /// Items in a row that did not get in, in the order of their sketches, after which none of the
-/// others is expected to.
+/// others is expected to; a wide beam, which is asked for to find what a narrow one does not, waits for
+/// an eighth of its width more.
 const PATIENCE: usize = 16;
 
 /// What scoring a vector picked from an allow-list costs, in vectors read one after another; measured
@@ -284,22 +345,15 @@ impl Scan<'_> {
         let n = space.len();
         let scorer = space.scanner(coded);
         let bound = Bound::new(&space, query, coded);
-        let kernels = Kernels::active();
         let mut spent = Spent::default();
         let widest = space.widest();
         // The worst that may still get in; nothing is known before there are results.
         let mut least = bound.least(results.bar_score(), widest);
-        let mut take = |place: u32, score: f32, results: &mut Pool, open: bool| {
-            let bar = results.bar_score();
-            if bound.best(score, space.step(place)) < bar {
-                return bar;
-            }
-            let ordinal = ordinals.get(place as usize).copied().unwrap_or(u32::MAX);
-            if (ordinal as usize) < n && (open || filter.allows(ordinal)) {
-                let score = space.exact(kernels, query, place, row);
-                results.insert(Ranked::new(score, ordinal));
-            }
-            results.bar_score()
+        let mut whole_score = Whole {
+            space: &space,
+            ordinals,
+            query,
+            row,
         };
         match filter.allow {
             Some(allow) if gathers(n, allow.len()) => {
@@ -328,12 +382,15 @@ impl Scan<'_> {
                         if *score < least {
                             continue;
                         }
-                        least = bound.least(take(*place, *score, results, false), widest);
+                        let all = Some(filter);
+                        if whole_score.offer(&bound, (*place, *score), all, results) {
+                            least = bound.least(results.bar_score(), widest);
+                        }
                     }
                 }
             }
             _ => {
-                let open = filter.is_open();
+                let asked = (!filter.is_open()).then_some(filter);
                 for first in (0..n).step_by(STEP) {
                     if past(deadline) {
                         return (End::Deadline, spent);
@@ -356,7 +413,9 @@ impl Scan<'_> {
                         if *score < least {
                             continue;
                         }
-                        least = bound.least(take(*place, *score, results, open), widest);
+                        if whole_score.offer(&bound, (*place, *score), asked, results) {
+                            least = bound.least(results.bar_score(), widest);
+                        }
                     }
                 }
                 (End::Complete, spent)

@@ -24,7 +24,8 @@ mod walk;
 pub use batch::BatchError;
 pub use browse::Browse;
 pub use build::{
-    BuildError, BuildParams, BuildStats, BuiltIndex, Parent, Progress, Section, build, build_from,
+    BuildError, BuildParams, BuildStats, BuiltIndex, Checkpoints, Parent, Progress, Saved, Saving,
+    Section, build, build_from, build_resumable,
 };
 pub use check::{Problem, StructureError};
 pub use delta::{Delta, DeltaError, DeltaScratch, merge};

@@ -22,6 +22,8 @@ pub struct Scratch {
     /// The query as given, or of unit length.
     pub(crate) query: Vec<f32>,
     pub(crate) coded: CodeQuery,
+    /// All dimensions of the query, where a sketch is walked.
+    pub(crate) whole: CodeQuery,
     /// A vector being decoded.
     pub(crate) row: Vec<f32>,
 }

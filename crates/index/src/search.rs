@@ -329,6 +329,7 @@ impl Walk<'_> {
             block,
             query,
             coded,
+            whole,
             row,
         } = scratch;
         let graph = index.graph();
@@ -368,7 +369,15 @@ impl Walk<'_> {
             let (reached, complete) = head.scan::<S, B>(simd, &scorer, memory, &mut spent);
             if complete {
                 results.reset(k);
-                exact::refine(&space, index.ordinals(), query, coded, pool, results, row);
+                exact::refine(
+                    simd,
+                    &space,
+                    index.ordinals(),
+                    (query, coded, whole),
+                    pool,
+                    results,
+                    (row, block),
+                );
                 return (End::Complete, spent);
             }
             visited.mark(reached);
@@ -408,7 +417,15 @@ impl Walk<'_> {
             )
         };
         results.reset(k);
-        exact::refine(&space, index.ordinals(), query, coded, pool, results, row);
+        exact::refine(
+            simd,
+            &space,
+            index.ordinals(),
+            (query, coded, whole),
+            pool,
+            results,
+            (row, block),
+        );
         (end, spent)
     }
 }

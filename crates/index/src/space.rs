@@ -68,10 +68,11 @@ impl<'a> Space<'a> {
     pub(crate) fn decode(&self, place: u32, out: &mut Vec<f32>) {
         let place = (place as usize).min(self.len().saturating_sub(1));
         let (stride, dim) = (self.rows.stride(), self.dim);
-        out.clear();
+        // All of it is written.
         out.resize(dim, 0.0);
         let at = u32::try_from(place).unwrap_or(u32::MAX);
         let Some(high) = self.rows.row(at) else {
+            out.fill(0.0);
             return;
         };
         debug_assert!(stride >= dim);

@@ -5,12 +5,13 @@ use std::path::Path;
 use rayon::ThreadPool;
 use refrain_bundle::Bundle;
 use refrain_bundle::section::OpenMode;
-use refrain_index::{BuildParams, Index, Parent, Progress, Section, build, build_from};
+use refrain_index::{BuildParams, Checkpoints, Index, Parent, Progress, Section, build_resumable};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::checkpoint::Checkpoint;
 use super::quality::{self, Queries, TARGET_RECALL};
-use super::{BuildError, Input};
+use super::{BuildError, BuildOptions, Input};
 
 /// How much less recall a reused graph may have than the last one that was linked in full. Not than
 /// its parent: what a hundred generations lose a little each, the parent of each has lost as well.
@@ -27,15 +28,16 @@ pub(super) struct Linked {
 pub(super) fn link(
     input: &Input<'_>,
     params: &BuildParams,
-    reuse: Option<&Path>,
+    options: &BuildOptions,
     queries: &Queries,
     pool: &ThreadPool,
     progress: &dyn Progress,
 ) -> Result<Linked, BuildError> {
     let mut told = Value::Null;
-    if let Some(dir) = reuse {
+    if let Some(dir) = &options.reuse {
         let earlier = Earlier::open(dir)?;
-        let built = earlier.build(input, params, progress)?;
+        let checkpoint = checkpoint(input, params, options, Some(earlier.bundle.version()))?;
+        let built = earlier.build(input, params, (progress, &*checkpoint))?;
         let linked = built.stats().linked;
         let sections = built.into_sections();
         let reference = earlier.reference();
@@ -56,11 +58,27 @@ pub(super) fn link(
             });
         }
     }
-    let built = build(input.vectors, input.dim, params, progress)?;
+    let checkpoint = checkpoint(input, params, options, None)?;
+    let (vectors, dim) = (input.vectors, input.dim);
+    let built = build_resumable(vectors, dim, params, None, progress, &*checkpoint)?;
     Ok(Linked {
         sections: built.into_sections(),
         reuse: told,
     })
+}
+
+/// Where this graph is kept while it is linked.
+fn checkpoint<'a>(
+    input: &Input<'_>,
+    params: &BuildParams,
+    options: &'a BuildOptions,
+    parent: Option<&str>,
+) -> Result<Box<dyn Checkpoints + 'a>, BuildError> {
+    let Some((dir, every)) = &options.checkpoints else {
+        return Ok(Box::new(()));
+    };
+    let checkpoint = Checkpoint::new(dir, *every, input, params, parent);
+    Ok(Box::new(checkpoint.map_err(BuildError::Checkpoint)?))
 }
 
 /// What a reused graph is measured against.
@@ -97,7 +115,7 @@ impl Earlier {
         &self,
         input: &Input<'_>,
         params: &BuildParams,
-        progress: &dyn Progress,
+        (progress, checkpoints): (&dyn Progress, &dyn Checkpoints),
     ) -> Result<refrain_index::BuiltIndex, BuildError> {
         let ids = input.ids();
         let origin: Vec<Option<u32>> = ids.map(|id| self.bundle.items().ordinal(id)).collect();
@@ -105,13 +123,9 @@ impl Earlier {
             index: &self.index,
             origin: &origin,
         };
-        Ok(build_from(
-            &parent,
-            input.vectors,
-            input.dim,
-            params,
-            progress,
-        )?)
+        let (vectors, dim, parent) = (input.vectors, input.dim, Some(&parent));
+        let built = build_resumable(vectors, dim, params, parent, progress, checkpoints)?;
+        Ok(built)
     }
 
     /// What the last bundle of its line that was linked in full was measured with.

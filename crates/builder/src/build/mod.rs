@@ -6,12 +6,14 @@
 //!
 //! The same input, options and `create_time` give the same bytes, whatever the thread count.
 
+mod checkpoint;
 mod graph;
 mod quality;
 mod vectors;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rayon::ThreadPoolBuildError;
@@ -28,6 +30,7 @@ use refrain_index::{BuildParams, Index, Progress, SearchError};
 use refrain_kernels::Metric;
 use serde_json::json;
 
+pub use self::checkpoint::FILES as CHECKPOINT_FILES;
 pub use self::quality::{EvaluateError, IndexEvaluation, PoolSize, evaluate_index};
 pub use self::vectors::{MAX_DIM, VectorSet, VectorsError};
 
@@ -55,6 +58,9 @@ pub struct BuildOptions {
     /// outcome finds 0.005 less than the last of its line that was linked in full, everything is
     /// linked anew.
     pub reuse: Option<PathBuf>,
+    /// Where the graph is kept while it is linked, and how often: a build that was killed goes on from
+    /// there. [`CHECKPOINT_FILES`] are left behind.
+    pub checkpoints: Option<(PathBuf, Duration)>,
     /// The version this one succeeds.
     pub parent: Option<String>,
     /// The scenes of the items, for caps and features of ranking and for the parts of an evaluation.
@@ -74,6 +80,7 @@ impl BuildOptions {
             seed: 42,
             create_time,
             reuse: None,
+            checkpoints: None,
             parent: None,
             scenes: None,
             command: "refrain build".into(),
@@ -126,6 +133,9 @@ pub enum BuildError {
         /// Why.
         reason: String,
     },
+    /// A checkpoint cannot be kept; the message has the path.
+    #[error("cannot keep a checkpoint: {0}")]
+    Checkpoint(std::io::Error),
     /// The graph that was just written does not open.
     #[error("the index does not open after writing: {0}")]
     Reopen(#[from] refrain_index::OpenError),
@@ -194,9 +204,8 @@ pub fn build(
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(options.threads)
         .build()?;
-    let reuse = options.reuse.as_deref();
     let Linked { sections, reuse } =
-        graph::link(&input, &params, reuse, &queries, &pool, progress)?;
+        graph::link(&input, &params, options, &queries, &pool, progress)?;
     let mut index_path = None;
     writer.add(INDEX_FILE, |path| {
         let sections: Vec<(&str, &[u8], bool)> = sections

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use refrain_builder::build::{self, BuildOptions, Source, VectorSet};
 use refrain_builder::cluster::SceneFile;
@@ -23,6 +23,7 @@ Examples:
   refrain build --vectors embeddings.npy --ids ids.txt --metric cosine --out bundle/
   refrain build --model model/ --m 24 --ef-construction 400 --out bundle/
   refrain build --model tonight/ --reuse yesterday-bundle/ --out bundle/
+  refrain build --model large/ --checkpoints large-build/ --out bundle/
   refrain build --model model/ --scenes scenes.parquet --out bundle/
 
 The same input, options and SOURCE_DATE_EPOCH give the same bytes, whatever the number of threads.")]
@@ -61,6 +62,12 @@ pub(crate) struct Args {
     /// Scenes of the items: what `refrain cluster` wrote, or any Parquet file with item_id and scene
     #[arg(long, value_name = "FILE")]
     scenes: Option<PathBuf>,
+    /// Directory for checkpoints: a build that was killed goes on from there; removed when done
+    #[arg(long, value_name = "DIR")]
+    checkpoints: Option<PathBuf>,
+    /// Seconds between two checkpoints
+    #[arg(long, value_name = "N", default_value_t = 60, requires = "checkpoints")]
+    checkpoint_seconds: u64,
     /// Version that this one succeeds
     #[arg(long, value_name = "VERSION")]
     parent: Option<String>,
@@ -83,6 +90,10 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
         threads: train::threads(args.threads),
         seed: args.seed,
         reuse: args.reuse.clone(),
+        checkpoints: args.checkpoints.clone().map(|dir| {
+            let every = Duration::from_secs(args.checkpoint_seconds);
+            (dir, every)
+        }),
         parent: args.parent.clone(),
         scenes: scenes.map(Arc::new),
         command: train::command_line(),
@@ -109,6 +120,9 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
                 .error());
         }
     };
+    if let Some(checkpoints) = &args.checkpoints {
+        train::discard(checkpoints, &build::CHECKPOINT_FILES);
+    }
     let took = started.elapsed();
     let document = json!({
         "bundle": args.out,

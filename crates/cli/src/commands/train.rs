@@ -174,7 +174,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
     let (model, report) = fit(&log, &items, &options, output)?;
     model.save(&args.out)?;
     if let Some(checkpoints) = &args.checkpoints {
-        discard(checkpoints);
+        discard(checkpoints, &train::CHECKPOINT_FILES);
     }
     let took = started.elapsed();
     let document = json!({
@@ -210,9 +210,9 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Removes the checkpoints of a training that is done; what else is in the directory stays.
-fn discard(checkpoints: &std::path::Path) {
-    for name in train::CHECKPOINT_FILES {
+/// Removes the checkpoints of what is done; what else is in the directory stays.
+pub(crate) fn discard(checkpoints: &std::path::Path, files: &[&str]) {
+    for name in files {
         drop(fs_err::remove_file(checkpoints.join(name)));
     }
     drop(fs_err::remove_dir(checkpoints));
@@ -473,17 +473,23 @@ fn recorded(arguments: impl Iterator<Item = String>) -> String {
         if std::mem::take(&mut value_follows) || word == "--json" {
             continue;
         }
-        if matches!(&*word, "--threads" | "--out" | "--checkpoints") {
-            value_follows = true;
-        } else if !["--threads=", "--out=", "--checkpoints="]
-            .iter()
-            .any(|flag| word.starts_with(flag))
-        {
+        let flag = word.split('=').next().unwrap_or_default();
+        if !WITHOUT_EFFECT.contains(&flag) {
             words.push(word);
+        } else if flag == word {
+            value_follows = true;
         }
     }
     words.join(" ")
 }
+
+/// Flags whose value does not change the outcome.
+const WITHOUT_EFFECT: [&str; 4] = [
+    "--threads",
+    "--out",
+    "--checkpoints",
+    "--checkpoint-seconds",
+];
 
 /// Output appears whole or not at all, and never over something else.
 pub(crate) fn refuse_existing(out: &std::path::Path) -> anyhow::Result<()> {

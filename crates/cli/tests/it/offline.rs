@@ -190,7 +190,9 @@ fn a_parent_keeps_vectors_where_they_were() {
         "--out",
         arg(&child),
     ]);
-    assert_eq!(trained["hyper"]["iterations"], 3);
+    // As many passes as it took, at most three.
+    let passes = trained["hyper"]["iterations"].as_u64().expect("a number");
+    assert!((1..=3).contains(&passes), "{passes} passes");
     assert!(
         trained["report"]["warm_items"].as_u64() > Some(100),
         "{trained}"

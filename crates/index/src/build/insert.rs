@@ -14,7 +14,9 @@ use refrain_kernels::{
     codes::{BLOCK, Simd, Task},
 };
 
-use super::{BuildParams, Coded, Draft, Progress, levels, prune::PruneScratch};
+use super::{
+    BuildError, BuildParams, Checkpoints, Coded, Draft, Progress, levels, prune::PruneScratch,
+};
 use crate::{
     codes::CodeQuery,
     layout::{EMPTY, Layer},
@@ -25,7 +27,7 @@ use crate::{
 
 /// Items linked at a time: enough to keep many threads busy, few enough for the scores within a
 /// batch to be a small part of the work.
-const BATCH: usize = 512;
+pub(super) const BATCH: usize = 512;
 
 /// Which part of a row that overflows is left free when it is pruned, so that the next links back
 /// are entered as they come. Pruned to the full degree, a row of a popular item would be pruned
@@ -44,12 +46,13 @@ pub(super) fn insert(
     order: &[u32],
     start: Start,
     params: &BuildParams,
-    progress: &dyn Progress,
-) {
+    (progress, checkpoints): (&dyn Progress, &dyn Checkpoints),
+) -> Result<(), BuildError> {
     let workers = Workers::new(params.threads);
     let ef = params.ef_construction.max(params.m);
     let among = start.base.is_some() && coded.metric == Metric::InnerProduct;
     let among = among.then_some(params.seed);
+    let done = draft.go_on(checkpoints, order.len());
     let mut inserted = 0;
     let Start { mut top, mut base } = start;
     for batch in order.chunks(BATCH) {
@@ -58,9 +61,11 @@ pub(super) fn insert(
             start: Start { top, base },
             among,
         };
-        let chosen = choose(draft, coded, look, batch, &workers);
-        let back = enter(draft, &chosen);
-        link_back(draft, coded, &back, &workers);
+        if inserted >= done {
+            let chosen = choose(draft, coded, look, batch, &workers);
+            let back = enter(draft, &chosen);
+            link_back(draft, coded, &back, &workers);
+        }
         let positions = batch.iter().map(|item| draft.nav_position[*item as usize]);
         top = top
             .into_iter()
@@ -69,7 +74,11 @@ pub(super) fn insert(
         base = base.or(batch.first().copied());
         inserted += batch.len();
         progress.advance(inserted as u64, order.len() as u64);
+        if inserted > done {
+            draft.keep(checkpoints, inserted)?;
+        }
     }
+    Ok(())
 }
 
 /// The items in the order they are linked in.

@@ -1,6 +1,11 @@
 //! An index that starts from another: as good as one built anew, whatever became of the items.
 
-use refrain_index::{BuildError, BuiltIndex, Filter, Index, Parent, Section, build_from};
+use std::sync::Mutex;
+
+use refrain_index::{
+    BuildError, BuiltIndex, Checkpoints, Filter, Index, Parent, Saved, Saving, Section, build_from,
+    build_resumable,
+};
 use refrain_kernels::Metric;
 
 use crate::common::{
@@ -141,6 +146,83 @@ fn threads_change_nothing() {
         sections.map(|section| section.bytes).collect::<Vec<_>>()
     };
     assert!(bytes(1) == bytes(5));
+}
+
+/// Saves whenever it can, and fails at the save of that number: as if it had been killed there.
+#[derive(Default)]
+struct Kept {
+    saved: Mutex<Option<Saved>>,
+    until: usize,
+    saves: Mutex<usize>,
+}
+
+impl Checkpoints for Kept {
+    fn load(&self) -> Option<Saved> {
+        self.saved.lock().expect("unbroken").clone()
+    }
+
+    fn due(&self) -> bool {
+        true
+    }
+
+    fn save(&self, state: Saving<'_>) -> std::io::Result<()> {
+        let mut saves = self.saves.lock().expect("unbroken");
+        *saves += 1;
+        if *saves > self.until {
+            return Err(std::io::Error::other("killed"));
+        }
+        *self.saved.lock().expect("unbroken") = Some(Saved {
+            linked: state.linked,
+            links: state.links.to_vec(),
+            nav_links: state.nav_links.to_vec(),
+        });
+        Ok(())
+    }
+}
+
+/// Killed after each batch in turn, a build that goes on gives the bytes of one that was left alone.
+#[test]
+fn a_build_that_was_killed_goes_on() {
+    let (old, origin, new) = shuffled();
+    for metric in [Metric::InnerProduct, Metric::L2] {
+        let earlier = index(&old, DIM, &params(metric));
+        let parent = Parent {
+            index: &earlier,
+            origin: &origin,
+        };
+        for (parent, vectors) in [(None, &old), (Some(&parent), &new)] {
+            let bytes = |checkpoints: &dyn Checkpoints| {
+                let params = params(metric);
+                build_resumable(vectors, DIM, &params, parent, &(), checkpoints).map(|built| {
+                    let sections = built.into_sections().into_iter();
+                    sections.map(|section| section.bytes).collect::<Vec<_>>()
+                })
+            };
+            let undisturbed = bytes(&()).expect("built");
+            let mut kept = Kept::default();
+            let mut kills = 0;
+            let resumed = loop {
+                *kept.saves.lock().expect("unbroken") = 0;
+                match bytes(&kept) {
+                    Ok(bytes) => break bytes,
+                    Err(BuildError::Checkpoint { .. }) => kills += 1,
+                    Err(other) => panic!("{other}"),
+                }
+                // The first run dies before it has kept anything, the others a batch further on.
+                kept.until = 1;
+            };
+            assert!(kills > 0, "never killed");
+            assert!(resumed == undisturbed);
+            // What is of another graph is passed over.
+            *kept.saved.lock().expect("unbroken") = Some(Saved {
+                linked: 512,
+                links: vec![0; 7],
+                nav_links: Vec::new(),
+            });
+            kept.until = usize::MAX;
+            assert!(bytes(&kept).expect("built") == undisturbed);
+        }
+    }
 }
 
 #[test]
