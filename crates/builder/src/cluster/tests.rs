@@ -6,6 +6,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::generate::rng::Rng;
 
 /// Points of `super_groups` groups of `groups` groups: the inner ones 8 apart, the outer ones 60, standard
 /// deviation 1, in `dim` dimensions. Returns the vectors and the inner group of each.
@@ -223,7 +224,7 @@ fn what_cannot_be_clustered_is_named() {
 fn popular_and_obscure_tracks_of_a_kind_are_one_scene_with_its_tags() {
     let kinds = ["calm", "loud", "odd"];
     let mut rng = Rng::new(8, 1);
-    let mut model = crate::model::Model {
+    let mut model = Model {
         info: crate::model::ModelInfo {
             rank: 3,
             hyper: serde_json::Value::Null,

@@ -267,9 +267,9 @@ impl Scenes {
                 ("labels.offsets", &self.labels),
             ];
             for (section, table) in texts {
-                if !table
+                if table
                     .get(scene)
-                    .is_some_and(|text| text.len() <= MAX_TEXT_BYTES)
+                    .is_none_or(|text| text.len() > MAX_TEXT_BYTES)
                 {
                     let rule = "paths and labels are UTF-8 of at most 1024 bytes";
                     return Err(file.broken(section, u64::from(scene) * 8, rule, scene.into()));
