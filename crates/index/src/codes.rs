@@ -101,8 +101,7 @@ impl CodeQuery {
     /// Takes on `query`, padded to `stride`.
     pub(crate) fn set(&mut self, query: &[f32], stride: usize) {
         let values = || query.iter().copied();
-        let largest = values().fold(0.0_f32, |largest, value| largest.max(value.abs()));
-        let sum: f64 = values().map(|value| f64::from(value.abs())).sum();
+        let (largest, sum) = extent(query);
         self.values.clear();
         // Overflow to infinity is possible only with values no catalogue has; it scores nothing.
         if largest == 0.0 || !largest.is_finite() {
@@ -122,6 +121,24 @@ impl CodeQuery {
         }));
         self.values.resize(stride, 0);
     }
+}
+
+/// The largest magnitude and the sum of all, in eight lanes: one would wait for itself.
+fn extent(values: &[f32]) -> (f32, f64) {
+    let (parts, rest) = values.as_chunks::<8>();
+    let (mut largest, mut sums) = ([0.0_f32; 8], [0.0_f64; 8]);
+    for part in parts {
+        for ((largest, sum), value) in largest.iter_mut().zip(&mut sums).zip(part) {
+            let value = value.abs();
+            *largest = if value > *largest { value } else { *largest };
+            *sum += f64::from(value);
+        }
+    }
+    let rest = rest.iter().map(|value| value.abs());
+    (
+        largest.into_iter().chain(rest.clone()).fold(0.0, f32::max),
+        sums.into_iter().chain(rest.map(f64::from)).sum(),
+    )
 }
 
 /// Appends the products of `row` with the rows of a projection.

@@ -90,16 +90,16 @@ pub enum SearchError {
 ///
 /// | n | dim | scan, ns a vector | walk | scored | gathered |
 /// |---|---|---|---|---|---|
-/// | 2,500 | 64 | 15.9 | 1.5 | 0.67 | 2.1, 2.7, 6.3 |
-/// | 20,000 | 64 | 9.3 | 1.8 | 1.04 | 3.1, 4.0, 5.5 |
-/// | 100,000 | 64 | 14.2 | 1.4 | 1.25 | 2.0, 2.1, 1.7 |
-/// | 200,000 | 64 | 15.9 | 2.0 | 1.40 | 2.2, 2.4, 1.8 |
-/// | 20,000 | 128 | 14.3 | 2.1 | 0.97 | 2.5, 2.7, 4.0 |
-/// | 50,000 | 128 | 20.8 | 1.7 | 1.04 | 1.5, 1.7, 1.6 |
-/// | 20,000 | 768 | 131.3 | 0.5 | 0.78 | 0.6, 0.7, 1.6 |
+/// | 2,500 | 64 | 6.9 | 4.1 | 0.67 | 4.6, 5.6, 13.1 |
+/// | 20,000 | 64 | 7.8 | 3.1 | 1.04 | 3.2, 3.8, 5.0 |
+/// | 100,000 | 64 | 7.6 | 3.7 | 1.25 | 3.3, 4.2, 2.8 |
+/// | 200,000 | 64 | 6.6 | 4.2 | 1.40 | 3.3, 4.6, 6.2 |
+/// | 20,000 | 128 | 10.7 | 3.0 | 0.97 | 3.0, 3.4, 4.3 |
+/// | 50,000 | 128 | 6.5 | 5.1 | 1.04 | 2.9, 4.4, 6.0 |
+/// | 20,000 | 768 | 131.4 | 0.6 | 0.78 | 3.3, 0.7, 0.9 |
 ///
-/// Taken high: an exact answer that cost a little more than the walk is no loss of recall. Where a
-/// sketch is walked a scan reads all dimensions, and the walk is cheaper than this says.
+/// An exact answer that cost a little more than the walk is no loss of recall. Where a sketch is
+/// walked a scan reads all dimensions, and the walk is cheaper than this says.
 const WALK_COST: usize = 4;
 
 impl Index {
