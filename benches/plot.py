@@ -16,7 +16,7 @@ import pathlib
 import statistics
 
 WIDTH, HEIGHT = 720, 420
-LEFT, RIGHT, TOP, BOTTOM = 70, 150, 40, 50
+LEFT, RIGHT, TOP, BOTTOM = 92, 130, 40, 50
 # Okabe and Ito: told apart by people who see few colours.
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f"]
 DASHES = ["", "7 3", "2 3", "9 3 2 3", "4 2", "1 2", "12 4", "6 2 2 2"]
@@ -24,7 +24,9 @@ RECALLS = [0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999]
 
 
 def frontier(points):
-    """What no other point beats in both, by rising recall."""
+    """What no other point beats in both, by rising recall, up to the first past the end of the axis."""
+    past = [recall for recall, _ in points if recall >= RECALLS[-1]]
+    points = [point for point in points if point[0] <= min(past, default=1)]
     best, kept = 0.0, []
     for recall, qps in sorted(points, reverse=True):
         if qps > best:
@@ -105,7 +107,7 @@ def main():
         label[0] = max(label[0], above[0] + 15)
     for y, x, name, colour in labels:
         weight = "bold" if name == "refrain" else "normal"
-        svg.append(f'<text x="{max(x, WIDTH - RIGHT) + 6:.1f}" y="{y + 4:.1f}" fill="{colour}" font-weight="{weight}">{html.escape(name)}</text>')
+        svg.append(f'<text x="{x + 6:.1f}" y="{y + 4:.1f}" fill="{colour}" font-weight="{weight}">{html.escape(name)}</text>')
     args.out.write_text("\n".join(svg) + "\n</svg>\n")
 
 
