@@ -11,7 +11,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("refrain-bundle", &[]),
     ("refrain-experiments", &[]),
     ("refrain-ranking", &[]),
-    ("refrain-analysis", &["refrain-experiments"]),
+    (
+        "refrain-analysis",
+        &["refrain-experiments", "refrain-ranking"],
+    ),
     // Object stores take tokio, HTTP and TLS: a crate of its own keeps them out of all below the server.
     ("refrain-objects", &["refrain-bundle"]),
     ("refrain-index", &["refrain-kernels"]),

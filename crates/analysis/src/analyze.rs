@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
@@ -12,9 +12,11 @@ use crate::log::spill::Partitions;
 use crate::log::symbols::Class;
 use crate::log::{LogError, LogFiles, ReadOptions};
 use crate::methods::moments::Tally;
-use crate::plan::{MetricType, Plan};
+use crate::plan::{Kind, MetricType, Plan};
+use crate::shown::{lists, off_policy};
 use crate::units::fold::{AGES, Fold, Leftovers, Sink, Uses};
 use crate::units::histogram::{Histogram, RELATIVE_ERROR};
+use crate::units::statistics::Uptake;
 use crate::units::{QuantileSums, Statistics, UnitRow, UnitsError, table};
 use crate::verdict::{Analysis, Evidence, Input, Look, Looks};
 
@@ -28,6 +30,11 @@ pub enum AnalyzeError {
     /// The table of units.
     #[error(transparent)]
     Units(#[from] UnitsError),
+    /// An interleaved experiment of which only a table of units is given.
+    #[error(
+        "an interleaved experiment is judged by the items of its log: give the log, not a table of units"
+    )]
+    NeedsLog,
     /// The looks before.
     #[error(transparent)]
     Looks(#[from] crate::verdict::LooksError),
@@ -40,6 +47,9 @@ pub struct Options {
     pub read: ReadOptions,
     /// Looks made before; `None` if this is the first.
     pub looks: Option<Looks>,
+    /// A table of another policy's probabilities, to be valued on the drawn answers of the log
+    /// ([`off_policy`]).
+    pub off_policy: Option<PathBuf>,
     /// This is the last look, whatever the information: spend all that is left.
     pub last: bool,
 }
@@ -86,8 +96,18 @@ pub fn from_log(
         cutoff_us,
     };
     let pool = scan::pool(options.read.threads)?;
+    let uptake = if plan.uptake.is_some() {
+        Some(Uptake::Event)
+    } else {
+        // Where everybody got what they were assigned there is nothing to tell apart.
+        classes
+            .iter()
+            .any(Class::served_other)
+            .then_some(Uptake::Served)
+    };
+    let uptake = uptake.filter(|_| plan.kind != Kind::Interleave);
     let mut statistics = gather(&pool, &partitions, &fold, || {
-        Statistics::new(plan, cutoff_us)
+        Statistics::new(plan, cutoff_us).with_uptake(uptake)
     })
     .map_err(LogError::Io)?;
     statistics.finish();
@@ -123,7 +143,14 @@ pub fn from_log(
         last: options.last,
         quantiles: &quantiles,
     };
-    Ok(crate::verdict::reach(&evidence))
+    let (mut analysis, look) = crate::verdict::reach(&evidence);
+    analysis.lists = lists::look(root, &files, plan, &options.read)?;
+    if let Some(target) = &options.off_policy
+        && analysis.verdict.effects_hidden.is_none()
+    {
+        analysis.off_policy = Some(off_policy::estimate(root, target, plan, &options.read)?);
+    }
+    Ok((analysis, look))
 }
 
 /// Analyses a table with one row a unit, as the statements of [`crate::sql`] make it.
@@ -137,6 +164,9 @@ pub fn from_units(
     plan: &Plan,
     options: &Options,
 ) -> Result<(Analysis, Look), AnalyzeError> {
+    if plan.kind == Kind::Interleave {
+        return Err(AnalyzeError::NeedsLog);
+    }
     let read = table::read(path, plan, options.read.until_us)?;
     let cutoff_us = read.cutoff_us;
     let looks = earlier(plan, options, cutoff_us)?;

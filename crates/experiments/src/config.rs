@@ -357,7 +357,7 @@ pub struct MetricConfig {
     /// Which way is better.
     #[serde(default)]
     pub direction: Option<Direction>,
-    /// Which part of a unit's life counts: `closed(7d,14d)` or `open`.
+    /// Which part of a unit's life counts: `closed(7d,14d)`, `open(14d)` or `open`.
     #[serde(default)]
     pub window: Option<String>,
     /// Smallest relative effect worth finding, of a success metric.

@@ -209,12 +209,14 @@ fn check_metric(findings: &mut Findings, place: &str, metric: &MetricConfig, liv
     // What the server measures has no window: it counts requests as they come.
     match &metric.window {
         None if !live => {
-            let problem = "is missing: closed(FROM,TO), such as closed(7d,14d), or open".to_owned();
+            let problem =
+                "is missing: closed(FROM,TO), such as closed(7d,14d), open(14d) or open".to_owned();
             findings.add("window_missing", format!("{place}.window"), problem);
         }
         Some(window) if !is_window(window) => {
-            let problem =
-                format!("`{window}` is neither closed(FROM,TO) with FROM before TO, nor open");
+            let problem = format!(
+                "`{window}` is none of closed(FROM,TO) with FROM before TO, open(DAYS) such as open(14d), open"
+            );
             findings.add("window_unknown", format!("{place}.window"), problem);
         }
         _ => {}
@@ -255,6 +257,14 @@ fn is_metric_type(kind: &str) -> bool {
 fn is_window(window: &str) -> bool {
     if window == "open" {
         return true;
+    }
+    if let Some(days) = window.strip_prefix("open(") {
+        // Whole days: each is one measurement.
+        let days = days
+            .strip_suffix(')')
+            .and_then(|days| days.strip_suffix('d'))
+            .and_then(|days| days.parse::<u16>().ok());
+        return days.is_some_and(|days| (2..=366).contains(&days));
     }
     let inside = window
         .strip_prefix("closed(")
@@ -309,6 +319,8 @@ margin_rel = 0.03
     #[test]
     fn each_missing_field_has_its_own_code() {
         assert_eq!(codes(FULL), Vec::<&str>::new());
+        let daily = FULL.replace("closed(7d,14d)", "open(14d)");
+        assert_eq!(codes(&daily), Vec::<&str>::new());
         for (gone, code) in [
             ("question = \"q\"", "question_missing"),
             ("decision = \"d\"", "decision_missing"),
@@ -328,6 +340,7 @@ margin_rel = 0.03
         );
         for (was, is, code) in [
             ("closed(7d,14d)", "closed(14d,7d)", "window_unknown"),
+            ("closed(7d,14d)", "open(36h)", "window_unknown"),
             ("\"mean\"", "\"median\"", "type_unknown"),
             ("\"gst\"", "\"peek\"", "design_method"),
             ("alpha = 0.05", "alpha = 5", "design_range"),

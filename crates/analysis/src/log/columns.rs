@@ -10,7 +10,7 @@ use arrow_cast::CastOptions;
 use arrow_schema::{ArrowError, DataType, TimeUnit};
 
 /// A batch whose columns are asked for by name.
-pub(super) struct Columns<'a>(pub(super) &'a RecordBatch);
+pub(crate) struct Columns<'a>(pub(crate) &'a RecordBatch);
 
 impl Columns<'_> {
     fn get(&self, name: &str, to: &DataType) -> Result<Option<ArrayRef>, ArrowError> {
@@ -28,7 +28,7 @@ impl Columns<'_> {
     }
 
     /// Text of which each value is looked at once.
-    pub(super) fn words(
+    pub(crate) fn words(
         &self,
         name: &str,
     ) -> Result<Option<DictionaryArray<Int32Type>>, ArrowError> {
@@ -39,14 +39,14 @@ impl Columns<'_> {
     }
 
     /// Text that differs from row to row.
-    pub(super) fn text(&self, name: &str) -> Result<Option<StringArray>, ArrowError> {
+    pub(crate) fn text(&self, name: &str) -> Result<Option<StringArray>, ArrowError> {
         Ok(self
             .get(name, &DataType::Utf8)?
             .map(|array| array.as_string::<i32>().clone()))
     }
 
     /// Instants in microseconds. Without a zone they are UTC; with one, the instant counts.
-    pub(super) fn times(
+    pub(crate) fn times(
         &self,
         name: &str,
     ) -> Result<Option<TimestampMicrosecondArray>, ArrowError> {
@@ -63,30 +63,30 @@ impl Columns<'_> {
             .map(|array| array.as_primitive::<TimestampMicrosecondType>().clone()))
     }
 
-    pub(super) fn integers(&self, name: &str) -> Result<Option<Int64Array>, ArrowError> {
+    pub(crate) fn integers(&self, name: &str) -> Result<Option<Int64Array>, ArrowError> {
         Ok(self
             .get(name, &DataType::Int64)?
             .map(|array| array.as_primitive::<Int64Type>().clone()))
     }
 
-    pub(super) fn numbers(&self, name: &str) -> Result<Option<Float64Array>, ArrowError> {
+    pub(crate) fn numbers(&self, name: &str) -> Result<Option<Float64Array>, ArrowError> {
         Ok(self
             .get(name, &DataType::Float64)?
             .map(|array| array.as_primitive::<Float64Type>().clone()))
     }
 
-    pub(super) fn flags(&self, name: &str) -> Option<BooleanArray> {
+    pub(crate) fn flags(&self, name: &str) -> Option<BooleanArray> {
         self.0
             .column_by_name(name)
             .map(|array| array.as_boolean().clone())
     }
 
     /// Bytes of each row.
-    pub(super) fn bytes(&self, name: &str) -> Option<ArrayRef> {
+    pub(crate) fn bytes(&self, name: &str) -> Option<ArrayRef> {
         self.0.column_by_name(name).cloned()
     }
 
-    pub(super) fn lists(&self, name: &str) -> Option<ListArray> {
+    pub(crate) fn lists(&self, name: &str) -> Option<ListArray> {
         self.0
             .column_by_name(name)
             .and_then(|array| array.as_list_opt::<i32>())
@@ -95,7 +95,7 @@ impl Columns<'_> {
 }
 
 /// The bytes at a row of a binary column, `None` for null.
-pub(super) fn bytes_at(array: &ArrayRef, row: usize) -> Option<&[u8]> {
+pub(crate) fn bytes_at(array: &ArrayRef, row: usize) -> Option<&[u8]> {
     if array.is_null(row) {
         return None;
     }
@@ -106,7 +106,7 @@ pub(super) fn bytes_at(array: &ArrayRef, row: usize) -> Option<&[u8]> {
 }
 
 /// The word at a row, `None` for null.
-pub(super) fn key_at(array: &DictionaryArray<Int32Type>, row: usize) -> Option<usize> {
+pub(crate) fn key_at(array: &DictionaryArray<Int32Type>, row: usize) -> Option<usize> {
     if array.keys().is_null(row) {
         return None;
     }

@@ -48,55 +48,72 @@ pub(crate) enum Kind {
     Floats,
 }
 
-const fn required(name: &'static str, kind: Kind) -> Needed {
-    Needed {
-        name,
-        kind,
-        required: true,
+impl Needed {
+    pub(crate) const fn required(name: &'static str, kind: Kind) -> Self {
+        Self {
+            name,
+            kind,
+            required: true,
+        }
     }
-}
 
-const fn optional(name: &'static str, kind: Kind) -> Needed {
-    Needed {
-        name,
-        kind,
-        required: false,
+    pub(crate) const fn optional(name: &'static str, kind: Kind) -> Self {
+        Self {
+            name,
+            kind,
+            required: false,
+        }
     }
 }
 
 pub(crate) const EXPOSURES: &[Needed] = &[
-    required("exposure_id", Kind::Bytes),
-    required("ts", Kind::Time),
-    required("unit_id", Kind::Text),
-    required("experiment", Kind::Text),
-    required("exp_epoch", Kind::Integer),
-    required("variant", Kind::Text),
-    required("reason", Kind::Text),
-    optional("served_variant", Kind::Text),
-    optional("forced", Kind::Flag),
-    optional("bot_flag", Kind::Flag),
-    optional("empty", Kind::Flag),
-    optional("degraded", Kind::Integer),
-    optional("latency_us", Kind::Integer),
-    optional("weights", Kind::Floats),
-    optional("config_digest", Kind::Bytes),
-    optional("index_version", Kind::Text),
-    optional("model_version", Kind::Text),
+    Needed::required("exposure_id", Kind::Bytes),
+    Needed::required("ts", Kind::Time),
+    Needed::required("unit_id", Kind::Text),
+    Needed::required("experiment", Kind::Text),
+    Needed::required("exp_epoch", Kind::Integer),
+    Needed::required("variant", Kind::Text),
+    Needed::required("reason", Kind::Text),
+    Needed::optional("served_variant", Kind::Text),
+    Needed::optional("forced", Kind::Flag),
+    Needed::optional("bot_flag", Kind::Flag),
+    Needed::optional("empty", Kind::Flag),
+    Needed::optional("degraded", Kind::Integer),
+    Needed::optional("latency_us", Kind::Integer),
+    Needed::optional("weights", Kind::Floats),
+    Needed::optional("config_digest", Kind::Bytes),
+    Needed::optional("index_version", Kind::Text),
+    Needed::optional("model_version", Kind::Text),
 ];
 
 pub(crate) const OUTCOMES: &[Needed] = &[
-    required("ts", Kind::Time),
-    required("unit_id", Kind::Text),
-    required("event", Kind::Text),
-    required("value", Kind::Number),
-    optional("outcome_id", Kind::Bytes),
+    Needed::required("ts", Kind::Time),
+    Needed::required("unit_id", Kind::Text),
+    Needed::required("event", Kind::Text),
+    Needed::required("value", Kind::Number),
+    Needed::optional("outcome_id", Kind::Bytes),
+    // Read where lists are judged item by item.
+    Needed::optional("exposure_id", Kind::Bytes),
+    Needed::optional("item", Kind::Text),
 ];
 
 pub(crate) const COVARIATES: &[Needed] = &[
-    required("unit_id", Kind::Text),
-    required("as_of", Kind::Time),
-    required("name", Kind::Text),
-    required("value", Kind::Number),
+    Needed::required("unit_id", Kind::Text),
+    Needed::required("as_of", Kind::Time),
+    Needed::required("name", Kind::Text),
+    Needed::required("value", Kind::Number),
+];
+
+pub(crate) const SHADOWS: &[Needed] = &[
+    Needed::required("ts", Kind::Time),
+    Needed::required("unit_id", Kind::Text),
+    Needed::required("ranking_variant", Kind::Text),
+    Needed::required("served_variant", Kind::Text),
+    Needed::required("overlap", Kind::Number),
+    Needed::required("rbo", Kind::Number),
+    Needed::required("latency_us", Kind::Integer),
+    Needed::required("served_latency_us", Kind::Integer),
+    Needed::optional("error", Kind::Text),
 ];
 
 impl LogFiles {
@@ -108,22 +125,10 @@ impl LogFiles {
     /// [`LogError`]: no exposures, a file that is no whole Parquet file, a column that is missing or
     /// has the wrong type.
     pub fn open(root: &Path, segments: &[String]) -> Result<Self, LogError> {
-        let table = |name: &str, needed: &[Needed], segments: &[String]| {
-            let mut paths = Vec::new();
-            let folder = root.join(name);
-            if folder.is_dir() {
-                find(&folder, &mut paths)?;
-            }
-            paths.sort();
-            paths
-                .into_iter()
-                .map(|path| LogFile::open(path, needed, segments))
-                .collect::<Result<Vec<_>, LogError>>()
-        };
         let files = Self {
-            exposures: table("exposures", EXPOSURES, segments)?,
-            outcomes: table("outcomes", OUTCOMES, &[])?,
-            covariates: table("covariates", COVARIATES, &[])?,
+            exposures: open_all(root, "exposures", EXPOSURES, segments)?,
+            outcomes: open_all(root, "outcomes", OUTCOMES, &[])?,
+            covariates: open_all(root, "covariates", COVARIATES, &[])?,
         };
         if files.exposures.is_empty() {
             return Err(LogError::NoExposures {
@@ -131,6 +136,18 @@ impl LogFiles {
             });
         }
         Ok(files)
+    }
+
+    /// The files of another table of the log; none is no error.
+    ///
+    /// # Errors
+    /// As [`LogFiles::open`].
+    pub(crate) fn table(
+        root: &Path,
+        name: &str,
+        needed: &[Needed],
+    ) -> Result<Vec<LogFile>, LogError> {
+        open_all(root, name, needed, &[])
     }
 
     /// Rows of all files together.
@@ -224,13 +241,22 @@ impl LogFile {
         u64::try_from(self.metadata.metadata().file_metadata().num_rows()).unwrap_or(0)
     }
 
+    pub(crate) fn has_column(&self, name: &str) -> bool {
+        self.metadata.schema().field_with_name(name).is_ok()
+    }
+
+    /// For the message that one is missing.
+    pub(crate) fn column_names(&self) -> String {
+        names(self.metadata.schema())
+    }
+
     pub(crate) fn row_groups(&self) -> usize {
         self.metadata.metadata().num_row_groups()
     }
 }
 
 fn as_dictionary(field: &Field, needed: &[Needed], segments: &[String]) -> Field {
-    let few = field.name() != "unit_id"
+    let few = !matches!(field.name().as_str(), "unit_id" | "item")
         && (segments.contains(field.name())
             || needed
                 .iter()
@@ -254,16 +280,10 @@ fn check(
         if !required {
             return Ok(());
         }
-        let names: Vec<&str> = schema
-            .fields()
-            .iter()
-            .map(|f| f.name().as_str())
-            .take(40)
-            .collect();
         return Err(LogError::MissingColumn {
             path: path.to_owned(),
             column: name.to_owned(),
-            found: names.join(", "),
+            found: names(schema),
         });
     };
     let found = field.data_type();
@@ -300,6 +320,35 @@ fn check(
             Kind::Floats => "a list of floats",
         },
     })
+}
+
+fn names(schema: &Schema) -> String {
+    let names: Vec<&str> = schema
+        .fields()
+        .iter()
+        .map(|f| f.name().as_str())
+        .take(40)
+        .collect();
+    names.join(", ")
+}
+
+/// All files of a table, in the order of their paths.
+fn open_all(
+    root: &Path,
+    name: &str,
+    needed: &[Needed],
+    segments: &[String],
+) -> Result<Vec<LogFile>, LogError> {
+    let mut paths = Vec::new();
+    let folder = root.join(name);
+    if folder.is_dir() {
+        find(&folder, &mut paths)?;
+    }
+    paths.sort();
+    paths
+        .into_iter()
+        .map(|path| LogFile::open(path, needed, segments))
+        .collect()
 }
 
 fn find(folder: &Path, paths: &mut Vec<PathBuf>) -> Result<(), LogError> {

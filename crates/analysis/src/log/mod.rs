@@ -6,14 +6,18 @@
 //! hash of the unit, so that all of a unit ends up in one place; what does not fit the memory budget
 //! waits in unlinked temporary files (`spill`). Units, arms and events are numbers from here on.
 
-mod columns;
+pub(crate) mod columns;
 mod error;
-mod files;
+pub(crate) mod files;
+pub(crate) mod group;
+pub(crate) mod items;
+mod options;
 pub(crate) mod record;
+mod rows;
 pub(crate) mod scan;
 pub(crate) mod spill;
 pub(crate) mod symbols;
 
 pub use error::LogError;
 pub use files::LogFiles;
-pub use scan::{ReadOptions, RowCounts};
+pub use options::{ReadOptions, RowCounts};

@@ -9,7 +9,7 @@ use bytemuck::{Pod, Zeroable};
 pub(crate) struct Record {
     /// xxh3-128 of the unit's id.
     pub(crate) unit: [u64; 2],
-    /// [`EXPOSURE`], [`OUTCOME`] or [`COVARIATE`].
+    /// [`EXPOSURE`], [`OUTCOME`], [`COVARIATE`], [`ITEM`] or [`CREDIT`].
     pub(crate) kind: u32,
     /// Class of an exposure, event of an outcome, name of a covariate.
     pub(crate) code: u32,
@@ -24,6 +24,12 @@ pub(crate) struct Record {
 pub(crate) const EXPOSURE: u32 = 0;
 pub(crate) const OUTCOME: u32 = 1;
 pub(crate) const COVARIATE: u32 = 2;
+
+/// Of an interleaved list: an item that a team drafted (`value` the exposure, `extra` the item, `code`
+/// `place << 1 | team`), and an event that names one (`code` the event). A list that is judged by its
+/// items has these instead of outcomes.
+pub(crate) const ITEM: u32 = 3;
+pub(crate) const CREDIT: u32 = 4;
 
 /// Bits above the latency of an exposure's `extra`.
 pub(crate) const EMPTY: u64 = 1 << 32;

@@ -50,8 +50,8 @@ impl Symbols {
 pub(crate) struct Class {
     /// Index of the assigned arm.
     pub(crate) arm: u32,
-    /// Whether another arm, or none, was served.
-    pub(crate) served_other: bool,
+    /// Index of the arm that was served; [`NO_ARM`] for something else.
+    pub(crate) served: u32,
     /// Weights in force, as a symbol.
     pub(crate) weights: u32,
     pub(crate) digest: u32,
@@ -59,6 +59,16 @@ pub(crate) struct Class {
     pub(crate) model_version: u32,
     /// Values of the declared segments.
     pub(crate) segments: [u32; 4],
+}
+
+/// Served was none of the plan's arms: a fallback.
+pub(crate) const NO_ARM: u32 = u32::MAX;
+
+impl Class {
+    /// Whether another arm, or none, was served.
+    pub(crate) fn served_other(&self) -> bool {
+        self.served != self.arm
+    }
 }
 
 /// Distinct classes.

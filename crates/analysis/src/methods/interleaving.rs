@@ -33,6 +33,14 @@ impl Sessions {
         }
     }
 
+    /// Mean credit of B over the sessions, +1, −1 and 0 each: what one user prefers; `None` without
+    /// sessions.
+    #[must_use]
+    pub fn preference(&self) -> Option<f64> {
+        let n = self.a + self.b + self.ties;
+        (n > 0).then(|| (count(self.b) - count(self.a)) / count(n))
+    }
+
     /// Adds all sessions of another count.
     pub fn merge(&mut self, other: &Self) {
         self.a += other.a;

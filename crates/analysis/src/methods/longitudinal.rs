@@ -3,7 +3,7 @@
 //! Ordinary sequential tests assume that a unit's value is final when it enters. Where it keeps growing
 //! or being measured, looks at sample counts reject too often ("peeking problem 2.0", Schultzberg,
 //! Ankargren 2023). Two ways out: count a unit only when its window is over ([`ClosedWindow`], the
-//! default), or estimate by generalised least squares and look at *information* ([`Units::compare`]).
+//! default), or estimate by generalised least squares and look at *information* ([`analyse`]).
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::effect::{ArmEstimate, Comparison};
 use super::error::{MethodError, check_count, check_finite, check_positive};
-use super::moments::count;
+use super::moments::{Moments, count};
 
 /// A window of a unit's age since its first exposure, in days: `[from, to)`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -122,6 +122,38 @@ impl Units {
         Ok(())
     }
 
+    /// Adds units that all have the same number of measurements: the moments of `[mean, sum of squares
+    /// within]` over them.
+    ///
+    /// # Errors
+    /// No measurements, or moments of another shape.
+    pub fn add_class(&mut self, measurements: u64, moments: &Moments) -> Result<(), MethodError> {
+        check_count("measurements of a unit", 1, measurements)?;
+        if moments.columns() != 2 {
+            return Err(MethodError::Mismatch {
+                what: "columns of a class of units",
+                left: moments.columns(),
+                right: 2,
+            });
+        }
+        let means = moments.summary(0);
+        let spread = if means.n > 1 {
+            means.variance * count(means.n - 1)
+        } else {
+            0.0
+        };
+        self.classes
+            .entry(measurements)
+            .or_default()
+            .absorb(&Class {
+                units: means.n,
+                mean: means.mean,
+                spread,
+                within: moments.mean(1) * count(means.n),
+            });
+        Ok(())
+    }
+
     /// Adds a unit by its measurements.
     ///
     /// # Errors
@@ -227,6 +259,39 @@ impl Units {
         Comparison::new(arm(control), arm(treatment))
     }
 
+    /// Variance of the weighted mean without trust in the model (Liang, Zeger 1986, units as clusters):
+    /// `n/(n−1) Σ w_i² (ȳ_i − μ̂)² / (Σ w_i)²`.
+    fn robust_variance(&self, components: &Components) -> f64 {
+        let (weight, sum) = self.weighted(components);
+        let (n, mean) = (count(self.n()), sum / weight);
+        let squares: f64 = self
+            .classes
+            .iter()
+            .map(|(&n, class)| {
+                let w = components.weight(n);
+                let shift = class.mean - mean;
+                w * w * (class.spread + count(class.units) * shift * shift)
+            })
+            .sum();
+        squares / (weight * weight) * n / (n - 1.0)
+    }
+
+    /// The arm's mean by generalised least squares, its variance by units as clusters.
+    #[must_use]
+    pub fn arm(&self, components: &Components) -> ArmEstimate {
+        let (weight, sum) = self.weighted(components);
+        ArmEstimate {
+            n: self.n(),
+            value: sum / weight,
+            variance: self.robust_variance(components),
+        }
+    }
+
+    /// Information that all units together will carry once each has so many measurements.
+    fn complete(&self, measurements: u64, components: &Components) -> f64 {
+        count(self.n()) * components.weight(measurements)
+    }
+
     fn rows(&self) -> impl Iterator<Item = (f64, &Class)> {
         self.classes.iter().map(|(&n, class)| (count(n), class))
     }
@@ -245,6 +310,50 @@ impl Class {
         self.within += other.within;
         self.units = units;
     }
+}
+
+/// An open metric of two arms at one look.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Longitudinal {
+    /// Means of both arms by generalised least squares, with cluster-robust variances.
+    pub comparison: Comparison,
+    /// Estimated variances of the model.
+    pub components: Components,
+    /// Information so far over what the same units will have carried when each has all its
+    /// measurements, 0..=1. Times the share of the planned units that have come: the fraction for
+    /// [`super::sequential`].
+    pub share: f64,
+}
+
+/// Compares two arms whose units are measured again and again, each up to `measurements` times.
+///
+/// `δ̂ = Σ w ȳ / Σ w` of the treatment less that of the control, `w_i = 1 / (σ_u² + σ_e² / n_i)` with
+/// [`Units::components`]; its variance by units as clusters, so that days that depend on each other and
+/// effects of age that both arms share cost efficiency and not validity (Liang, Zeger 1986). Information
+/// `I = 1 / (1/Σ w_t + 1/Σ w_c)`; its share depends on the ratio of the components and on counts alone.
+/// With efficient weights increments of `I δ̂` are independent (Scharfstein, Tsiatis, Robins 1997), which
+/// is what group-sequential bounds rest on.
+///
+/// Not where the treatment changes *whether* a unit is measured, nor with an effect that changes with
+/// age: `δ̂` then mixes ages by how many units have reached them; use [`ClosedWindow`].
+///
+/// # Errors
+/// No unit with two measurements yet, fewer than two units in an arm, no spread.
+pub fn analyse(
+    control: &Units,
+    treatment: &Units,
+    measurements: u64,
+) -> Result<Longitudinal, MethodError> {
+    let components = Units::components(&[control, treatment])?;
+    let model = Units::compare(control, treatment, &components)?;
+    let complete = 1.0
+        / (1.0 / control.complete(measurements, &components)
+            + 1.0 / treatment.complete(measurements, &components));
+    Ok(Longitudinal {
+        comparison: Comparison::new(control.arm(&components), treatment.arm(&components))?,
+        components,
+        share: information(&model) / complete,
+    })
 }
 
 /// Information of a comparison: the inverse of the variance of its effect.

@@ -234,6 +234,16 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// Of no values at all: every estimator refuses it for its number.
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            n: 0,
+            mean: 0.0,
+            variance: 0.0,
+        }
+    }
+
     /// From a count, a sum and a sum of squares.
     ///
     /// # Errors
@@ -286,12 +296,12 @@ pub struct PairSummary {
 
 /// A count as a number. Exact below 2^53, which no experiment reaches.
 #[expect(clippy::cast_precision_loss, reason = "exact below 2^53")]
-pub(super) fn count(n: u64) -> f64 {
+pub(crate) fn count(n: u64) -> f64 {
     n as f64
 }
 
 /// A length as a number.
-pub(super) fn length(n: usize) -> f64 {
+pub(crate) fn length(n: usize) -> f64 {
     count(n as u64)
 }
 

@@ -158,6 +158,71 @@ pub(super) const TERMS: &[(&str, &str)] = &[
         "Ship if a success metric improves, every guardrail with a margin stays within it, nothing is harmed and no check failed. The owner decides.",
     ),
     (
+        "Preference",
+        "Share of lists won by the second arm, ties counted half, minus one half: 0 is no preference. The sign test takes lists as independent, which those of one listener are not: the table of metrics counts listeners and decides.",
+    ),
+    (
+        "Fair draft",
+        "A coin decides which arm picks first. What stands higher is chosen more, so arms that pick first unequally often would not be compared fairly.",
+    ),
+    (
+        "Uptake",
+        "Share of those assigned to each arm who got what the treatment offers. Answers may fall back, and an offer may be ignored.",
+    ),
+    (
+        "On those moved",
+        "The effect as assigned, divided by the difference in uptake: the effect on listeners who took it up because they were assigned to it, not on everybody. It holds only if the assignment works through nothing else.",
+    ),
+    (
+        "Safe interval",
+        "95 % interval by Anderson and Rubin: right also where the assignment moved few. It may have no end, which means that the data do not tell.",
+    ),
+    (
+        "F of the first stage",
+        "How clearly the assignment moved uptake. Below 10 the estimate beside it is not to be trusted, only the safe interval.",
+    ),
+    (
+        "Estimators",
+        "IPS weighs each answer by how much likelier the other policy would give it. SNIPS makes the weights average 1, which is steadier. DM believes a model alone. DR corrects the model by what happened, and is right if either is. Cascade takes an item's reward not to depend on the items below it.",
+    ),
+    (
+        "Effective answers",
+        "As many answers given by the other policy itself would tell as much. A small part of all means that the policies differ too much for the log to say.",
+    ),
+    (
+        "Mean weight",
+        "1 if the logged probabilities are true and the log tried all that the policy would do; where it is not, nothing is estimated.",
+    ),
+    (
+        "Overlap",
+        "Share of the control's items that the other list has, too, in whatever order.",
+    ),
+    (
+        "RBO",
+        "Rank-biased overlap: agreement of two lists in which each place counts nine tenths of the one above. 1 is the same list, 0 none in common.",
+    ),
+    ("Coverage", "Share of all shown items that this arm shows."),
+    (
+        "Gini",
+        "How unequally places are spread over all shown items: 0 all alike, close to 1 a few items have them all.",
+    ),
+    (
+        "Share of places",
+        "How many of all places in lists an item holds. Shown more and shown less name the largest changes.",
+    ),
+    (
+        "Parallel trends",
+        "The effect is by how much the treated units moved more than the untreated. That is the effect of the change only if both would have moved alike without it. The time before can speak against that, and cannot prove it.",
+    ),
+    (
+        "Permutation",
+        "How often other units, taken as the treated ones, would have shown at least this. Right with few units, but then it cannot give a small p.",
+    ),
+    (
+        "Clustered",
+        "Periods of one unit resemble each other. Counting them as independent makes the error far too small; clustering counts units.",
+    ),
+    (
         "Correlation",
         "How close the dots lie to a line: 1 is a rising line, 0 is none. With its 95 % interval, and how often chance alone would give as much.",
     ),

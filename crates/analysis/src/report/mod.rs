@@ -6,7 +6,9 @@
 //! colours say. The wording is fixed: "evidence of improvement", "within margin", "no evidence" — never
 //! "no effect".
 
+mod context;
 mod help;
+mod panel;
 mod past;
 mod plots;
 mod size;
@@ -19,6 +21,7 @@ use crate::verdict::Analysis;
 use crate::verdict::document::{MetricComparison, MetricResult, Status};
 use crate::verdict::{Input, words};
 
+pub use panel::html as panel_html;
 pub use past::html as past_html;
 pub use size::html as size_html;
 
@@ -59,10 +62,14 @@ pub fn html(analysis: &Analysis, command: &str) -> String {
         metrics(&mut page, analysis);
         time(&mut page, analysis);
         segments(&mut page, analysis);
+        context::uptake(&mut page, analysis);
     }
+    context::interleaving(&mut page, analysis);
     validity(&mut page, analysis);
     operation(&mut page, analysis);
+    context::lists(&mut page, analysis);
     power(&mut page, analysis);
+    context::off_policy(&mut page, analysis);
     data(&mut page, analysis);
     methods(&mut page, analysis, command);
     close(&mut page);
@@ -91,6 +98,10 @@ fn header(page: &mut String, analysis: &Analysis) {
         .iter()
         .zip(&observed.units)
         .map(|(arm, units)| {
+            if plan.kind == Kind::Interleave {
+                // One list, and the same listeners.
+                return format!("<b>{}</b>", esc(&arm.name));
+            }
             format!(
                 "<b>{}</b> ({} of traffic, {} units)",
                 esc(&arm.name),
@@ -109,7 +120,7 @@ fn header(page: &mut String, analysis: &Analysis) {
         Kind::Ab => "A/B experiment",
         Kind::Rollout => "monitored rollout: guardrails only, no claim of success",
         Kind::Shadow => "shadow: computed, never shown",
-        Kind::Interleave => "interleaving",
+        Kind::Interleave => "interleaving: both arms draft one list",
         Kind::Holdout => "holdout",
     };
     let facts = [
@@ -245,7 +256,7 @@ fn metrics(page: &mut String, analysis: &Analysis) {
                 );
             }
             for comparison in &metric.comparisons {
-                row(page, metric, comparison);
+                row(page, metric, comparison, analysis.plan.kind);
             }
         }
         page.push_str("</tbody></table></div>");
@@ -264,7 +275,7 @@ fn metrics(page: &mut String, analysis: &Analysis) {
     ]));
 }
 
-fn row(page: &mut String, metric: &MetricResult, comparison: &MetricComparison) {
+fn row(page: &mut String, metric: &MetricResult, comparison: &MetricComparison, kind: Kind) {
     let se = comparison.se;
     let control = metric
         .arms
@@ -313,7 +324,7 @@ fn row(page: &mut String, metric: &MetricResult, comparison: &MetricComparison) 
     }
     let missing: u64 = metric.arms.iter().map(|arm| arm.missing).sum();
     let young: u64 = metric.arms.iter().map(|arm| arm.immature).sum();
-    let mut units = words::count(metric.arms.iter().map(|arm| arm.units).sum());
+    let mut units = words::count(metric.units(kind));
     if young > 0 {
         let _ = write!(units, "<small>{} too young</small>", words::count(young));
     }

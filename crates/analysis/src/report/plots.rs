@@ -273,7 +273,10 @@ pub(super) fn segment(
 /// Units by day and arm.
 pub(super) fn intake(analysis: &Analysis) -> String {
     let days = &analysis.observed.units_by_day;
-    if days.len() < 2 || analysis.plan.arms.len() > 2 {
+    if days.len() < 2
+        || analysis.plan.arms.len() > 2
+        || analysis.plan.kind == crate::plan::Kind::Interleave
+    {
         return String::new();
     }
     let ticks = (0_u32..)

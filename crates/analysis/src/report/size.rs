@@ -6,7 +6,7 @@ use super::help::help;
 use super::plots::figure;
 use super::svg::{Chart, Curve, Look, Point};
 use super::{close, esc, open, rounded, sentence};
-use crate::planner::{MetricSize, Point as At, Size};
+use crate::sizing::{MetricSize, Point as At, Size};
 use crate::verdict::words;
 
 /// The page. `command` is what makes it again.

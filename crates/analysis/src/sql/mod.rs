@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 
 use crate::plan::{ExposureValue, MetricType, Plan, Source, Window};
+use crate::units::table::in_table;
 
 /// Whose SQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,7 +224,7 @@ pub fn units(plan: &Plan, dialect: Dialect, tables: &Tables) -> String {
             Source::Event(_) => "outcome_sums",
             Source::Exposure(_) => "exposure_sums",
         };
-        if matches!(metric.kind, MetricType::Quantile(_)) {
+        if !in_table(metric) {
             continue;
         }
         let _ = write!(values, ",\n  {}.m{at}_y AS m{at}_y", of(&metric.source));
@@ -272,7 +273,7 @@ fn event_names(plan: &Plan) -> Vec<&String> {
     let mut names: Vec<&String> = plan
         .metrics
         .iter()
-        .filter(|metric| !matches!(metric.kind, MetricType::Quantile(_)))
+        .filter(|metric| in_table(metric))
         .flat_map(|metric| std::iter::once(&metric.source).chain(&metric.denominator))
         .filter_map(|source| match source {
             Source::Event(name) => Some(name),
@@ -299,7 +300,7 @@ fn covariate_names(plan: &Plan) -> Vec<&String> {
 fn sums(plan: &Plan, d: Dialect) -> (String, String) {
     let (mut events, mut shown) = (String::new(), String::new());
     for (at, metric) in plan.metrics.iter().enumerate() {
-        if matches!(metric.kind, MetricType::Quantile(_)) {
+        if !in_table(metric) {
             continue;
         }
         let parts = [
@@ -334,7 +335,7 @@ fn sums(plan: &Plan, d: Dialect) -> (String, String) {
                 Window::Closed { from_us, to_us } => format!(
                     "{of} AND {table}.ts_us - first_us >= {from_us} AND {table}.ts_us - first_us < {to_us}"
                 ),
-                Window::Open => of,
+                Window::Open | Window::Daily { .. } => of,
             };
             let sum = if metric.kind == MetricType::Proportion {
                 format!(

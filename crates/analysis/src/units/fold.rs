@@ -1,11 +1,12 @@
 //! All records of a unit to one row.
 
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{UnitRow, Value};
 use crate::log::record::{self, Record};
 use crate::log::symbols::Class;
-use crate::plan::{ExposureValue, MetricType, Missing, Plan, Source, Window};
+use crate::methods::interleaving::Sessions;
+use crate::plan::{ExposureValue, Kind, MetricType, Missing, Plan, Source, Window};
 
 pub(crate) const DAY_US: i64 = 86_400_000_000;
 /// Days since first exposure that the novelty curve looks at.
@@ -23,6 +24,8 @@ pub(crate) struct Uses {
     covariate_of: Vec<Option<u32>>,
     /// Metrics whose daily values are kept.
     daily: Vec<bool>,
+    /// Code of the event by which units take up what their arm offers.
+    uptake: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +44,7 @@ impl Uses {
             by_exposure: Vec::new(),
             covariate_of: Vec::new(),
             daily: Vec::new(),
+            uptake: None,
         };
         for (metric, declared) in plan.metrics.iter().enumerate() {
             uses.add(
@@ -68,6 +72,10 @@ impl Uses {
                 matches!(declared.kind, MetricType::Mean | MetricType::Proportion)
                     && matches!(declared.source, Source::Event(_)),
             );
+        }
+        if let Some(event) = &plan.uptake {
+            uses.uptake = Some(code(&mut uses.events, event));
+            uses.by_event.resize(uses.events.len(), Vec::new());
         }
         uses
     }
@@ -166,10 +174,12 @@ impl Fold<'_> {
     ) {
         let exposures = records.partition_point(|r| r.kind == record::EXPOSURE);
         let (exposures, rest) = records.split_at(exposures);
-        let (outcomes, covariates) =
-            rest.split_at(rest.partition_point(|r| r.kind == record::OUTCOME));
+        let (outcomes, rest) = rest.split_at(rest.partition_point(|r| r.kind == record::OUTCOME));
+        let (covariates, drafted) =
+            rest.split_at(rest.partition_point(|r| r.kind == record::COVARIATE));
         let Some(first) = exposures.first() else {
-            leftovers.outcomes_of_strangers += outcomes.len() as u64;
+            let credits = drafted.iter().filter(|r| r.kind == record::CREDIT).count();
+            leftovers.outcomes_of_strangers += (outcomes.len() + credits) as u64;
             return;
         };
         scratch.clear();
@@ -180,17 +190,27 @@ impl Fold<'_> {
             multi_arm: false,
             bot: false,
             values: Vec::new(),
+            served: (vec![0; self.plan.arms.len()], 0),
+            uptake_us: None,
+            sessions: Vec::new(),
+            first_picks: [0; 2],
         };
         for metric in &self.plan.metrics {
-            scratch.mature.push(match metric.window {
-                Window::Closed { to_us, .. } => {
-                    first
-                        .ts
-                        .saturating_add(to_us)
-                        .saturating_add(self.plan.policy.settle)
-                        <= self.cutoff_us
+            let settled_us = self
+                .cutoff_us
+                .saturating_sub(self.plan.policy.settle)
+                .saturating_sub(first.ts);
+            scratch.mature.push(
+                metric
+                    .window
+                    .ages_us()
+                    .is_none_or(|(known_us, _)| known_us <= settled_us),
+            );
+            scratch.whole_days.push(match metric.window {
+                Window::Daily { days } => {
+                    usize::try_from(settled_us / DAY_US).map_or(0, |age| age.min(usize::from(days)))
                 }
-                Window::Open => true,
+                _ => 0,
             });
         }
         let mut day = (i64::MIN, 0_u32);
@@ -200,6 +220,10 @@ impl Fold<'_> {
                 continue;
             }
             let of = &self.classes[exposure.code as usize];
+            row.served.1 += 1;
+            if let Some(times) = row.served.0.get_mut(of.served as usize) {
+                *times += 1;
+            }
             row.multi_arm |= of.arm != class.arm;
             row.bot |= self.plan.policy.drop_flagged && exposure.extra & record::BOT != 0;
             let today = exposure.ts.div_euclid(DAY_US);
@@ -232,6 +256,10 @@ impl Fold<'_> {
                 leftovers.outcomes_before_exposure += 1;
                 continue;
             }
+            if self.uses.uptake == Some(outcome.code) && outcome.number() != 0.0 {
+                // Sorted by time.
+                row.uptake_us.get_or_insert(age);
+            }
             for &by in &self.uses.by_event[outcome.code as usize] {
                 self.take(by, age, outcome.number(), scratch, sink);
             }
@@ -248,6 +276,11 @@ impl Fold<'_> {
                 }
             }
         }
+        if self.plan.kind == Kind::Interleave {
+            self.sessions(exposures, drafted, scratch, &mut row, leftovers);
+            sink.unit(&row, &scratch.daily);
+            return;
+        }
         for (at, metric) in self.plan.metrics.iter().enumerate() {
             let [y, d] = scratch.sums[at];
             let seen = scratch.seen[at];
@@ -255,6 +288,8 @@ impl Fold<'_> {
                 Value::Immature
             } else if !seen && metric.missing == Missing::Exclude {
                 Value::Missing
+            } else if let Window::Daily { .. } = metric.window {
+                scratch.measurements(at, metric.cap)
             } else {
                 let y = if metric.kind == MetricType::Proportion {
                     flag(u64::from(y != 0.0))
@@ -272,6 +307,84 @@ impl Fold<'_> {
         sink.unit(&row, &scratch.daily);
     }
 
+    /// Who won each answer of a unit, and so what it prefers: the mean over its answers in a metric's
+    /// window of +1 where the second arm's items got more credit, −1 where the first arm's did, else 0.
+    fn sessions(
+        &self,
+        exposures: &[Record],
+        drafted: &[Record],
+        scratch: &Scratch,
+        row: &mut UnitRow,
+        leftovers: &mut Leftovers,
+    ) {
+        let (items, credits) =
+            drafted.split_at(drafted.partition_point(|r| r.kind == record::ITEM));
+        // Copies of an exposure have the same items: the first counts.
+        let mut answers: Vec<(u64, i64)> = Vec::with_capacity(exposures.len());
+        let mut places: FxHashMap<u64, usize> = FxHashMap::default();
+        for exposure in exposures {
+            places.entry(exposure.value).or_insert_with(|| {
+                answers.push((exposure.value, exposure.ts - row.first_us));
+                answers.len() - 1
+            });
+        }
+        let mut teams: FxHashMap<(u64, u64), usize> = FxHashMap::default();
+        let mut first: Vec<Option<u32>> = vec![None; answers.len()];
+        for item in items {
+            teams.insert((item.value, item.extra), (item.code & 1) as usize);
+            if let Some(&at) = places.get(&item.value) {
+                // The place is in the upper bits.
+                first[at] = Some(first[at].map_or(item.code, |known| known.min(item.code)));
+            }
+        }
+        for code in first.into_iter().flatten() {
+            row.first_picks[(code & 1) as usize] += 1;
+        }
+        let metrics = self.plan.metrics.len();
+        let mut won = vec![[0_u64; 2]; answers.len() * metrics];
+        let mut once: FxHashSet<(u64, u64, u32)> = FxHashSet::default();
+        for credit in credits {
+            let Some(&at) = places.get(&credit.value) else {
+                leftovers.outcomes_of_strangers += 1;
+                continue;
+            };
+            if !once.insert((credit.value, credit.extra, credit.code)) {
+                leftovers.duplicate_outcomes += 1;
+                continue;
+            }
+            let Some(&team) = teams.get(&(credit.value, credit.extra)) else {
+                // Of the common beginning: of no team.
+                continue;
+            };
+            for by in &self.uses.by_event[credit.code as usize] {
+                won[at * metrics + by.metric][team] += 1;
+            }
+        }
+        for (metric, declared) in self.plan.metrics.iter().enumerate() {
+            let mut sessions = Sessions::default();
+            for (at, (_, age)) in answers.iter().enumerate() {
+                let inside = match declared.window {
+                    Window::Closed { from_us, to_us } => (from_us..to_us).contains(age),
+                    Window::Open | Window::Daily { .. } => true,
+                };
+                if inside {
+                    let [a, b] = won[at * metrics + metric];
+                    sessions.add(a, b);
+                }
+            }
+            row.values
+                .push(match (scratch.mature[metric], sessions.preference()) {
+                    (false, _) => Value::Immature,
+                    (true, None) => Value::Missing,
+                    (true, Some(y)) => Value::Known { y, d: 0.0, x: None },
+                });
+            if !scratch.mature[metric] {
+                sessions = Sessions::default();
+            }
+            row.sessions.push(sessions);
+        }
+    }
+
     fn take(&self, by: Use, age: i64, value: f64, scratch: &mut Scratch, sink: &mut dyn Sink) {
         let metric = &self.plan.metrics[by.metric];
         if let Window::Closed { from_us, to_us } = metric.window {
@@ -281,6 +394,17 @@ impl Fold<'_> {
             if age < from_us || age >= to_us || !scratch.mature[by.metric] {
                 return;
             }
+        }
+        if let Window::Daily { .. } = metric.window {
+            if self.uses.daily[by.metric] {
+                daily(metric.kind, age, value, &mut scratch.daily[by.metric]);
+            }
+            let days = scratch.whole_days[by.metric];
+            let by_day = &mut scratch.by_day[by.metric];
+            by_day.resize(days, 0.0);
+            daily(metric.kind, age, value, by_day);
+            scratch.seen[by.metric] = true;
+            return;
         }
         let sums = &mut scratch.sums[by.metric];
         if by.denominator {
@@ -305,7 +429,7 @@ impl Fold<'_> {
     }
 }
 
-fn daily(kind: MetricType, age: i64, value: f64, days: &mut [f64; AGES]) {
+fn daily(kind: MetricType, age: i64, value: f64, days: &mut [f64]) {
     let Some(day) = usize::try_from(age / DAY_US)
         .ok()
         .and_then(|day| days.get_mut(day))
@@ -333,6 +457,9 @@ struct Scratch {
     mature: Vec<bool>,
     x: Vec<Option<f64>>,
     daily: Vec<[f64; AGES]>,
+    /// Of metrics measured every day: whole days of age that are over, and the value of each.
+    whole_days: Vec<usize>,
+    by_day: Vec<Vec<f64>>,
     ids: FxHashSet<(u64, u32)>,
 }
 
@@ -344,6 +471,8 @@ impl Scratch {
             mature: Vec::with_capacity(metrics),
             x: vec![None; metrics],
             daily: vec![[0.0; AGES]; metrics],
+            whole_days: Vec::with_capacity(metrics),
+            by_day: vec![Vec::new(); metrics],
             ids: FxHashSet::default(),
         }
     }
@@ -354,6 +483,29 @@ impl Scratch {
         self.mature.clear();
         self.x.fill(None);
         self.daily.fill([0.0; AGES]);
+        self.whole_days.clear();
+        for days in &mut self.by_day {
+            days.clear();
+        }
         self.ids.clear();
+    }
+
+    /// The days of a metric measured every day; those without an event are 0.
+    #[expect(clippy::cast_precision_loss, reason = "days of a year")]
+    fn measurements(&mut self, metric: usize, cap: Option<f64>) -> Value {
+        let days = self.whole_days[metric];
+        let by_day = &mut self.by_day[metric];
+        by_day.resize(days, 0.0);
+        if let Some(cap) = cap {
+            for value in &mut *by_day {
+                *value = value.min(cap);
+            }
+        }
+        let mean = by_day.iter().sum::<f64>() / days.max(1) as f64;
+        Value::Daily {
+            days: u16::try_from(days).unwrap_or(u16::MAX),
+            mean,
+            within: by_day.iter().map(|v| (v - mean) * (v - mean)).sum(),
+        }
     }
 }

@@ -16,6 +16,7 @@ pub use table::UnitsError;
 use std::collections::BTreeMap;
 
 use crate::log::symbols::Class;
+use crate::methods::interleaving::Sessions;
 use crate::methods::moments::Moments;
 
 /// By quantile metric and arm: each unit's values at or below the arm's quantile, and all its values.
@@ -34,6 +35,13 @@ pub(crate) struct UnitRow {
     pub(crate) bot: bool,
     /// One a metric.
     pub(crate) values: Vec<Value>,
+    /// Distinct exposures in which each arm was served, and all of them.
+    pub(crate) served: (Vec<u32>, u32),
+    /// Age at which the unit first took up what its arm offers.
+    pub(crate) uptake_us: Option<i64>,
+    /// Of an interleaved experiment: sessions by metric, and whose item came first.
+    pub(crate) sessions: Vec<Sessions>,
+    pub(crate) first_picks: [u64; 2],
 }
 
 /// A unit's value of a metric.
@@ -45,4 +53,6 @@ pub(crate) enum Value {
     Missing,
     /// Numerator, denominator (0 unless a ratio), and the covariate where there is one.
     Known { y: f64, d: f64, x: Option<f64> },
+    /// Of a metric measured every day: days so far, their mean and their sum of squares about it.
+    Daily { days: u16, mean: f64, within: f64 },
 }

@@ -9,8 +9,10 @@ use super::histogram::Histogram;
 use super::{UnitRow, Value};
 use crate::log::record::{self, Record};
 use crate::log::symbols::Class;
+use crate::methods::interleaving::Sessions;
+use crate::methods::longitudinal::Units;
 use crate::methods::moments::{Moments, Tally};
-use crate::plan::{MetricType, Plan, Window};
+use crate::plan::{Kind, MetricType, Plan, Window};
 
 /// A cell of sums: a metric, an arm, and which of its units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,6 +39,11 @@ pub(crate) enum Of {
     Period(u16),
     /// Week 2 minus week 1, by unit: `[y]`.
     WeekTwoMinusOne,
+    /// All, with what they took up of this treatment: `[y, uptake]`.
+    Uptake(u16),
+    /// Those of a metric measured every day that have so many days: `[mean of a day, sum of squares
+    /// within]`.
+    Measured(u16),
 }
 
 /// Why units are counted: which attribute of the first exposure.
@@ -51,6 +58,15 @@ pub(crate) enum Attribute {
     /// Seen in several arms.
     MultiArm,
     Bot,
+}
+
+/// What it is that units take up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Uptake {
+    /// The share of a unit's answers in which the treatment was served.
+    Served,
+    /// 1 for a unit with the plan's uptake event before the metric's window is over.
+    Event,
 }
 
 /// Requests of an arm.
@@ -81,6 +97,10 @@ pub struct Statistics {
     pub(crate) events: BTreeMap<(u16, u16), Histogram>,
     pub(crate) leftovers: Leftovers,
     pub(crate) first_us: Option<(i64, i64)>,
+    /// Of an interleaved experiment: sessions by metric, and answers by whose item came first.
+    pub(crate) sessions: BTreeMap<u16, Sessions>,
+    pub(crate) first_picks: [u64; 2],
+    uptake: Option<Uptake>,
     pending: Vec<(usize, f64)>,
     pending_operation: Operation,
     pending_latency: Vec<u32>,
@@ -96,6 +116,8 @@ struct Shape {
     segments: usize,
     /// End of the window plus what is waited for; `None` while the window is open.
     complete_after_us: Option<i64>,
+    /// End of the window, if it has one.
+    final_us: Option<i64>,
     periods: bool,
 }
 
@@ -115,11 +137,13 @@ impl Statistics {
                 segments: plan.segments.len(),
                 complete_after_us: match metric.window {
                     Window::Closed { to_us, .. } => Some(to_us + plan.policy.settle),
-                    Window::Open => None,
+                    Window::Open | Window::Daily { .. } => None,
                 },
-                periods: matches!(metric.kind, MetricType::Mean | MetricType::Proportion)
+                final_us: metric.window.ages_us().map(|(_, final_us)| final_us),
+                periods: plan.kind != Kind::Interleave
+                    && matches!(metric.kind, MetricType::Mean | MetricType::Proportion)
                     && matches!(metric.source, crate::plan::Source::Event(_))
-                    && matches!(metric.window, Window::Closed { .. }),
+                    && metric.window != Window::Open,
             })
             .collect();
         Self {
@@ -135,11 +159,20 @@ impl Statistics {
             events: BTreeMap::new(),
             leftovers: Leftovers::default(),
             first_us: None,
+            sessions: BTreeMap::new(),
+            first_picks: [0; 2],
+            uptake: None,
             pending: Vec::new(),
             pending_operation: Operation::default(),
             pending_latency: Vec::new(),
             refused: 0,
         }
+    }
+
+    /// Keeps what units took up beside their values.
+    pub(crate) fn with_uptake(mut self, uptake: Option<Uptake>) -> Self {
+        self.uptake = uptake;
+        self
     }
 
     /// Without the daily curves, for a table that does not have them.
@@ -195,6 +228,12 @@ impl Statistics {
             let key = (u16::try_from(metric).unwrap_or(u16::MAX), arm);
             self.events.entry(key).or_default().add(value);
         }
+        for (at, sessions) in (0..).zip(&row.sessions) {
+            self.sessions.entry(at).or_default().merge(sessions);
+        }
+        for (sum, picks) in self.first_picks.iter_mut().zip(row.first_picks) {
+            *sum += picks;
+        }
         let stratum = u16::try_from(row.class.weights).unwrap_or(u16::MAX);
         for (metric, value) in row.values.iter().enumerate() {
             self.metric(metric, arm, stratum, row, *value);
@@ -211,7 +250,21 @@ impl Statistics {
             Value::Immature => return *self.immature.entry((at, arm)).or_insert(0) += 1,
             Value::Missing => return *self.missing.entry((at, arm)).or_insert(0) += 1,
             Value::Known { y, d, x } => (y, d, x),
+            // Counted, and described by segment, as the mean of a day.
+            Value::Daily { days, mean, within } => {
+                let cell = Cell {
+                    metric: at,
+                    arm,
+                    stratum,
+                    of: Of::Measured(days),
+                };
+                self.push(cell, &[mean, within]);
+                (mean, 0.0, None)
+            }
         };
+        if !shape.ratio && !shape.quantile {
+            self.taken_up(metric, arm, stratum, row, y);
+        }
         let mut columns = [y, d, 0.0, 0.0];
         let plain = if shape.ratio { 2 } else { 1 };
         let mut width = plain;
@@ -243,6 +296,34 @@ impl Statistics {
             for (segment, &value) in (0..).zip(row.class.segments.iter().take(shape.segments)) {
                 self.push(cell(Of::Segment(segment, value)), &columns[..plain]);
             }
+        }
+    }
+
+    /// A unit of the control says what goes on without each treatment.
+    fn taken_up(&mut self, metric: usize, arm: u16, stratum: u16, row: &UnitRow, y: f64) {
+        let Some(uptake) = self.uptake else { return };
+        let arms = u16::try_from(self.arms).unwrap_or(u16::MAX);
+        for treatment in 1..arms {
+            if arm != 0 && arm != treatment {
+                continue;
+            }
+            let d = match uptake {
+                Uptake::Event => {
+                    let over = self.shapes[metric].final_us.unwrap_or(i64::MAX);
+                    f64::from(u8::from(row.uptake_us.is_some_and(|age| age < over)))
+                }
+                Uptake::Served => {
+                    let times = row.served.0.get(usize::from(treatment)).copied();
+                    f64::from(times.unwrap_or(0)) / f64::from(row.served.1.max(1))
+                }
+            };
+            let cell = Cell {
+                metric: u16::try_from(metric).unwrap_or(u16::MAX),
+                arm,
+                stratum,
+                of: Of::Uptake(treatment),
+            };
+            self.push(cell, &[y, d]);
         }
     }
 
@@ -381,6 +462,28 @@ impl Statistics {
             .collect()
     }
 
+    /// Units of a metric measured every day, by their number of days; `None` without units.
+    pub(crate) fn measured(&self, metric: usize, arm: usize, strata: &[u16]) -> Option<Units> {
+        let mut days: Vec<u16> = self
+            .cells
+            .keys()
+            .filter(|cell| usize::from(cell.metric) == metric && usize::from(cell.arm) == arm)
+            .filter_map(|cell| match cell.of {
+                Of::Measured(days) => Some(days),
+                _ => None,
+            })
+            .collect();
+        days.sort_unstable();
+        days.dedup();
+        let mut units = Units::default();
+        for days in days {
+            if let Some(moments) = self.moments(metric, arm, strata, Of::Measured(days)) {
+                units.add_class(u64::from(days), &moments).ok()?;
+            }
+        }
+        (units.n() > 0).then_some(units)
+    }
+
     /// Days on which units became complete, for one metric.
     pub(crate) fn completion_days(&self, metric: usize) -> Vec<i32> {
         let mut days: Vec<i32> = self
@@ -422,7 +525,7 @@ impl Sink for Statistics {
         operation.requests += 1;
         operation.empty += u64::from(exposure.extra & record::EMPTY != 0);
         operation.degraded += u64::from(exposure.extra & record::DEGRADED != 0);
-        operation.served_other += u64::from(class.served_other);
+        operation.served_other += u64::from(class.served_other());
         if exposure.extra & record::TIMED != 0 {
             self.pending_latency.push(exposure.latency_us());
         }
@@ -460,6 +563,12 @@ impl Sink for Statistics {
             self.events.entry(key).or_default().merge(&histogram);
         }
         self.leftovers.merge(&other.leftovers);
+        for (metric, sessions) in other.sessions {
+            self.sessions.entry(metric).or_default().merge(&sessions);
+        }
+        for (sum, picks) in self.first_picks.iter_mut().zip(other.first_picks) {
+            *sum += picks;
+        }
         self.refused += other.refused;
         self.first_us = match (self.first_us, other.first_us) {
             (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),

@@ -14,7 +14,7 @@ use parquet::errors::ParquetError;
 use super::{Statistics, UnitRow, Value};
 use crate::log::scan::Words;
 use crate::log::symbols::{Class, Symbols};
-use crate::plan::{MetricType, Missing, Plan, Window};
+use crate::plan::{Metric, MetricType, Missing, Plan, Window};
 
 /// Why a table of units is refused.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +68,12 @@ pub enum UnitsError {
         /// What is wrong.
         problem: String,
     },
+}
+
+/// Whether a table of units can hold a metric: one value a unit.
+pub(crate) fn in_table(metric: &Metric) -> bool {
+    !matches!(metric.kind, MetricType::Quantile(_))
+        && !matches!(metric.window, Window::Daily { .. })
 }
 
 /// A table, added up.
@@ -155,7 +161,7 @@ impl Table<'_> {
             .collect::<Result<Vec<_>, _>>()?;
         let mut metrics = Vec::with_capacity(plan.metrics.len());
         for (at, metric) in plan.metrics.iter().enumerate() {
-            if matches!(metric.kind, MetricType::Quantile(_)) {
+            if !in_table(metric) {
                 metrics.push(None);
                 continue;
             }
@@ -207,7 +213,7 @@ impl Table<'_> {
             }
             let class = Class {
                 arm,
-                served_other: false,
+                served: arm,
                 weights: word(&weights, &symbols[0], "weights")?,
                 digest: 0,
                 index_version: word(&versions, &symbols[1], "index_version")?,
@@ -216,15 +222,12 @@ impl Table<'_> {
             };
             let mut values = Vec::with_capacity(metrics.len());
             for (metric, columns) in plan.metrics.iter().zip(&metrics) {
-                let mature = match metric.window {
-                    Window::Closed { to_us, .. } => {
-                        first_us
-                            .saturating_add(to_us)
-                            .saturating_add(plan.policy.settle)
-                            <= cutoff_us
-                    }
-                    Window::Open => true,
-                };
+                let mature = metric.window.ages_us().is_none_or(|(known_us, _)| {
+                    first_us
+                        .saturating_add(known_us)
+                        .saturating_add(plan.policy.settle)
+                        <= cutoff_us
+                });
                 let Some((y, d, x)) = columns else {
                     values.push(Value::Missing);
                     continue;
@@ -268,6 +271,10 @@ impl Table<'_> {
                 multi_arm: flag(&several),
                 bot: flag(&bots),
                 values,
+                served: (Vec::new(), 0),
+                uptake_us: None,
+                sessions: Vec::new(),
+                first_picks: [0; 2],
             };
             into.add(&unit, &days);
         }

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::Input;
-use crate::methods::effect::Interval;
-use crate::plan::Plan;
+use crate::methods::effect::{ConfidenceSet, Interval};
+use crate::methods::off_policy::Diagnostics;
+use crate::plan::{Kind, Plan};
 use crate::units::fold::Leftovers;
 
 /// Version of this document's shape.
@@ -29,6 +30,15 @@ pub struct Analysis {
     pub quality: Vec<Check>,
     /// Each metric. Comparisons are absent where the verdict hides them.
     pub metrics: Vec<MetricResult>,
+    /// Which arm's items listeners chose, where both draft one list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interleaving: Option<InterleavingResult>,
+    /// What other policies would have earned, where that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub off_policy: Option<OffPolicyResult>,
+    /// What was shown, where the log has the lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lists: Option<ListsResult>,
     /// How requests went, by arm.
     pub operation: Vec<OperationResult>,
     /// All looks so far, this one last.
@@ -174,6 +184,18 @@ pub struct MetricResult {
     pub notes: Vec<String>,
 }
 
+impl MetricResult {
+    /// Units that count, of all arms. Both arms of an interleaved list have the same.
+    #[must_use]
+    pub fn units(&self, kind: Kind) -> u64 {
+        let arms = match kind {
+            Kind::Interleave => 1,
+            _ => self.arms.len(),
+        };
+        self.arms.iter().take(arms).map(|arm| arm.units).sum()
+    }
+}
+
 /// A metric in one arm.
 #[derive(Debug, Clone, Serialize)]
 pub struct ArmValue {
@@ -236,6 +258,9 @@ pub struct MetricComparison {
     pub twyman: bool,
     /// Median-unbiased estimate after an early stop.
     pub median_unbiased: Option<f64>,
+    /// The effect on those who took up what their arm offers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uptake: Option<UptakeResult>,
     /// Effects in the declared segments.
     pub segments: Vec<SegmentResult>,
     /// Cumulative effect by day, with an always-valid band.
@@ -275,6 +300,189 @@ pub struct CovariateResult {
     pub variance_reduction: f64,
     /// Whether it was used.
     pub used: bool,
+}
+
+/// The effect of taking something up, where assignment only offers it (instrumental variables).
+#[derive(Debug, Clone, Serialize)]
+pub struct UptakeResult {
+    /// What is taken up.
+    pub of: String,
+    /// Mean uptake in the control.
+    pub control: f64,
+    /// Mean uptake in the treatment.
+    pub treatment: f64,
+    /// Effect of being assigned, without covariate: what [`UptakeResult::late`] divides.
+    pub intention_to_treat: f64,
+    /// Effect on those whom the assignment moved (Wald).
+    pub late: f64,
+    /// Its robust standard error.
+    pub late_se: f64,
+    /// F of the first stage.
+    pub first_stage_f: f64,
+    /// The assignment moved too few for the estimate to be trusted.
+    pub weak: bool,
+    /// Anderson-Rubin set at 95 %: right however few were moved, hence sometimes unbounded.
+    pub anderson_rubin: ConfidenceSet,
+}
+
+/// Lists that two arms draft.
+#[derive(Debug, Clone, Serialize)]
+pub struct InterleavingResult {
+    /// The two arms; the first is the control.
+    pub arms: [String; 2],
+    /// Lists whose first item of one arm alone was of each.
+    pub first_picks: [u64; 2],
+    /// By metric.
+    pub metrics: Vec<SessionsResult>,
+}
+
+/// Which arm won the answers of an interleaved experiment, by one metric. For display: answers of one
+/// listener are not independent, and the comparison of the metric counts listeners.
+#[derive(Debug, Clone, Serialize)]
+pub struct SessionsResult {
+    /// The metric.
+    pub metric: String,
+    /// Answers in the metric's window.
+    pub sessions: u64,
+    /// Won by each arm; absent where effects are hidden.
+    pub won: Option<[u64; 2]>,
+    /// Won by neither.
+    pub ties: Option<u64>,
+    /// `(wins of the second + ties / 2) / n − 1/2`.
+    pub delta: Option<f64>,
+    /// Exact sign test of the answers that are no ties.
+    pub sign_test_p: Option<f64>,
+}
+
+/// What other policies would have earned from the logged, truly randomised answers.
+#[derive(Debug, Clone, Serialize)]
+pub struct OffPolicyResult {
+    /// Where the target policy's probabilities come from.
+    pub target: String,
+    /// Answers of the experiment that the target names.
+    pub slates: u64,
+    /// Of them, drawn with known probabilities: only these count.
+    pub sampled: u64,
+    /// By metric.
+    pub metrics: Vec<OffPolicyMetric>,
+}
+
+/// The value of the target policy by one metric.
+#[derive(Debug, Clone, Serialize)]
+pub struct OffPolicyMetric {
+    /// The metric.
+    pub metric: String,
+    /// Mean reward of the sampled answers as they were.
+    pub logged: Option<f64>,
+    /// The log's fitness for the question.
+    pub diagnostics: Option<Diagnostics>,
+    /// Estimates.
+    pub values: Vec<OffPolicyValue>,
+    /// Why there is none, if there is none.
+    pub refused: Option<String>,
+}
+
+/// One estimate of the target policy's mean reward.
+#[derive(Debug, Clone, Serialize)]
+pub struct OffPolicyValue {
+    /// `IPS`, `SNIPS`, `DM`, `DR`, `cascade`.
+    pub estimator: &'static str,
+    /// Mean reward an answer.
+    pub value: f64,
+    /// Its standard error, answers taken as independent.
+    pub se: f64,
+    /// 95 % interval; by resampling listeners, but for `cascade`.
+    pub interval: Interval,
+}
+
+/// What was shown.
+#[derive(Debug, Clone, Serialize)]
+pub struct ListsResult {
+    /// Lists looked at, by arm.
+    pub lists: Vec<u64>,
+    /// Whether these are a sample of the log.
+    pub sampled: bool,
+    /// By arm.
+    pub arms: Vec<ShownResult>,
+    /// Treatments against the control.
+    pub comparisons: Vec<ListComparison>,
+    /// Comparisons that were made in the dark, on the same request.
+    pub shadows: Vec<ShadowResult>,
+}
+
+/// The items of one arm.
+#[derive(Debug, Clone, Serialize)]
+pub struct ShownResult {
+    /// The arm.
+    pub arm: String,
+    /// Distinct items.
+    pub items: u64,
+    /// Items that the arm shows, of all that any arm does.
+    pub coverage: f64,
+    /// How unequally its places are spread over all those items, 0 to 1.
+    pub gini: f64,
+    /// Mean length of a list.
+    pub length: f64,
+}
+
+/// The lists of a treatment against those of the control.
+#[derive(Debug, Clone, Serialize)]
+pub struct ListComparison {
+    /// The treatment.
+    pub arm: String,
+    /// Seeds that were asked in both arms.
+    pub seeds: u64,
+    /// Over these seeds: mean share of the control's items that the treatment shows, too.
+    pub overlap: Option<f64>,
+    /// Over these seeds: mean rank-biased overlap, persistence 0.9.
+    pub rank_biased_overlap: Option<f64>,
+    /// Items whose share of places grew most.
+    pub added: Vec<ItemShare>,
+    /// Items whose share of places fell most.
+    pub removed: Vec<ItemShare>,
+    /// Seeds with both lists, chosen by their hash.
+    pub examples: Vec<SeedExample>,
+}
+
+/// An item's share of all places.
+#[derive(Debug, Clone, Serialize)]
+pub struct ItemShare {
+    /// The item.
+    pub item: String,
+    /// In the control.
+    pub control: f64,
+    /// In the treatment.
+    pub treatment: f64,
+}
+
+/// What two arms showed for the same seeds.
+#[derive(Debug, Clone, Serialize)]
+pub struct SeedExample {
+    /// Hash of the seeds, as the log has it.
+    pub seed: String,
+    /// Of the control, best first.
+    pub control: Vec<String>,
+    /// Of the treatment.
+    pub treatment: Vec<String>,
+}
+
+/// Lists that were computed in the dark beside served ones.
+#[derive(Debug, Clone, Serialize)]
+pub struct ShadowResult {
+    /// The arm in the dark.
+    pub arm: String,
+    /// Comparisons.
+    pub lists: u64,
+    /// That failed.
+    pub errors: u64,
+    /// Mean share of the served items that are in the dark list, too.
+    pub overlap: f64,
+    /// Its standard error, listeners as clusters.
+    pub overlap_se: f64,
+    /// Mean rank-biased overlap, persistence 0.9.
+    pub rank_biased_overlap: f64,
+    /// Mean time of the dark answer over that of the served one.
+    pub latency_ratio: f64,
 }
 
 /// Effects in the values of one segment column.

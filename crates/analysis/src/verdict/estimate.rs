@@ -4,9 +4,9 @@ use super::Evidence;
 use super::document::{ArmValue, CovariateResult};
 use crate::log::scan::Words;
 use crate::methods::effect::{ArmEstimate, Comparison, Effect};
-use crate::methods::moments::Moments;
-use crate::methods::{MethodError, cuped, mean, proportion, ratio};
-use crate::plan::{Metric, MetricType, Plan};
+use crate::methods::moments::{Moments, Summary, count};
+use crate::methods::{MethodError, cuped, interleaving, longitudinal, mean, proportion, ratio};
+use crate::plan::{Kind, Metric, MetricType, Plan, Window};
 use crate::units::Statistics;
 use crate::units::histogram::Histogram;
 use crate::units::statistics::{Attribute, Of};
@@ -85,6 +85,9 @@ pub(super) struct Estimated {
     /// Stretches left out because one of them lacks an arm.
     pub(super) left_out: usize,
     pub(super) test: String,
+    /// Of a metric measured every day: information so far over what these units will have carried at
+    /// the end.
+    pub(super) share: Option<f64>,
 }
 
 /// Estimates the effect of `arm` on a metric among some units.
@@ -108,15 +111,19 @@ pub(super) fn estimate(
             moved: None,
             left_out: 0,
             test: "quantile, units as clusters".to_owned(),
+            share: None,
             comparison,
         });
     }
+    if evidence.plan.kind == Kind::Interleave {
+        return interleaved(evidence, stretches, at, of);
+    }
+    if let (Window::Daily { days }, Of::All) = (metric.window, of) {
+        return daily(evidence, stretches, at, arm, u64::from(days));
+    }
     let plain = matches!(of, Of::All | Of::Completed(_));
     let moments = |arm: usize, strata: &[u16]| evidence.statistics.moments(at, arm, strata, of);
-    let all: Vec<u16> = stretches
-        .iter()
-        .flat_map(|s| s.strata.iter().copied())
-        .collect();
+    let all = strata_of(stretches);
     let empty = || MethodError::TooFew {
         what: "complete units of an arm",
         needed: 2,
@@ -198,7 +205,120 @@ pub(super) fn estimate(
         moved,
         left_out,
         test,
+        share: None,
     })
+}
+
+/// Which of two arms listeners prefer in lists that both drafted: share of answers won, ties half.
+fn interleaved(
+    evidence: &Evidence<'_>,
+    stretches: &[Stretch],
+    at: usize,
+    of: Of,
+) -> Result<Estimated, MethodError> {
+    let strata = strata_of(stretches);
+    let preferences = evidence
+        .statistics
+        .moments(at, 0, &strata, of)
+        .map_or_else(Summary::none, |moments| moments.summary(0));
+    let effect = interleaving::by_user(&preferences)?;
+    // Half the variance each: the two shares add up to 1, so only their difference has an error.
+    let share = |value: f64| ArmEstimate {
+        n: preferences.n,
+        value,
+        variance: 0.5 * effect.se * effect.se,
+    };
+    Ok(Estimated {
+        comparison: Comparison::new(
+            share(0.5 * (1.0 - effect.delta)),
+            share(0.5 * (1.0 + effect.delta)),
+        )?,
+        effect,
+        raw: None,
+        covariate: None,
+        moved: None,
+        left_out: 0,
+        test: "preference a listener, one-sample t".to_owned(),
+        share: None,
+    })
+}
+
+/// A metric measured every day, by generalised least squares; stretches of weights as for others.
+fn daily(
+    evidence: &Evidence<'_>,
+    stretches: &[Stretch],
+    at: usize,
+    arm: usize,
+    days: u64,
+) -> Result<Estimated, MethodError> {
+    let empty = || MethodError::TooFew {
+        what: "units of an arm with a whole day",
+        needed: 2,
+        got: 0,
+    };
+    let measured = |arm: usize, strata: &[u16]| evidence.statistics.measured(at, arm, strata);
+    let all = strata_of(stretches);
+    let whole = longitudinal::analyse(
+        &measured(0, &all).ok_or_else(empty)?,
+        &measured(arm, &all).ok_or_else(empty)?,
+        days,
+    )?;
+    let mut parts = Vec::new();
+    let mut share = 0.0;
+    if stretches.len() > 1 {
+        for stretch in stretches {
+            let pair = (measured(0, &stretch.strata), measured(arm, &stretch.strata));
+            let (Some(control), Some(treatment)) = pair else {
+                continue;
+            };
+            match longitudinal::analyse(&control, &treatment, days) {
+                Ok(found) => {
+                    let units = control.n() + treatment.n();
+                    share += found.share * count(units);
+                    parts.push((units, found.comparison, None));
+                }
+                // A stretch too short to be measured twice has no weight yet.
+                Err(
+                    MethodError::TooFew { .. }
+                    | MethodError::NoVariance { .. }
+                    | MethodError::NotApplicable { .. },
+                ) => {}
+                Err(other) => return Err(other),
+            }
+        }
+    }
+    let (comparison, effect, share) = if parts.is_empty() {
+        (whole.comparison, whole.comparison.effect(), whole.share)
+    } else {
+        let comparison = weighted(&parts)?;
+        let units: u64 = parts.iter().map(|part| part.0).sum();
+        (comparison, comparison.normal(), share / count(units))
+    };
+    let mut test = "days within units, generalised least squares".to_owned();
+    if stretches.len() > 1 {
+        test.push_str(", by stretch of weights");
+    }
+    Ok(Estimated {
+        comparison,
+        effect,
+        raw: Some(whole.comparison.effect()),
+        covariate: None,
+        moved: None,
+        left_out: if stretches.len() > 1 {
+            stretches.len() - parts.len()
+        } else {
+            0
+        },
+        test,
+        share: Some(share),
+    })
+}
+
+fn strata_of(stretches: &[Stretch]) -> Vec<u16> {
+    stretches
+        .iter()
+        .flat_map(|s| s.strata.iter().copied())
+        .collect()
 }
 
 fn compare(
@@ -235,10 +355,6 @@ fn compare(
 }
 
 /// Each stretch compared in itself, weighted by its units: what changed weights cannot confound.
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "counts of units are far below 2^53"
-)]
 fn weighted(parts: &[(u64, Comparison, Option<f64>)]) -> Result<Comparison, MethodError> {
     let total: u64 = parts.iter().map(|part| part.0).sum();
     let mut sums = [ArmEstimate {
@@ -247,7 +363,7 @@ fn weighted(parts: &[(u64, Comparison, Option<f64>)]) -> Result<Comparison, Meth
         variance: 0.0,
     }; 2];
     for (units, comparison, _) in parts {
-        let weight = *units as f64 / total as f64;
+        let weight = count(*units) / count(total);
         for (sum, arm) in sums
             .iter_mut()
             .zip([comparison.control, comparison.treatment])
@@ -319,6 +435,19 @@ pub(crate) fn value_at(cells: &[(f64, u64)], histogram: &Histogram, share: f64) 
     cells.last().map_or(f64::NAN, |cell| cell.0)
 }
 
+/// A metric measured every day, in one arm.
+fn measured_arm(
+    evidence: &Evidence<'_>,
+    strata: &[u16],
+    at: usize,
+    arm: usize,
+) -> Option<ArmEstimate> {
+    let units = evidence.statistics.measured(at, arm, strata)?;
+    longitudinal::Units::components(&[&units])
+        .ok()
+        .map(|components| units.arm(&components))
+}
+
 /// A metric in every arm.
 pub(super) fn arms(
     evidence: &Evidence<'_>,
@@ -326,12 +455,12 @@ pub(super) fn arms(
     at: usize,
     hidden: bool,
 ) -> Vec<ArmValue> {
-    let all: Vec<u16> = stretches
-        .iter()
-        .flat_map(|s| s.strata.iter().copied())
-        .collect();
+    let all = strata_of(stretches);
     let metric = &evidence.plan.metrics[at];
-    let count = |counts: &std::collections::BTreeMap<(u16, u16), u64>, arm: usize| {
+    let drafted = (evidence.plan.kind == Kind::Interleave)
+        .then(|| interleaved(evidence, stretches, at, Of::All).ok())
+        .flatten();
+    let number = |counts: &std::collections::BTreeMap<(u16, u16), u64>, arm: usize| {
         let key = (
             u16::try_from(at).unwrap_or(u16::MAX),
             u16::try_from(arm).unwrap_or(u16::MAX),
@@ -344,12 +473,27 @@ pub(super) fn arms(
         .iter()
         .enumerate()
         .map(|(arm, declared)| {
-            let moments = evidence.statistics.moments(at, arm, &all, Of::All);
+            // Both arms of an interleaved list have the same listeners.
+            let of = if evidence.plan.kind == Kind::Interleave {
+                0
+            } else {
+                arm
+            };
+            let moments = evidence.statistics.moments(at, of, &all, Of::All);
             let estimate =
                 moments
                     .as_ref()
                     .filter(|m| m.n >= 2)
                     .and_then(|moments| match metric.kind {
+                        _ if evidence.plan.kind == Kind::Interleave => {
+                            drafted.as_ref().map(|found| match arm {
+                                0 => found.comparison.control,
+                                _ => found.comparison.treatment,
+                            })
+                        }
+                        _ if matches!(metric.window, Window::Daily { .. }) => {
+                            measured_arm(evidence, &all, at, arm)
+                        }
                         MetricType::Ratio => ratio::arm(&moments.pair(0, 1)).ok(),
                         MetricType::Quantile(q) => quantile(evidence, at, arm, q).ok(),
                         _ => Some(mean::arm(&moments.summary(0))),
@@ -357,8 +501,8 @@ pub(super) fn arms(
             ArmValue {
                 arm: declared.name.clone(),
                 units: moments.map_or(0, |m| m.n),
-                immature: count(&evidence.statistics.immature, arm),
-                missing: count(&evidence.statistics.missing, arm),
+                immature: number(&evidence.statistics.immature, arm),
+                missing: number(&evidence.statistics.missing, arm),
                 value: estimate.filter(|_| !hidden).map(|e| e.value),
                 se: estimate.filter(|_| !hidden).map(|e| e.variance.sqrt()),
             }

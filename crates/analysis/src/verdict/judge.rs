@@ -1,24 +1,21 @@
-//! The decision rule over all metrics, and what it has to say.
+//! Each metric of each treatment: estimated, held against the bounds of this look, put into words.
 
-use std::collections::BTreeMap;
-
+use super::account;
 use super::document::{
-    Analysis, ArmVerdict, Check, Data, DayUnits, LookResult, LookedMetric, MetricComparison,
-    MetricResult, Observed, OperationResult, Period, Policy, RelativeResult, SCHEMA, Status,
-    Verdict,
+    Analysis, LookResult, MetricComparison, MetricResult, RelativeResult, SCHEMA,
 };
-use super::estimate::{self, Estimated, Stretch, estimate, value_at};
+use super::estimate::{self, Estimated, Stretch, estimate};
 use super::monitor::{Look, LookMetric, Monitor, Verge};
-use super::{Evidence, Input, quality, series, words};
+use super::rule::{Facts, verdict};
+use super::{Evidence, quality, series, words};
 use crate::methods::MethodError;
 use crate::methods::decision::{
-    self, Direction as Way, Inputs, Judgement, Levels, Margin as Slack, Recommendation, RiskPlan,
-    Role as Part,
+    self, Direction as Way, Judgement, Levels, Margin as Slack, RiskPlan, Role as Part,
 };
 use crate::methods::effect::ConfidenceSet;
+use crate::methods::moments::count;
 use crate::methods::special::{normal_sf, normal_upper_quantile};
-use crate::plan::{Direction, Kind, Margin, Method, Metric, MetricType, Plan, Role, Window, span};
-use crate::units::statistics::Attribute;
+use crate::plan::{Direction, Kind, Margin, Method, Metric, MetricType, Plan, Role, Window};
 
 /// An effect this many times the one that matters is more likely a defect (Twyman's law).
 const TWYMAN_MDE: f64 = 5.0;
@@ -148,6 +145,7 @@ pub(super) fn reach(evidence: &Evidence<'_>) -> (Analysis, Look) {
         metric.arms = estimate::arms(evidence, &stretches, at, hidden.is_some());
     }
     let information = informations.iter().copied().reduce(f64::min);
+    let hide = hidden.is_some();
     let verdict = verdict(&Facts {
         evidence,
         checks: &findings.checks,
@@ -161,19 +159,27 @@ pub(super) fn reach(evidence: &Evidence<'_>) -> (Analysis, Look) {
         stretches: &stretches,
         looks: monitor.earlier() + 1,
     });
-    let mut looks: Vec<LookResult> = evidence.looks.looks.iter().map(look_result).collect();
-    looks.push(look_result(&look));
+    let mut looks: Vec<LookResult> = evidence
+        .looks
+        .looks
+        .iter()
+        .map(account::look_result)
+        .collect();
+    looks.push(account::look_result(&look));
     let analysis = Analysis {
         schema: SCHEMA,
         version: env!("CARGO_PKG_VERSION"),
         plan: plan.clone(),
-        observed: observed(evidence, &stretches),
+        observed: account::observed(evidence, &stretches),
         verdict,
         quality: findings.checks,
         metrics,
-        operation: operation(evidence),
+        interleaving: series::interleaving(evidence, hide),
+        off_policy: None,
+        lists: None,
+        operation: account::operation(evidence),
         looks,
-        data: data(evidence),
+        data: account::data(evidence),
     };
     (analysis, look)
 }
@@ -263,6 +269,7 @@ impl One<'_> {
         let margin = metric.margin.map(|margin| margin.absolute(control));
         let mde = metric.mde.map(|mde| mde.absolute(control));
         let units = comparison_units(self.evidence, self.stretches, self.at);
+        let units = count(units) * estimated.share.unwrap_or(1.0);
         let smaller = estimated
             .comparison
             .control
@@ -381,7 +388,8 @@ impl One<'_> {
         let relative = estimated
             .comparison
             .relative(confidence.clamp(1e-9, 1.0 - 1e-12))
-            .ok();
+            .ok()
+            .filter(|_| plan.kind != Kind::Interleave);
         let (outcome, words) = outcome(metric, judgement);
         let good = metric.direction.sign() * effect.z();
         let twyman = mde
@@ -432,6 +440,7 @@ impl One<'_> {
                 .map(|(mde, bound)| normal_sf(bound - mde / effect.se)),
             detectable: bound.map(|bound| (bound + normal_upper_quantile(power)) * effect.se),
             covariate: estimated.covariate.clone(),
+            uptake: series::uptake(self.evidence, self.stretches, self.at, arm),
             unadjusted: estimated.raw.map(|raw| raw.delta),
             twyman,
             median_unbiased: None,
@@ -488,566 +497,5 @@ fn kind_name(metric: &Metric) -> String {
         MetricType::Proportion => "proportion".to_owned(),
         MetricType::Ratio => "ratio".to_owned(),
         MetricType::Quantile(q) => format!("quantile {q}"),
-    }
-}
-
-struct Facts<'a> {
-    evidence: &'a Evidence<'a>,
-    checks: &'a [Check],
-    judged: &'a [Vec<(usize, Judgement)>],
-    metrics: &'a [MetricResult],
-    hidden: Option<String>,
-    waiting: Vec<String>,
-    information: Option<f64>,
-    power: Option<f64>,
-    levels: Levels,
-    stretches: &'a [Stretch],
-    looks: usize,
-}
-
-fn verdict(facts: &Facts<'_>) -> Verdict {
-    let invalid = facts
-        .checks
-        .iter()
-        .any(|check| check.status == Status::Fail);
-    let ended = facts.evidence.last || facts.information.is_some_and(|t| t >= 1.0 - 1e-9);
-    let arms: Vec<ArmVerdict> = facts
-        .judged
-        .iter()
-        .enumerate()
-        .map(|(at, judged)| arm_verdict(facts, at + 1, judged, invalid, ended))
-        .collect();
-    // The gravest word of any arm speaks for the experiment, but one arm that ships is a ship.
-    let order = [
-        "INVALID",
-        "STOP_HARM",
-        "SHIP",
-        "ADVANCE",
-        "KEEP_RUNNING",
-        "NO_SHIP",
-    ];
-    let recommendation = if invalid {
-        "INVALID"
-    } else if arms.len() > 1
-        && arms
-            .iter()
-            .any(|a| matches!(a.recommendation, "SHIP" | "ADVANCE"))
-    {
-        arms.iter()
-            .map(|a| a.recommendation)
-            .find(|r| matches!(*r, "SHIP" | "ADVANCE"))
-            .unwrap_or("SHIP")
-    } else {
-        order
-            .into_iter()
-            .find(|word| arms.iter().any(|arm| arm.recommendation == *word))
-            .unwrap_or("KEEP_RUNNING")
-    };
-    let mut verdict = Verdict {
-        recommendation,
-        headline: String::new(),
-        reasons: Vec::new(),
-        assumptions: assumptions(facts),
-        next: Vec::new(),
-        arms,
-        effects_hidden: facts.hidden.clone(),
-        information: facts.information,
-    };
-    say(facts, ended, &mut verdict);
-    verdict
-}
-
-fn arm_verdict(
-    facts: &Facts<'_>,
-    arm: usize,
-    judged: &[(usize, Judgement)],
-    invalid: bool,
-    ended: bool,
-) -> ArmVerdict {
-    let plan = facts.evidence.plan;
-    let names = |keep: &dyn Fn(&Metric, &Judgement) -> bool| -> Vec<String> {
-        judged
-            .iter()
-            .filter(|(at, judgement)| keep(&plan.metrics[*at], judgement))
-            .map(|(at, _)| plan.metrics[*at].name.clone())
-            .collect()
-    };
-    let hide = invalid || facts.hidden.is_some();
-    let judgements: Vec<Judgement> = judged.iter().map(|(_, judgement)| *judgement).collect();
-    // A metric that could not be judged yet must not be missed by the rule: it keeps running.
-    let complete = plan.metrics.iter().enumerate().all(|(at, metric)| {
-        metric.role == Role::Scan
-            || metric.window == Window::Open
-            || judged.iter().any(|(judged, _)| *judged == at)
-    });
-    let decided = decision::decide(
-        &judgements,
-        &Inputs {
-            quality_failed: invalid,
-            information: if ended {
-                1.0
-            } else {
-                facts.information.unwrap_or(0.0).min(1.0 - 1e-9)
-            },
-            achieved_power: facts.power,
-            planned_power: facts.levels.power,
-        },
-    );
-    let recommendation = match decided {
-        Recommendation::Invalid => "INVALID",
-        _ if facts.hidden.is_some() => "KEEP_RUNNING",
-        Recommendation::StopHarm => "STOP_HARM",
-        Recommendation::Ship if !complete => "KEEP_RUNNING",
-        Recommendation::Ship if plan.kind == Kind::Rollout => "ADVANCE",
-        Recommendation::Ship => "SHIP",
-        Recommendation::KeepRunning => "KEEP_RUNNING",
-        Recommendation::NoShipPowered | Recommendation::NoShipInconclusive => "NO_SHIP",
-    };
-    let shown = |names: Vec<String>| if hide { Vec::new() } else { names };
-    ArmVerdict {
-        arm: plan.arms[arm].name.clone(),
-        recommendation,
-        improved: shown(names(&|metric, j| {
-            metric.role == Role::Success && j.superior
-        })),
-        within_margin: shown(names(&|_, j| j.noninferior == Some(true))),
-        not_within_margin: shown(names(&|_, j| j.noninferior == Some(false))),
-        harmed: shown(names(&|_, j| j.deteriorated)),
-    }
-}
-
-/// Headline, reasons and what to do next.
-fn say(facts: &Facts<'_>, ended: bool, verdict: &mut Verdict) {
-    let plan = facts.evidence.plan;
-    let failed: Vec<&Check> = facts
-        .checks
-        .iter()
-        .filter(|c| c.status == Status::Fail)
-        .collect();
-    let chosen = verdict
-        .arms
-        .iter()
-        .find(|arm| arm.recommendation == verdict.recommendation);
-    let arm = chosen.map_or_else(String::new, |arm| arm.arm.clone());
-    let planned = plan.design.max_units.map_or(String::new(), |max| {
-        format!(" of the {} planned units", words::count(max))
-    });
-    match verdict.recommendation {
-        "INVALID" => {
-            let names: Vec<String> = failed.iter().map(|c| c.name.to_lowercase()).collect();
-            verdict.headline = format!(
-                "The data cannot be trusted ({}), so no effect is shown.",
-                words::list(&names)
-            );
-            for check in &failed {
-                verdict
-                    .reasons
-                    .push(format!("{}: {}.", check.name, check.finding));
-                verdict.next.extend(check.hints.iter().cloned());
-            }
-            verdict.next.push(
-                "mend the cause and start a new epoch; units of this one are not a fair comparison"
-                    .to_owned(),
-            );
-        }
-        "STOP_HARM" => {
-            let harmed = chosen.map_or_else(Vec::new, |arm| arm.harmed.clone());
-            verdict.headline = format!("`{arm}` makes {} worse: stop it.", words::list(&harmed));
-            verdict
-                .next
-                .push("roll the arm back now; write down what was learned".to_owned());
-        }
-        "SHIP" => {
-            let improved = chosen.map_or_else(Vec::new, |arm| arm.improved.clone());
-            let guarded = chosen.map_or_else(Vec::new, |arm| arm.within_margin.clone());
-            let guards = if guarded.is_empty() {
-                String::new()
-            } else {
-                format!(", and {} stayed within margin", words::list(&guarded))
-            };
-            verdict.headline = format!(
-                "There is evidence that `{arm}` improves {}{guards}.",
-                words::list(&improved)
-            );
-            verdict.next.push(if ended {
-                "decide, write the decision into the journal, and archive this analysis".to_owned()
-            } else {
-                "you may stop now. An estimate from an early stop is too large on average: expect less in production".to_owned()
-            });
-        }
-        "ADVANCE" => {
-            let guarded = chosen.map_or_else(Vec::new, |arm| arm.within_margin.clone());
-            verdict.headline = format!(
-                "`{arm}` stayed within margin on {}: go on to the next step of the rollout.",
-                words::list(&guarded)
-            );
-        }
-        "NO_SHIP" => {
-            let powered = facts.power.is_some_and(|power| power >= facts.levels.power);
-            let unproven: Vec<String> = verdict
-                .arms
-                .iter()
-                .flat_map(|arm| arm.not_within_margin.clone())
-                .collect();
-            let improved = verdict.arms.iter().any(|arm| !arm.improved.is_empty());
-            verdict.headline = match (improved, unproven.is_empty(), powered) {
-                (true, false, _) => format!("There is improvement, but {} is not shown to be within margin.", words::list(&unproven)),
-                (_, _, true) => "No evidence of improvement, in an experiment large enough to have seen what matters.".to_owned(),
-                _ => "No evidence of improvement, and too little information to have seen what matters: inconclusive, not \"no effect\".".to_owned(),
-            };
-            verdict.next.push("keep the control; a smaller question or a less noisy metric may be worth another experiment".to_owned());
-        }
-        _ => {
-            verdict.headline = match (&facts.hidden, verdict.information) {
-                (Some(_), _) => {
-                    "Keep running: effects stay hidden until the design allows a look.".to_owned()
-                }
-                (None, Some(t)) if !ended => format!(
-                    "Keep running: {}{planned} are complete, and no boundary is crossed.",
-                    words::percent(t)
-                ),
-                _ => "Keep running: no boundary is crossed yet.".to_owned(),
-            };
-            if let (Some(t), Some(max)) = (verdict.information, plan.design.max_units)
-                && let Some((first, _)) = facts.evidence.statistics.first_us
-            {
-                verdict
-                    .next
-                    .extend(forecast(t, max, first, facts.evidence.cutoff_us));
-            }
-        }
-    }
-    if verdict.recommendation != "INVALID" {
-        reasons(facts, verdict);
-    }
-    for check in facts.checks.iter().filter(|c| c.status == Status::Warn) {
-        verdict.reasons.push(format!(
-            "Note, {}: {}.",
-            check.name.to_lowercase(),
-            check.finding
-        ));
-    }
-}
-
-/// When the planned information will be there, if units keep coming as they did.
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    reason = "a forecast in days"
-)]
-fn forecast(t: f64, max: u64, first_us: i64, now_us: i64) -> Option<String> {
-    if t >= 1.0 {
-        return None;
-    }
-    if t <= 0.0 {
-        return Some(
-            "no unit is complete for the slowest metric yet: wait for its window".to_owned(),
-        );
-    }
-    let days = (now_us - first_us) as f64 / 86_400e6;
-    let left = (days / t * (1.0 - t)).ceil();
-    (left < 3650.0).then(|| {
-        format!(
-            "at this rate the planned {} units are complete in about {left:.0} days, around {}",
-            words::count(max),
-            words::date(now_us / 86_400_000_000 + left as i64)
-        )
-    })
-}
-
-fn reasons(facts: &Facts<'_>, verdict: &mut Verdict) {
-    for metric in facts.metrics {
-        for comparison in &metric.comparisons {
-            if metric.role == "scan" && comparison.outcome != "harm" {
-                continue;
-            }
-            let relative = comparison.relative.as_ref().map_or(String::new(), |r| {
-                format!(" ({})", words::signed_percent(r.lift))
-            });
-            let margin = comparison
-                .margin
-                .filter(|_| metric.role == "guardrail")
-                .map_or(String::new(), |margin| {
-                    format!("; margin {}", words::rounded(margin, comparison.se))
-                });
-            verdict.reasons.push(format!(
-                "{} ({}), `{}`: {}; effect {}{relative}, interval {} to {}{margin}.",
-                metric.name,
-                metric.role,
-                comparison.arm,
-                comparison.words,
-                words::signed(comparison.delta, comparison.se),
-                words::signed(comparison.interval.low, comparison.se),
-                words::signed(comparison.interval.high, comparison.se),
-            ));
-        }
-    }
-    if let Some(reason) = &facts.hidden {
-        verdict
-            .reasons
-            .push(format!("Effects are hidden: {reason}."));
-    }
-    for waiting in &facts.waiting {
-        verdict.reasons.push(format!("Not judged yet, {waiting}."));
-    }
-}
-
-fn assumptions(facts: &Facts<'_>) -> Vec<String> {
-    let plan = facts.evidence.plan;
-    let design = &plan.design;
-    let mut all = vec![format!(
-        "{} design at {} one-sided: {} a success metric, {} a guardrail, {} a deterioration test; look {}",
-        design.method,
-        words::percent(design.alpha),
-        words::percent(facts.levels.success),
-        words::percent(facts.levels.guardrail),
-        words::percent(facts.levels.deterioration),
-        facts.looks,
-    )];
-    all.push(
-        "units do not influence each other, and a unit is counted in the arm of its first exposure"
-            .to_owned(),
-    );
-    if design.method == Method::Gst && facts.information.is_some_and(|t| t > 1.0 + 1e-9) {
-        all.push("there are more units than planned: overrun, the error rate is not guaranteed beyond the plan".to_owned());
-    }
-    if design.method == Method::Bonferroni && facts.looks > design.looks as usize {
-        all.push(format!(
-            "look {} of {} planned: the error rate is not guaranteed",
-            facts.looks, design.looks
-        ));
-    }
-    let bare: Vec<String> = plan
-        .with_role(Role::Guardrail)
-        .filter(|metric| metric.margin.is_none())
-        .map(|metric| metric.name.clone())
-        .collect();
-    if !bare.is_empty() {
-        all.push(format!(
-            "{} has no margin: it is scanned for harm, which cannot prove safety",
-            words::list(&bare)
-        ));
-    }
-    let open: Vec<String> = plan
-        .metrics
-        .iter()
-        .filter(|m| m.window == Window::Open)
-        .map(|m| m.name.clone())
-        .collect();
-    if !open.is_empty() {
-        all.push(format!("{} has an open window: it keeps growing within units, so it is described and not judged", words::list(&open)));
-    }
-    if facts.stretches.len() > 1 {
-        all.push(
-            "weights changed: effects are averages over stretches of equal weights".to_owned(),
-        );
-    }
-    all
-}
-
-fn observed(evidence: &Evidence<'_>, stretches: &[Stretch]) -> Observed {
-    let statistics = evidence.statistics;
-    let named = |names: &[String]| {
-        let mut names: Vec<String> = names
-            .iter()
-            .filter(|name| !name.is_empty())
-            .cloned()
-            .collect();
-        names.sort();
-        names
-    };
-    let day = |value: u32| i64::from(value.cast_signed());
-    let mut days = statistics.values_of(Attribute::Day);
-    days.sort_by_key(|value| day(*value));
-    Observed {
-        first_exposure: statistics.first_us.map(|(first, _)| words::instant(first)),
-        last_exposure: statistics.first_us.map(|(_, last)| words::instant(last)),
-        cutoff: words::instant(evidence.cutoff_us),
-        cutoff_us: evidence.cutoff_us,
-        config_digests: named(&evidence.words.digests),
-        index_versions: named(&evidence.words.index_versions),
-        model_versions: named(&evidence.words.model_versions),
-        units: statistics.units_of(Attribute::All, 0),
-        units_by_day: days
-            .into_iter()
-            .map(|value| DayUnits {
-                day: words::date(day(value)),
-                units: statistics.units_of(Attribute::Day, value),
-            })
-            .collect(),
-        periods: if stretches.len() > 1 {
-            stretches
-                .iter()
-                .map(|s| Period {
-                    shares: s.shares.clone(),
-                    units: s.units.clone(),
-                })
-                .collect()
-        } else {
-            Vec::new()
-        },
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-fn operation(evidence: &Evidence<'_>) -> Vec<OperationResult> {
-    evidence
-        .plan
-        .arms
-        .iter()
-        .zip(&evidence.statistics.operation)
-        .filter(|(_, operation)| operation.requests > 0)
-        .map(|(arm, operation)| {
-            let share = |count: u64| count as f64 / operation.requests as f64;
-            let cells = operation.latency.sorted();
-            let ms = |q| value_at(&cells, &operation.latency, q) / 1000.0;
-            OperationResult {
-                arm: arm.name.clone(),
-                requests: operation.requests,
-                latency_ms: (operation.latency.n() > 0).then(|| [ms(0.5), ms(0.95), ms(0.99)]),
-                empty: share(operation.empty),
-                degraded: share(operation.degraded),
-                served_other: share(operation.served_other),
-            }
-        })
-        .collect()
-}
-
-fn look_result(look: &Look) -> LookResult {
-    let metrics: BTreeMap<String, LookedMetric> = look
-        .metrics
-        .iter()
-        .map(|(key, metric)| {
-            (
-                key.clone(),
-                LookedMetric {
-                    t: metric.t,
-                    z: metric.z,
-                    bound: metric.bound,
-                },
-            )
-        })
-        .collect();
-    LookResult {
-        cutoff: words::instant(look.cutoff_us),
-        units: look.units,
-        metrics,
-        srm_p: look.srm_p,
-    }
-}
-
-fn data(evidence: &Evidence<'_>) -> Data {
-    let (plan, statistics) = (evidence.plan, evidence.statistics);
-    let left = statistics.leftovers;
-    let total = |attribute| statistics.units_of(attribute, 0).iter().sum::<u64>();
-    let mut policies = vec![
-        Policy {
-            about: "units in several arms",
-            rule: "left out of every arm; counted in the sample ratio by their first exposure"
-                .to_owned(),
-            applied: total(Attribute::MultiArm),
-        },
-        Policy {
-            about: "bots",
-            rule: format!(
-                "left out of every arm alike: more than {} exposures on a UTC day{}",
-                words::count(u64::from(plan.policy.max_exposures_per_day)),
-                if plan.policy.drop_flagged {
-                    ", or flagged by the server"
-                } else {
-                    ""
-                }
-            ),
-            applied: total(Attribute::Bot),
-        },
-    ];
-    if let Input::Log { rows, .. } = &evidence.input {
-        let mut add = |about: &'static str, rule: &str, applied: u64| {
-            policies.push(Policy {
-                about,
-                rule: rule.to_owned(),
-                applied,
-            });
-        };
-        add(
-            "repeated exposures",
-            "an exposure id counts once, at its first time",
-            left.duplicate_exposures,
-        );
-        add(
-            "repeated outcomes",
-            "an outcome id counts once; outcomes without ids are taken as distinct",
-            left.duplicate_outcomes,
-        );
-        add(
-            "outcomes before exposure",
-            "left out: they cannot be an effect",
-            left.outcomes_before_exposure,
-        );
-        add(
-            "outcomes of units that were never exposed",
-            "left out: nobody knows their arm",
-            left.outcomes_of_strangers,
-        );
-        add(
-            "late covariates",
-            "measured at or after first exposure: not used",
-            left.late_covariates,
-        );
-        add(
-            "forced exposures",
-            "an allow-list chose the arm: never analysed",
-            rows.forced,
-        );
-        add(
-            "other reasons",
-            "not a random split (holdout, targeting, paused, shadow): not analysed",
-            rows.other_reasons.values().sum(),
-        );
-        add(
-            "rows after the cut-off",
-            "not read: the analysis is as of the cut-off",
-            rows.after_cutoff,
-        );
-        add(
-            "values that are no number",
-            "dropped, as asked; without --bad-values drop they are an error",
-            rows.bad_values,
-        );
-    }
-    policies.push(Policy {
-        about: "late data",
-        rule: format!(
-            "a unit is complete {} after the end of a metric's window; outcomes that arrive later for a closed window are counted when the analysis is run again",
-            span(plan.policy.settle)
-        ),
-        applied: statistics.immature.values().sum(),
-    });
-    policies.push(Policy {
-        about: "missing values",
-        rule: "a complete unit without an event counts as 0 only if the metric says so (missing = \"zero\", and every proportion); else it is left out, and the arms are compared in that".to_owned(),
-        applied: statistics.missing.values().sum(),
-    });
-    for metric in &plan.metrics {
-        if let Some(cap) = metric.cap {
-            policies.push(Policy {
-                about: "outliers",
-                rule: format!(
-                    "{}: a unit's value is at most {cap}, in every arm",
-                    metric.name
-                ),
-                applied: 0,
-            });
-        }
-    }
-    policies.push(Policy {
-        about: "time zones",
-        rule: "instants count; a column without a zone is UTC, and days are UTC days".to_owned(),
-        applied: 0,
-    });
-    Data {
-        input: evidence.input.clone(),
-        leftovers: left,
-        policies,
     }
 }

@@ -2,15 +2,18 @@
 //!
 //! `quality` asks first whether the data can be trusted; if not, the verdict is INVALID and effects
 //! are not even computed into the document. `estimate` compares arms, `monitor` says how many
-//! standard errors are enough at this look, `judge` applies the decision rule, and [`words`] says all
-//! of it so that an owner can repeat it. [`document::Analysis`] is the one result; the report is a view
+//! standard errors are enough at this look, `judge` holds one against the other, `rule` decides over all
+//! metrics, and `say` puts it so that an owner can repeat it. [`document::Analysis`] is the one result; the report is a view
 //! of it.
 
+mod account;
 pub mod document;
 mod estimate;
 mod judge;
 mod monitor;
 mod quality;
+mod rule;
+mod say;
 mod series;
 pub mod words;
 
@@ -21,7 +24,8 @@ pub(crate) use estimate::value_at;
 pub(crate) use judge::{levels, role_name};
 pub use monitor::{Look, LookMetric, Looks, LooksError};
 
-use crate::log::scan::{RowCounts, Words};
+use crate::log::RowCounts;
+use crate::log::scan::Words;
 use crate::plan::Plan;
 use crate::units::Statistics;
 

@@ -9,6 +9,7 @@ use crate::methods::MethodError;
 use crate::methods::always_valid::ConfidenceSequence;
 use crate::methods::decision::{Bounds, Levels};
 use crate::methods::effect::{Effect, critical};
+use crate::methods::moments::count;
 use crate::methods::sequential::{GroupSequential, Spending};
 use crate::methods::special::{normal_sf, normal_upper_quantile};
 use crate::plan::{Design, Method, SpendingRule};
@@ -168,15 +169,12 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    /// Information fraction of `units` units (all arms), if the design has an end.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "counts of units are far below 2^53"
-    )]
-    pub(super) fn information(&self, units: u64) -> Option<f64> {
+    /// Information fraction of so many complete units (all arms), if the design has an end. Units that
+    /// are measured every day count by the information that they have so far.
+    pub(super) fn information(&self, units: f64) -> Option<f64> {
         match self.design.method {
             Method::FixedPower => None,
-            _ => self.design.max_units.map(|max| units as f64 / max as f64),
+            _ => self.design.max_units.map(|max| units / count(max)),
         }
     }
 
@@ -195,7 +193,7 @@ impl<'a> Monitor<'a> {
     pub(super) fn bounds(
         &self,
         key: &str,
-        units: u64,
+        units: f64,
         smallest_arm: u64,
         effect: &Effect,
         matters: Option<f64>,
@@ -235,12 +233,12 @@ impl<'a> Monitor<'a> {
                 let tuned = self.design.max_units.unwrap_or(TUNED_UNITS);
                 let mut z = [0.0; 3];
                 for (bound, level) in z.iter_mut().zip(levels) {
-                    *bound = ConfidenceSequence::one_sided(level, tuned)?.multiplier(units);
+                    *bound = ConfidenceSequence::one_sided(level, tuned)?.multiplier(whole(units));
                 }
                 Ok(bounds(z))
             }
             Method::Fixed => {
-                let over = self.information(units).is_none_or(|t| t >= 1.0);
+                let over = self.information(units).is_none_or(|t| t >= 1.0 - 1e-9);
                 if over || self.last {
                     Ok(bounds(levels.map(single)))
                 } else {
@@ -303,7 +301,7 @@ impl<'a> Monitor<'a> {
     pub(super) fn median_unbiased(
         &self,
         key: &str,
-        units: u64,
+        units: f64,
         effect: &Effect,
         sign: f64,
     ) -> Result<Option<f64>, MethodError> {
@@ -346,4 +344,13 @@ impl<'a> Monitor<'a> {
     pub(super) fn earlier(&self) -> usize {
         self.looks.looks.len()
     }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a number of units"
+)]
+fn whole(units: f64) -> u64 {
+    units.round().max(1.0) as u64
 }

@@ -6,7 +6,7 @@ use super::estimate::{Stretch, estimate};
 use super::words;
 use crate::methods::special::chi_square_sf;
 use crate::methods::{mean, srm};
-use crate::plan::{Metric, MetricType, Missing, Source};
+use crate::plan::{Kind, Metric, MetricType, Missing, Source};
 use crate::units::statistics::{Attribute, Of};
 
 /// The checks, and the sequential p-value of the sample ratio for later looks.
@@ -27,6 +27,18 @@ const SRM_WARN: f64 = 0.01;
 /// Asks everything.
 pub(super) fn ask(evidence: &Evidence<'_>, stretches: &[Stretch]) -> Findings {
     let mut checks = Vec::new();
+    if evidence.plan.kind == Kind::Interleave {
+        // One list for everybody: there are no arms to fall out of balance.
+        let srm_p = draft(evidence, &mut checks);
+        losses(
+            evidence,
+            stretches,
+            evidence.plan.design.alpha_quality,
+            &mut checks,
+        );
+        configuration(evidence, &[], &mut checks);
+        return Findings { checks, srm_p };
+    }
     let srm_p = sample_ratio(evidence, stretches, &mut checks);
     let level = evidence.plan.design.alpha_quality / tests(evidence);
     units_by_arm(evidence, stretches, level, &mut checks);
@@ -150,6 +162,83 @@ fn sample_ratio(
     }
     checks.push(check);
     Some(sequential)
+}
+
+/// Of interleaved lists: does each arm pick first as often as the other, and do events name items?
+fn draft(evidence: &Evidence<'_>, checks: &mut Vec<Check>) -> Option<f64> {
+    let (plan, statistics) = (evidence.plan, evidence.statistics);
+    let picks = statistics.first_picks;
+    let mut check = Check {
+        id: "srm".to_owned(),
+        name: "Fair draft".to_owned(),
+        status: Status::Skipped,
+        finding: "no list has an item that one of the arms alone brought: nothing to prefer"
+            .to_owned(),
+        p: None,
+        threshold: None,
+        hints: Vec::new(),
+    };
+    let mut sequential = None;
+    if let (Ok(once), Ok(always)) = (
+        srm::fixed(&picks, &[0.5, 0.5]),
+        srm::sequential(&picks, &[0.5, 0.5]),
+    ) {
+        let earlier = evidence
+            .looks
+            .looks
+            .iter()
+            .filter_map(|look| look.srm_p)
+            .fold(1.0, f64::min);
+        let now = (-always.ln_e).exp().min(1.0).min(earlier);
+        sequential = Some(now);
+        let (p, threshold) = if evidence.looks.looks.is_empty() {
+            (once.p, plan.design.alpha_srm)
+        } else {
+            (now, srm::SEQUENTIAL_ALPHA)
+        };
+        let failed = p < threshold;
+        check.status = status(failed, false);
+        check.finding = format!(
+            "the first item that one arm alone brought was of `{}` in {} lists, of `{}` in {}; a fair coin decides (p = {})",
+            plan.arms[0].name,
+            words::count(picks[0]),
+            plan.arms[1].name,
+            words::count(picks[1]),
+            words::p(p)
+        );
+        check.p = Some(p);
+        check.threshold = Some(threshold);
+        if failed {
+            check.hints.push(
+                "lists of one arm are lost, or the draft does not toss its coin: what stands higher is chosen more, whoever brought it"
+                    .to_owned(),
+            );
+        }
+    }
+    checks.push(check);
+    for (at, metric) in (0_u16..).zip(&plan.metrics) {
+        let sessions = statistics.sessions.get(&at).copied().unwrap_or_default();
+        let Source::Event(event) = &metric.source else {
+            continue;
+        };
+        if sessions.ties >= 200 && sessions.a + sessions.b == 0 {
+            checks.push(Check {
+                id: format!("instrumentation:{}", metric.name),
+                name: format!("Instrumentation of {}", metric.name),
+                status: Status::Fail,
+                finding: format!(
+                    "in {} lists not one event `{event}` names an item that a team brought",
+                    words::count(sessions.ties)
+                ),
+                p: None,
+                threshold: None,
+                hints: vec![
+                    "report outcomes with the exposure_id of the answer and the item".to_owned(),
+                ],
+            });
+        }
+    }
+    sequential
 }
 
 #[expect(

@@ -1,12 +1,16 @@
 //! The effect by day, by age and by segment.
 
 use super::Evidence;
-use super::document::{AgeEffect, DayEffect, Novelty, PeriodEffect, SegmentResult, SegmentValue};
+use super::document::{
+    AgeEffect, DayEffect, InterleavingResult, Novelty, PeriodEffect, SegmentResult, SegmentValue,
+    SessionsResult, UptakeResult,
+};
 use super::estimate::{Stretch, estimate};
 use super::words;
 use crate::methods::always_valid::ConfidenceSequence;
-use crate::methods::mean;
-use crate::plan::MetricType;
+use crate::methods::interleaving::by_session;
+use crate::methods::{iv, mean};
+use crate::plan::{Kind, MetricType};
 use crate::units::fold::AGES;
 use crate::units::statistics::{Attribute, Of};
 
@@ -127,6 +131,73 @@ pub(super) fn by_age(evidence: &Evidence<'_>, at: usize, arm: usize) -> Option<N
         slope_se: slope.map(|s| s.1),
         week_two_minus_one: paired.map(|e| e.delta),
         week_two_minus_one_se: paired.map(|e| e.se),
+    })
+}
+
+/// The effect on those who took up what their arm offers, beside the effect of the offer.
+pub(super) fn uptake(
+    evidence: &Evidence<'_>,
+    stretches: &[Stretch],
+    at: usize,
+    arm: usize,
+) -> Option<UptakeResult> {
+    // Stretches of other weights have other shares of takers: pooled they would confound.
+    if stretches.len() != 1 {
+        return None;
+    }
+    let of = Of::Uptake(u16::try_from(arm).ok()?);
+    let strata = &stretches[0].strata;
+    let pair = |arm| {
+        let moments = evidence.statistics.moments(at, arm, strata, of)?;
+        Some(moments.pair(0, 1))
+    };
+    let (control, treatment) = (pair(0)?, pair(arm)?);
+    let found = iv::encouragement(&control, &treatment, 0.95).ok()?;
+    Some(UptakeResult {
+        of: evidence.plan.uptake.as_ref().map_or_else(
+            || "served the assigned arm".to_owned(),
+            |event| format!("event `{event}`"),
+        ),
+        control: control.denominator.mean,
+        treatment: treatment.denominator.mean,
+        intention_to_treat: found.intention_to_treat.delta,
+        late: found.late.delta,
+        late_se: found.late.se,
+        first_stage_f: found.f,
+        weak: found.weak,
+        anderson_rubin: found.anderson_rubin,
+    })
+}
+
+/// Sessions of an interleaved experiment, by metric.
+pub(super) fn interleaving(evidence: &Evidence<'_>, hidden: bool) -> Option<InterleavingResult> {
+    let plan = evidence.plan;
+    if plan.kind != Kind::Interleave {
+        return None;
+    }
+    let names = [plan.arms[0].name.clone(), plan.arms[1].name.clone()];
+    let metrics = plan.metrics.iter().zip(0..).map(|(metric, at)| {
+        let sessions = evidence
+            .statistics
+            .sessions
+            .get(&at)
+            .copied()
+            .unwrap_or_default();
+        let preference = by_session(&sessions).ok();
+        SessionsResult {
+            metric: metric.name.clone(),
+            sessions: sessions.a + sessions.b + sessions.ties,
+            won: (!hidden).then_some([sessions.a, sessions.b]),
+            ties: (!hidden).then_some(sessions.ties),
+            // The method counts in favour of the first.
+            delta: preference.filter(|_| !hidden).map(|p| -p.delta),
+            sign_test_p: preference.filter(|_| !hidden).map(|p| p.p_sign),
+        }
+    });
+    Some(InterleavingResult {
+        arms: names,
+        first_picks: evidence.statistics.first_picks,
+        metrics: metrics.collect(),
     })
 }
 

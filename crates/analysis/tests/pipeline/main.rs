@@ -2,7 +2,9 @@
 
 mod aa;
 mod bad_input;
+mod context;
 mod cookie_cats;
 mod page;
+mod panel;
 mod support;
 mod verdicts;

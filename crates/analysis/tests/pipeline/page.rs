@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use refrain_analysis::archive::{Effect, Entry};
-use refrain_analysis::planner::{self, Baseline, Question, Traffic};
 use refrain_analysis::simulate::World;
+use refrain_analysis::sizing::{self, Baseline, Question, Traffic};
 use refrain_analysis::{Looks, Options, report, simulate};
 
 use crate::support::{Case, GST};
@@ -115,7 +115,7 @@ fn size(case: &Case) -> String {
         }),
         looks: 5,
     };
-    let size = planner::size(&case.plan, &question).expect("sized");
+    let size = sizing::size(&case.plan, &question).expect("sized");
     report::size_html(&size, "refrain experiment plan --config refrain.toml")
 }
 

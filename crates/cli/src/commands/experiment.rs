@@ -14,6 +14,7 @@ pub(crate) mod analyze;
 mod archive;
 mod change;
 mod check;
+mod did;
 mod edit;
 mod offline_online;
 mod plan;
@@ -55,6 +56,7 @@ enum Action {
     Report(report::Args),
     Readout(readout::Args),
     Archive(archive::Args),
+    Did(did::Args),
     OfflineOnline(offline_online::Args),
     Sql(sql::Args),
     Simulate(simulate::Args),
@@ -107,6 +109,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
         Action::Report(args) => report::run(args, output),
         Action::Readout(args) => readout::run(args, output),
         Action::Archive(args) => archive::run(args, output),
+        Action::Did(args) => did::run(args, output),
         Action::OfflineOnline(args) => offline_online::run(args, output),
         Action::Sql(args) => sql::run(args, output),
         Action::Simulate(args) => simulate::run(args, output),

@@ -21,6 +21,7 @@ Examples:
   refrain experiment analyze --config refrain.toml --log /var/log/refrain --looks blend.looks.json
   refrain experiment analyze --config refrain.toml --log log/ --report blend.html --json >blend.json
   refrain experiment analyze --config refrain.toml --units units.parquet
+  refrain experiment analyze --config refrain.toml --log log/ --off-policy bolder.parquet
 
 Exit codes: 0 done, 2 bad input, 3 a quality check failed (INVALID: no effect is shown), 4 harm.")]
 pub(crate) struct Args {
@@ -55,6 +56,10 @@ pub(super) struct Subject {
     /// This is the last look, for a reason that does not come from the results: spend all that is left
     #[arg(long)]
     pub(super) last: bool,
+    /// Also say what another policy would have earned with the log's drawn answers: a Parquet table of its
+    /// probabilities (exposure_id, item, probability; docs/analysis.md)
+    #[arg(long, value_name = "FILE", conflicts_with = "units")]
+    off_policy: Option<PathBuf>,
     /// What becomes of outcomes and covariates that are no number
     #[arg(long, value_name = "HOW", value_enum, default_value_t = BadValues::Fail)]
     bad_values: BadValues,
@@ -99,6 +104,7 @@ impl Subject {
         let mut options = Options {
             looks: Some(looks.clone()),
             last: self.last,
+            off_policy: self.off_policy.clone(),
             ..Options::default()
         };
         options.read.drop_bad_values = self.bad_values == BadValues::Drop;
@@ -163,6 +169,9 @@ impl Subject {
         }
         if let Some(looks) = &self.looks {
             add("--looks", &looks.display());
+        }
+        if let Some(target) = &self.off_policy {
+            add("--off-policy", &target.display());
         }
         if self.last {
             words.push("--last".to_owned());
@@ -295,7 +304,7 @@ pub(super) fn print(analysis: &Analysis, output: &Output) {
                 comparison
                     .bound
                     .map_or_else(String::new, |bound| format!("{bound:.2}")),
-                output::count(metric.arms.iter().map(|arm| arm.units).sum::<u64>()),
+                output::count(metric.units(analysis.plan.kind)),
                 comparison.words.to_owned(),
             ]);
         }

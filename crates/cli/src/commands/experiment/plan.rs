@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use refrain_analysis::planner::{self, Baseline, Question, Size, Traffic};
+use refrain_analysis::sizing::{self, Baseline, Question, Size, Traffic};
 use refrain_analysis::{Plan, report};
 
 use super::analyze;
@@ -54,7 +54,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", requires = "units_per_day")]
     days: Option<f64>,
     /// Looks that will be made, evenly spaced; a group-sequential design pays for them
-    #[arg(long, value_name = "N", default_value_t = planner::LOOKS)]
+    #[arg(long, value_name = "N", default_value_t = sizing::LOOKS)]
     looks: u32,
     /// Also write one self-contained HTML page with the curves
     #[arg(long, value_name = "FILE")]
@@ -125,7 +125,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
         }),
         looks: args.looks,
     };
-    let size = planner::size(&plan, &question).map_err(|error| {
+    let size = sizing::size(&plan, &question).map_err(|error| {
         Failure::usage("the experiment cannot be sized")
             .next("`refrain experiment plan --help` says where each number comes from")
             .because(error.to_string())
@@ -160,7 +160,7 @@ fn baselines(args: &Args, plan: &Plan) -> anyhow::Result<BTreeMap<String, Baseli
                 .next("give what `refrain experiment analyze --json` printed")
                 .because(error.to_string())
         })?;
-        known = planner::baselines(&document);
+        known = sizing::baselines(&document);
         if known.is_empty() {
             return Err(Failure::usage(format!("{} holds no values of metrics", path.display()))
                 .next("give an analysis that shows effects; INVALID and fixed designs before their end hide them")
@@ -233,7 +233,7 @@ fn command(args: &Args) -> String {
             args.allocation
         ));
     }
-    if args.looks != planner::LOOKS {
+    if args.looks != sizing::LOOKS {
         add(format!("--looks {}", args.looks));
     }
     command

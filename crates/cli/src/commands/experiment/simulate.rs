@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use refrain_analysis::simulate::{self, Faults, World};
+use refrain_analysis::simulate::{self, Faults, Lists, Show, World};
 use serde_json::json;
 
 use super::analyze;
@@ -19,6 +19,7 @@ whether a design finds it, and what a fault in logging looks like.
 Examples:
   refrain experiment simulate --out rehearsal --units 20000 --lift 0.03
   refrain experiment simulate --out broken --lose-treatment 0.3
+  refrain experiment simulate --out drafted --lists drafted --preference 0.2
   refrain experiment analyze --config rehearsal/plan.toml --log rehearsal --report rehearsal.html")]
 pub(crate) struct Args {
     /// Folder that is made; it must not be there
@@ -69,12 +70,34 @@ pub(crate) struct Args {
     /// The treatment's weight rises half way, while listening falls for everyone
     #[arg(long)]
     ramp: bool,
+    /// Share of the treatment's answers that fall back to what the control serves
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    fallback: f64,
+    /// Write the lists, too: each arm's own, one that both draft (an interleaved experiment), or drawn
+    /// at random with their probabilities
+    #[arg(long, value_name = "HOW", value_enum)]
+    lists: Option<How>,
+    /// With drafted lists: how much more often the treatment's items are chosen
+    #[arg(
+        long,
+        value_name = "X",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
+    preference: f64,
     /// The design, as in the plan
     #[arg(long, value_name = "TOML")]
     design: Option<String>,
     /// Same seed, same bytes
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum How {
+    Ranked,
+    Drafted,
+    Drawn,
 }
 
 /// Runs `refrain experiment simulate`.
@@ -84,6 +107,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
         ("--lift", args.lift),
         ("--novelty", args.novelty),
         ("--slowdown", args.slowdown),
+        ("--preference", args.preference),
     ] {
         if !value.is_finite() || !(-0.99..=100.0).contains(&value) {
             return Err(
@@ -110,7 +134,18 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
         switchers: args.switchers,
         ramp: args.ramp,
         retries: 0.01,
+        fallback: args.fallback,
     };
+    world.lists = args.lists.map(|how| Lists {
+        length: 10,
+        show: match how {
+            How::Ranked => Show::Ranked,
+            How::Drafted => Show::Drafted {
+                preference: args.preference,
+            },
+            How::Drawn => Show::Drawn,
+        },
+    });
     let design = args.design.clone().unwrap_or_else(|| {
         format!("{{ method = \"gst\", spending = \"power(2)\", alpha = 0.05, power = 0.8, max_units = {} }}", args.units.max(1))
     });

@@ -1,0 +1,109 @@
+use super::*;
+
+const GOOD: &str = r#"
+[layer.ranking]
+epoch = 1
+[experiment.blend]
+kind = "ab"
+layer = "ranking"
+epoch = 3
+allocation_bp = 1000
+design = { method = "gst", spending = "power(2)", alpha = 0.05, power = 0.8, max_units = 5000 }
+segments = ["surface"]
+policy = { settle = "1d" }
+[[experiment.blend.arm]]
+name = "control"
+weight = 1
+params = { "blend.alpha" = 0.0 }
+[[experiment.blend.arm]]
+name = "blend03"
+weight = 3
+[[experiment.blend.metric]]
+name = "minutes_w2"
+event = "listen_minutes"
+role = "success"
+window = "closed(7d,14d)"
+[[experiment.blend.metric]]
+name = "latency_p99"
+role = "guardrail"
+type = "quantile(0.99)"
+direction = "down"
+margin_rel = 0.03
+"#;
+
+#[test]
+fn the_file_of_the_server_is_the_plan() {
+    let plan = Plan::from_toml(GOOD, None).expect("good");
+    assert_eq!(plan.epoch, 3);
+    assert_eq!(plan.arms[1].share, 0.75);
+    assert_eq!(plan.policy.settle, DAY_US);
+    assert_eq!(
+        plan.metrics[0].window,
+        Window::Closed {
+            from_us: 7 * DAY_US,
+            to_us: 14 * DAY_US
+        }
+    );
+    assert_eq!(
+        plan.metrics[1].source,
+        Source::Exposure(ExposureValue::Latency)
+    );
+    assert_eq!(plan.metrics[1].margin, Some(Margin::Relative(0.03)));
+    assert_eq!(plan.digest.len(), 32);
+}
+
+#[test]
+fn every_mistake_is_named_with_its_place() {
+    for (from, to, says) in [
+        (
+            "closed(7d,14d)",
+            "closed(14d,7d)",
+            "metric[0] (minutes_w2).window",
+        ),
+        ("closed(7d,14d)", "week", "window"),
+        ("closed(7d,14d)", "open(1d)", "2 to 366 days"),
+        ("closed(7d,14d)", "open(36h)", "2 to 366 days"),
+        (
+            "window = \"closed(7d,14d)\"",
+            "window = \"open(14d)\"\nmissing = \"exclude\"",
+            "a measurement of 0",
+        ),
+        (
+            "window = \"closed(7d,14d)\"",
+            "window = \"open(14d)\"\ncovariate = \"before\"",
+            "cannot adjust",
+        ),
+        (
+            "direction = \"down\"",
+            "direction = \"down\"\nwindow = \"open(14d)\"",
+            "mean or a proportion",
+        ),
+        ("max_units = 5000", "max_units = 0", "design.max_units"),
+        (", max_units = 5000", "", "refrain experiment plan"),
+        ("alpha = 0.05", "alpha = 1.5", "design.alpha"),
+        ("power(2)", "power(-1)", "design.spending"),
+        ("role = \"success\"", "role = \"sucess\"", "sucess"),
+        (
+            "role = \"success\"",
+            "role = \"scan\"",
+            "needs a metric with role",
+        ),
+        ("quantile(0.99)", "quantile(1.2)", "type"),
+        ("margin_rel = 0.03", "margin_rel = -1", "margin"),
+        ("margin_rel = 0.03", "margin_real = 1", "margin_real"),
+        ("weight = 3", "weight = nan", "weight"),
+        ("name = \"blend03\"", "name = \"control\"", "there twice"),
+        ("settle = \"1d\"", "settle = \"soon\"", "soon"),
+    ] {
+        let text = GOOD.replace(from, to);
+        assert_ne!(text, GOOD, "{from}");
+        let error = Plan::from_toml(&text, Some("blend"))
+            .expect_err(to)
+            .to_string();
+        assert!(error.contains(says), "{to}: {error}");
+    }
+    let error = Plan::from_toml(GOOD, Some("bland"))
+        .expect_err("unknown")
+        .to_string();
+    assert!(error.contains("blend"), "{error}");
+}

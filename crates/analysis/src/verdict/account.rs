@@ -1,0 +1,226 @@
+//! What was running, what was read, and what was left out under which policy.
+
+use std::collections::BTreeMap;
+
+use super::document::{
+    Data, DayUnits, LookResult, LookedMetric, Observed, OperationResult, Period, Policy,
+};
+use super::estimate::{Stretch, value_at};
+use super::monitor::Look;
+use super::{Evidence, Input, words};
+use crate::plan::{Kind, span};
+use crate::units::statistics::Attribute;
+
+pub(super) fn observed(evidence: &Evidence<'_>, stretches: &[Stretch]) -> Observed {
+    let statistics = evidence.statistics;
+    let named = |names: &[String]| {
+        let mut names: Vec<String> = names
+            .iter()
+            .filter(|name| !name.is_empty())
+            .cloned()
+            .collect();
+        names.sort();
+        names
+    };
+    let day = |value: u32| i64::from(value.cast_signed());
+    let mut days = statistics.values_of(Attribute::Day);
+    days.sort_by_key(|value| day(*value));
+    Observed {
+        first_exposure: statistics.first_us.map(|(first, _)| words::instant(first)),
+        last_exposure: statistics.first_us.map(|(_, last)| words::instant(last)),
+        cutoff: words::instant(evidence.cutoff_us),
+        cutoff_us: evidence.cutoff_us,
+        config_digests: named(&evidence.words.digests),
+        index_versions: named(&evidence.words.index_versions),
+        model_versions: named(&evidence.words.model_versions),
+        units: statistics.units_of(Attribute::All, 0),
+        units_by_day: days
+            .into_iter()
+            .map(|value| DayUnits {
+                day: words::date(day(value)),
+                units: statistics.units_of(Attribute::Day, value),
+            })
+            .collect(),
+        periods: if stretches.len() > 1 {
+            stretches
+                .iter()
+                .map(|s| Period {
+                    shares: s.shares.clone(),
+                    units: s.units.clone(),
+                })
+                .collect()
+        } else {
+            Vec::new()
+        },
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+pub(super) fn operation(evidence: &Evidence<'_>) -> Vec<OperationResult> {
+    evidence
+        .plan
+        .arms
+        .iter()
+        .zip(&evidence.statistics.operation)
+        .filter(|(_, operation)| operation.requests > 0)
+        .map(|(arm, operation)| {
+            let share = |count: u64| count as f64 / operation.requests as f64;
+            let cells = operation.latency.sorted();
+            let ms = |q| value_at(&cells, &operation.latency, q) / 1000.0;
+            OperationResult {
+                arm: arm.name.clone(),
+                requests: operation.requests,
+                latency_ms: (operation.latency.n() > 0).then(|| [ms(0.5), ms(0.95), ms(0.99)]),
+                empty: share(operation.empty),
+                degraded: share(operation.degraded),
+                served_other: share(operation.served_other),
+            }
+        })
+        .collect()
+}
+
+pub(super) fn look_result(look: &Look) -> LookResult {
+    let metrics: BTreeMap<String, LookedMetric> = look
+        .metrics
+        .iter()
+        .map(|(key, metric)| {
+            (
+                key.clone(),
+                LookedMetric {
+                    t: metric.t,
+                    z: metric.z,
+                    bound: metric.bound,
+                },
+            )
+        })
+        .collect();
+    LookResult {
+        cutoff: words::instant(look.cutoff_us),
+        units: look.units,
+        metrics,
+        srm_p: look.srm_p,
+    }
+}
+
+pub(super) fn data(evidence: &Evidence<'_>) -> Data {
+    let (plan, statistics) = (evidence.plan, evidence.statistics);
+    let left = statistics.leftovers;
+    let total = |attribute| statistics.units_of(attribute, 0).iter().sum::<u64>();
+    let mut policies = vec![
+        Policy {
+            about: "units in several arms",
+            rule: "left out of every arm; counted in the sample ratio by their first exposure"
+                .to_owned(),
+            applied: total(Attribute::MultiArm),
+        },
+        Policy {
+            about: "bots",
+            rule: format!(
+                "left out of every arm alike: more than {} exposures on a UTC day{}",
+                words::count(u64::from(plan.policy.max_exposures_per_day)),
+                if plan.policy.drop_flagged {
+                    ", or flagged by the server"
+                } else {
+                    ""
+                }
+            ),
+            applied: total(Attribute::Bot),
+        },
+    ];
+    if let Input::Log { rows, .. } = &evidence.input {
+        let mut add = |about: &'static str, rule: &str, applied: u64| {
+            policies.push(Policy {
+                about,
+                rule: rule.to_owned(),
+                applied,
+            });
+        };
+        add(
+            "repeated exposures",
+            "an exposure id counts once, at its first time",
+            left.duplicate_exposures,
+        );
+        add(
+            "repeated outcomes",
+            "an outcome id counts once; outcomes without ids are taken as distinct",
+            left.duplicate_outcomes,
+        );
+        add(
+            "outcomes before exposure",
+            "left out: they cannot be an effect",
+            left.outcomes_before_exposure,
+        );
+        add(
+            "outcomes of units that were never exposed",
+            "left out: nobody knows their arm",
+            left.outcomes_of_strangers,
+        );
+        add(
+            "late covariates",
+            "measured at or after first exposure: not used",
+            left.late_covariates,
+        );
+        add(
+            "forced exposures",
+            "an allow-list chose the arm: never analysed",
+            rows.forced,
+        );
+        add(
+            "other reasons",
+            "not a random split (holdout, targeting, paused, shadow): not analysed",
+            rows.other_reasons.values().sum(),
+        );
+        add(
+            "rows after the cut-off",
+            "not read: the analysis is as of the cut-off",
+            rows.after_cutoff,
+        );
+        if plan.kind == Kind::Interleave {
+            add(
+                "events that name no item",
+                "an interleaved list credits the team of the item that an event names, with its exposure: others are left out",
+                rows.uncredited,
+            );
+        }
+        add(
+            "values that are no number",
+            "dropped, as asked; without --bad-values drop they are an error",
+            rows.bad_values,
+        );
+    }
+    policies.push(Policy {
+        about: "late data",
+        rule: format!(
+            "a unit is complete {} after the end of a metric's window; outcomes that arrive later for a closed window are counted when the analysis is run again",
+            span(plan.policy.settle)
+        ),
+        applied: statistics.immature.values().sum(),
+    });
+    policies.push(Policy {
+        about: "missing values",
+        rule: "a complete unit without an event counts as 0 only if the metric says so (missing = \"zero\", and every proportion); else it is left out, and the arms are compared in that".to_owned(),
+        applied: statistics.missing.values().sum(),
+    });
+    for metric in &plan.metrics {
+        if let Some(cap) = metric.cap {
+            policies.push(Policy {
+                about: "outliers",
+                rule: format!(
+                    "{}: a unit's value is at most {cap}, in every arm",
+                    metric.name
+                ),
+                applied: 0,
+            });
+        }
+    }
+    policies.push(Policy {
+        about: "time zones",
+        rule: "instants count; a column without a zone is UTC, and days are UTC days".to_owned(),
+        applied: 0,
+    });
+    Data {
+        input: evidence.input.clone(),
+        leftovers: left,
+        policies,
+    }
+}
