@@ -1,5 +1,5 @@
-//! What was shown, item by item: the lists of the arms beside each other ([`lists`]), and what another
-//! policy would have earned with the answers that were drawn at random ([`off_policy`]).
+//! What was shown, item by item: the lists of the arms beside each other (`lists`), and what another
+//! policy would have earned with the answers that were drawn at random (`off_policy`).
 //!
 //! Both read the column `items` of the exposures in a pass of their own, after the verdict: neither
 //! decides anything.

@@ -1,15 +1,15 @@
 //! The `cluster` job: tracks fall into a hierarchy of scenes.
 //!
 //! Recursive embedding and clustering. The rows of a scene are reduced to their own principal axes
-//! ([`points`]), clustered by k-means ([`k_means`]), and every part that is still large goes the same way,
+//! (`points`), clustered by k-means (`k_means`), and every part that is still large goes the same way,
 //! with axes of its own: what tells the kinds of one genre apart is lost among the axes of the whole
 //! catalogue. A scene is left whole when it has at most [`ClusterOptions::threshold`] items, at the last
 //! level, or when no split stands apart better than one of a cloud without clusters would.
 //!
 //! The number of parts is the `k` whose mean silhouette exceeds that of such a cloud by most. Parts below
 //! [`ClusterOptions::min_items`] are given up, smallest first, and their items go to the nearest part left.
-//! A shallow decision tree a split ([`tree`]) reproduces its parts, and the trees together are the
-//! [`SceneRules`] that place items which come later. Tags and artists say what a scene is ([`explain`]).
+//! A shallow decision tree a split (`tree`) reproduces its parts, and the trees together are the
+//! [`SceneRules`] that place items which come later. Tags and artists say what a scene is (`explain`).
 //!
 //! # Cost
 //! `O(levels n (dim axes + restarts passes k axes))`, and `O(rows dim² + dim³)` for the axes of every split
