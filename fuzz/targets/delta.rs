@@ -53,6 +53,6 @@ fuzz_target!(|input: &[u8]| {
     assert!(delta.vectors().len() <= bytes.len());
     assert!(delta.tombstones().count() <= bytes.len());
     for ordinal in 0..info.items.min(64) {
-        let _ = delta.items().get(ordinal);
+        let _ = delta.items().id(ordinal);
     }
 });

@@ -9,11 +9,9 @@ fuzz_target!(|input: &[u8]| {
     let [tolerant, bytes @ ..] = input else {
         return;
     };
-    let options = ReadOptions {
-        max_bad_rows: u64::from(*tolerant),
-        max_line_bytes: 1 << 12,
-        ..ReadOptions::default()
-    };
+    let mut options = ReadOptions::default();
+    options.max_bad_rows = u64::from(*tolerant);
+    options.max_line_bytes = 1 << 12;
     let paths = [refrain_fuzz::file("log", bytes)];
     if let Ok(log) = read_listens(&paths, &options, &|_, _| {}) {
         for listen in log.listens() {
