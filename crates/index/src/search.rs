@@ -342,7 +342,7 @@ impl Walk<'_> {
             ordinals: index.ordinals(),
         };
         let open = params.filter.is_open();
-        let bound = exact::Bound::new(&space, query, coded);
+        let mut is_complete = false;
         let mut seeds = [graph.entry; 2];
         let mut seeds = &mut seeds[..];
         frontier.clear();
@@ -360,31 +360,23 @@ impl Walk<'_> {
             // the bound is near, all that can be in the answer.
             let head = exact::Head {
                 space: &space,
-                bound,
+                bound: exact::Bound::new(&space, query, coded),
                 k,
                 budget: scan_budget,
                 admit: (!open).then_some(admit),
             };
             let memory = (&mut *pool, &mut *frontier, &mut **block);
             let (reached, complete) = head.scan::<S, B>(simd, &scorer, memory, &mut spent);
-            if complete {
-                results.reset(k);
-                exact::refine(
-                    simd,
-                    &space,
-                    index.ordinals(),
-                    (query, coded, whole),
-                    pool,
-                    results,
-                    (row, block),
-                );
-                return (End::Complete, spent);
+            is_complete = complete;
+            if !complete {
+                visited.mark(reached);
             }
-            visited.mark(reached);
             seeds = &mut [];
         }
         let base = graph.base();
-        let end = if open {
+        let end = if is_complete {
+            End::Complete
+        } else if open {
             let memory = (&mut *pool, visited.marks(index.len()), &mut **block);
             walk::beam::<S, B>(
                 simd,
