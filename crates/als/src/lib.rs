@@ -16,11 +16,12 @@
 //! observations `n_u`. The preference `p` is 1 for what was heard; fold-in also takes negative
 //! evidence, `p` = 0 with a confidence of its own (a skip).
 //!
-//! The minimiser solves `A x = b` with `A = w0 YᵀY + Σ c y yᵀ + λ_u I` and `b = Σ c p y`, exactly: by a
-//! dense Cholesky factorisation of `A`, `O(n d² + d³)` a row, or for rows of few events by Woodbury's
-//! identity in the eigenbasis of `YᵀY`, `O(n² d + n³ + d²)`. The code is the same for training and for
-//! fold-in. [`train()`] ends with the users' half-step, so a trained user vector equals, bit for
-//! bit, the fold-in of that user's history.
+//! The minimiser solves `A x = b` with `A = w0 YᵀY + Σ c y yᵀ + λ_u I` and `b = Σ c p y`. Training
+//! approaches it pass by pass with conjugate gradients, `O(n d)` a step, each row from where the last pass
+//! left it. Fold-in solves it exactly: by a dense Cholesky factorisation of `A`, `O(n d² + d³)` a row, or
+//! for rows of few events by Woodbury's identity in the eigenbasis of `YᵀY`, `O(n² d + n³ + d²)`.
+//! [`train()`] ends with the users solved exactly by the same code, so a trained user vector equals, bit
+//! for bit, the fold-in of that user's history.
 //!
 //! # Determinism
 //! Every row is solved on its own, the Gram matrix is summed over chunks whose bounds depend on the
@@ -29,10 +30,12 @@
 
 mod align;
 mod cholesky;
+mod conjugate;
 mod dual;
 mod eigen;
 mod fold_in;
 mod gram;
+mod half_step;
 mod hyper;
 mod interactions;
 mod normal;

@@ -1,16 +1,10 @@
 //! Training: alternating half-steps over items and users.
 
 use crate::align::rotation;
-use crate::gram::gram_in_pool;
+use crate::half_step::{Counter, improve, solve};
 use crate::hyper::{Hyper, HyperError};
 use crate::interactions::Interactions;
-use crate::normal::{Fixed, Observation, Scratch, Side};
 use crate::random::initial_factors;
-use rayon::prelude::*;
-use std::sync::atomic::{AtomicU64, Ordering};
-
-/// Rows a thread takes at a time: enough to amortise the hand-over, few enough to balance the load.
-const BLOCK_ROWS: usize = 64;
 
 /// Told how far a long job is.
 pub trait Progress: Sync {
@@ -25,7 +19,7 @@ impl Progress for () {
 }
 
 /// Trained factors, row-major, `rank` values a row.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Factors {
     /// Number of dimensions.
     pub rank: usize,
@@ -90,14 +84,13 @@ pub enum TrainError {
     },
 }
 
-/// Trains factors by `hyper.iterations` passes, each solving all items and then all users.
+/// Trains factors by `hyper.iterations` passes, each improving all items and then all users, and
+/// [finishes](Trainer::finish) them: every user row is the exact fold-in of that user's interactions
+/// against the returned item factors. The result does not depend on `threads` (0: one a core). Progress
+/// counts rows.
 ///
-/// Starts from seeded user factors and ends with the users' half-step: every user row is the exact
-/// fold-in of that user's interactions against the returned item factors. The result does not depend
-/// on `threads` (0: one a core). Progress counts solved rows.
-///
-/// Time at most `O(iterations (n d² + (users + items) d³) / threads)` for `n` interactions at rank `d`,
-/// far less where most rows are short; memory: the factors, one more copy of the larger side, and three
+/// Time `O(iterations (n d + (users + items) d²) / threads)` for `n` interactions at rank `d`, and at the
+/// end at most `O((n d² + users d³) / threads)`; memory: the factors, one more copy of the items, and three
 /// compressed matrices (the data and the confidences both ways).
 ///
 /// # Errors
@@ -112,12 +105,12 @@ pub fn train(
     while trainer.iteration() < hyper.iterations {
         trainer.step(progress)?;
     }
-    Ok(trainer.into_factors())
+    trainer.finish(None, progress)
 }
 
 /// A training run that can be watched, stopped and taken up again between its iterations.
 ///
-/// All that an iteration needs of those before it are the user factors, so they and the number of
+/// All that an iteration needs of those before it are their factors, so these and the number of
 /// iterations are a checkpoint: a [`resumed`](Trainer::resume) run ends in the same bytes.
 #[derive(Debug)]
 pub struct Trainer {
@@ -173,14 +166,20 @@ impl Trainer {
         })
     }
 
-    /// Takes up a run after `iteration` iterations, with the user factors it then had
-    /// ([`Factors::users`]).
+    /// Takes up a run after `iteration` iterations, with the [`factors`](Self::factors) it then had.
     ///
     /// # Errors
     /// Factors of another shape.
-    pub fn resume(&mut self, iteration: usize, users: Vec<f32>) -> Result<(), TrainError> {
+    pub fn resume(
+        &mut self,
+        iteration: usize,
+        users: Vec<f32>,
+        items: Vec<f32>,
+    ) -> Result<(), TrainError> {
         self.check("user factors", users.len(), self.factors.users.len())?;
+        self.check("item factors", items.len(), self.factors.items.len())?;
         self.factors.users = users;
+        self.factors.items = items;
         self.iteration = iteration;
         Ok(())
     }
@@ -193,80 +192,61 @@ impl Trainer {
     pub fn warm_start(&mut self, items: Vec<f32>) -> Result<(), TrainError> {
         self.check("item factors", items.len(), self.factors.items.len())?;
         self.factors.items = items;
-        self.solve_users(&Counter::new(&(), 0, 1))
+        let mut factors = std::mem::take(&mut self.factors);
+        let settled = self.settle(&mut factors, None, &());
+        self.factors = factors;
+        settled
     }
 
-    /// Turns the item factors so that they lie as near as possible to `reference`, rows of an earlier
-    /// model and zeros for new items, and solves the users against them.
-    ///
-    /// Scores are unchanged but for rounding; what was stored of the earlier model stays meaningful.
-    /// False, and nothing changed, when fewer items are shared than there are dimensions.
-    ///
-    /// # Errors
-    /// A reference of another shape, or a system that cannot be solved.
-    pub fn align(&mut self, reference: &[f32]) -> Result<bool, TrainError> {
-        let turned = self.turn(reference)?;
-        if turned {
-            self.solve_users(&Counter::new(&(), 0, 1))?;
-        }
-        Ok(turned)
-    }
-
-    fn turn(&mut self, reference: &[f32]) -> Result<bool, TrainError> {
-        self.check("reference", reference.len(), self.factors.items.len())?;
-        let Some(rotation) = rotation(&self.factors.items, reference, self.hyper.rank) else {
-            return Ok(false);
-        };
-        self.pool
-            .install(|| rotation.apply(&mut self.factors.items));
-        Ok(true)
-    }
-
-    /// Solves all items against the users, then all users against the items.
+    /// Improves all items against the users, then all users against the items, each row from where it was.
+    /// Both sides are turned on the way, alike: only products of a user and an item mean anything until
+    /// the factors are [finished](Self::finish).
     ///
     /// # Errors
     /// A system that cannot be solved.
     pub fn step(&mut self, progress: &dyn Progress) -> Result<(), TrainError> {
-        self.pass(None, progress)
+        let counter = self.counter(progress, self.hyper.iterations.max(self.iteration + 1));
+        self.iteration += 1;
+        let unsolvable = |side, row| TrainError::Unsolvable {
+            side,
+            row,
+            iteration: self.iteration,
+        };
+        let (hyper, Factors { users, items, .. }) = (&self.hyper, &mut self.factors);
+        self.moved = self.pool.install(|| {
+            improve(&self.by_item, &self.by_user, hyper, users, items, &counter)
+                .map_err(|row| unsolvable("item", row))?;
+            improve(&self.by_user, &self.by_item, hyper, items, users, &counter)
+                .map_err(|row| unsolvable("user", row))
+        })?;
+        Ok(())
     }
 
-    /// A [`step`](Trainer::step) and an [`align`](Trainer::align) in one: the items are turned before the
-    /// users are solved against them, which is then done once instead of twice. Where nothing can be
-    /// aligned, it is a step.
+    /// The factors as a model has them: the users solved exactly against the items, which are first turned
+    /// to lie as near as possible to `reference`, if given: rows of an earlier model, and zeros for new
+    /// items. Scores do not change by that, and what was stored of the earlier model stays meaningful.
+    /// Items stay as they are when fewer are shared than there are dimensions.
     ///
     /// # Errors
     /// A reference of another shape, or a system that cannot be solved.
-    pub fn step_aligned(
-        &mut self,
-        reference: &[f32],
-        progress: &dyn Progress,
-    ) -> Result<(), TrainError> {
-        self.pass(Some(reference), progress)
-    }
-
-    fn pass(
-        &mut self,
+    pub fn finish(
+        mut self,
         reference: Option<&[f32]>,
         progress: &dyn Progress,
-    ) -> Result<(), TrainError> {
-        let rows = u64::from(self.by_user.users()) + u64::from(self.by_item.users());
-        let done = self.iteration as u64 * rows;
-        let total = self.hyper.iterations.max(self.iteration + 1) as u64 * rows;
-        let counter = Counter::new(progress, done, total);
-        self.iteration += 1;
-        let Factors { users, items, .. } = &mut self.factors;
-        let solved = self
-            .pool
-            .install(|| half_step(&self.by_item, &self.hyper, users, items, &counter));
-        solved.map_err(|row| TrainError::Unsolvable {
-            side: "item",
-            row,
-            iteration: self.iteration,
-        })?;
-        if let Some(reference) = reference {
-            self.turn(reference)?;
-        }
-        self.solve_users(&counter)
+    ) -> Result<Factors, TrainError> {
+        let mut factors = std::mem::take(&mut self.factors);
+        self.settle(&mut factors, reference, progress)?;
+        Ok(factors)
+    }
+
+    /// As [`finish`](Self::finish) without a reference, of a run that goes on as if it had not been asked.
+    ///
+    /// # Errors
+    /// A system that cannot be solved.
+    pub fn finished(&self) -> Result<Factors, TrainError> {
+        let mut factors = self.factors.clone();
+        self.settle(&mut factors, None, &())?;
+        Ok(factors)
     }
 
     /// How far the users were moved when they were last solved: the norm of the difference over that of
@@ -282,29 +262,48 @@ impl Trainer {
         self.iteration
     }
 
-    /// The factors so far.
+    /// The factors so far, as [`resume`](Self::resume) takes them.
     #[must_use]
     pub fn factors(&self) -> &Factors {
         &self.factors
     }
 
-    /// The factors.
-    #[must_use]
-    pub fn into_factors(self) -> Factors {
-        self.factors
-    }
-
-    fn solve_users(&mut self, counter: &Counter<'_>) -> Result<(), TrainError> {
-        let Factors { users, items, .. } = &mut self.factors;
+    fn settle(
+        &self,
+        factors: &mut Factors,
+        reference: Option<&[f32]>,
+        progress: &dyn Progress,
+    ) -> Result<(), TrainError> {
+        let Factors { rank, users, items } = factors;
+        if let Some(reference) = reference {
+            self.check("reference", reference.len(), items.len())?;
+            if let Some(rotation) = rotation(items, reference, *rank) {
+                self.pool.install(|| rotation.apply(items));
+            }
+        }
+        let counter = self.counter(progress, self.iteration);
         let solved = self
             .pool
-            .install(|| half_step(&self.by_user, &self.hyper, items, users, counter));
-        self.moved = solved.map_err(|row| TrainError::Unsolvable {
-            side: "user",
-            row,
-            iteration: self.iteration,
-        })?;
-        Ok(())
+            .install(|| solve(&self.by_user, &self.hyper, items, users, &counter));
+        match solved {
+            Ok(_) => Ok(()),
+            Err(row) => Err(TrainError::Unsolvable {
+                side: "user",
+                row,
+                iteration: self.iteration,
+            }),
+        }
+    }
+
+    /// Of a run of `iterations` iterations and the users once more.
+    fn counter<'a>(&self, progress: &'a dyn Progress, iterations: usize) -> Counter<'a> {
+        let users = u64::from(self.by_user.users());
+        let rows = users + u64::from(self.by_item.users());
+        Counter::new(
+            progress,
+            self.iteration as u64 * rows,
+            iterations as u64 * rows + users,
+        )
     }
 
     fn check(&self, what: &'static str, got: usize, expected: usize) -> Result<(), TrainError> {
@@ -316,102 +315,5 @@ impl Trainer {
             got,
             expected,
         })
-    }
-}
-
-/// Solves every row of one side against the fixed other side; returns how far that moved them, the norm of
-/// the difference over that of the outcome. The error is the lowest unsolvable row, whichever thread met
-/// one first.
-fn half_step(
-    confidences: &Interactions,
-    hyper: &Hyper,
-    fixed: &[f32],
-    solved: &mut [f32],
-    counter: &Counter<'_>,
-) -> Result<f64, usize> {
-    let rank = hyper.rank;
-    let side = Side::new(hyper, fixed.len() / rank, gram_in_pool(fixed, rank));
-    let rotated = side.rotate(fixed);
-    let fixed = Fixed {
-        factors: fixed,
-        rotated: rotated.as_deref(),
-    };
-    let solve_block = |(scratch, before): &mut (Scratch, Vec<f32>),
-                       (block, rows): (usize, &mut [f32])| {
-        let first = block * BLOCK_ROWS;
-        let mut done = Block::default();
-        for (out, row) in rows.chunks_exact_mut(rank).zip(first..) {
-            // Rows are counted by a u32, so this one fits.
-            let (others, values) = confidences.user(u32::try_from(row).unwrap_or(u32::MAX));
-            let observations = others
-                .iter()
-                .zip(values)
-                .map(|(&other, &confidence)| Observation {
-                    other,
-                    confidence,
-                    preferred: true,
-                });
-            before.clear();
-            before.extend_from_slice(out);
-            if side.solve(fixed, observations, scratch, out).is_err() {
-                done.failed = Some(row);
-                break;
-            }
-            for (&old, &new) in before.iter().zip(&*out) {
-                done.moved += (f64::from(new) - f64::from(old)).powi(2);
-                done.norm += f64::from(new).powi(2);
-            }
-        }
-        counter.add(rows.len() / rank);
-        done
-    };
-    let blocks: Vec<Block> = solved
-        .par_chunks_mut(BLOCK_ROWS * rank)
-        .enumerate()
-        .map_init(Default::default, solve_block)
-        .collect();
-    if let Some(row) = blocks.iter().find_map(|block| block.failed) {
-        return Err(row);
-    }
-    // Summed in order, so that it does not depend on the threads.
-    let moved: f64 = blocks.iter().map(|block| block.moved).sum();
-    let norm: f64 = blocks.iter().map(|block| block.norm).sum();
-    Ok(if norm > 0.0 {
-        (moved / norm).sqrt()
-    } else {
-        0.0
-    })
-}
-
-/// What came of a block of rows.
-#[derive(Debug, Clone, Copy, Default)]
-struct Block {
-    /// The first row that could not be solved.
-    failed: Option<usize>,
-    /// Squared norm of the difference.
-    moved: f64,
-    /// Squared norm of the outcome.
-    norm: f64,
-}
-
-/// Solved rows of all threads.
-struct Counter<'a> {
-    done: AtomicU64,
-    total: u64,
-    progress: &'a dyn Progress,
-}
-
-impl<'a> Counter<'a> {
-    fn new(progress: &'a dyn Progress, done: u64, total: u64) -> Self {
-        Self {
-            done: AtomicU64::new(done),
-            total,
-            progress,
-        }
-    }
-
-    fn add(&self, rows: usize) {
-        let done = self.done.fetch_add(rows as u64, Ordering::Relaxed) + rows as u64;
-        self.progress.advance(done, self.total);
     }
 }

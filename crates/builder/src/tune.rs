@@ -255,10 +255,14 @@ impl Search<'_> {
                     other => other?,
                 }
             }
+            let factors = match trainer.finished() {
+                Err(TrainError::Unsolvable { .. }) => return Ok(trial),
+                other => other?,
+            };
             let evaluation = evaluate(
                 self.train,
                 self.valid,
-                trainer.factors(),
+                &factors,
                 &EvaluateOptions {
                     max_users: options.max_users,
                     seed: options.seed,

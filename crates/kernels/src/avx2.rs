@@ -19,6 +19,7 @@ pub(crate) static TABLE: Table = Table {
     dot_rows: score_rows::<false>,
     l2_rows: score_rows::<true>,
     axpy,
+    add_ids,
     rank_update,
 };
 
@@ -95,6 +96,70 @@ fn axpy(alpha: f32, x: &[f32], y: &mut [f32]) {
     for (x, y) in x_tail.iter().zip(y_tail) {
         *y = alpha.mul_add(*x, *y);
     }
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn add_ids(weights: &[f32], rows: &[f32], ids: &[u32], out: &mut [f32]) {
+    let dim = out.len();
+    let mut at = 0;
+    while at < dim {
+        // SAFETY: the table's contract: every id is a whole row of `rows`; columns up to `dim` are left.
+        at += unsafe {
+            match dim - at {
+                64.. => add_strip::<8>(weights, rows, ids, at, out),
+                32.. => add_strip::<4>(weights, rows, ids, at, out),
+                _ => add_strip::<1>(weights, rows, ids, at, out),
+            }
+        };
+    }
+}
+
+/// `8 R` columns of a weighted sum of rows from column `at` on, fewer at the end. Returns `8 R`.
+///
+/// # Safety
+/// Every id is a whole row of `out.len()` values in `rows`, `weights` has one value an id, and column
+/// `at + 8 (R - 1)` is before `out.len()`.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn add_strip<const R: usize>(
+    weights: &[f32],
+    rows: &[f32],
+    ids: &[u32],
+    at: usize,
+    out: &mut [f32],
+) -> usize {
+    let dim = out.len();
+    let mask = tail_mask(dim - at - (R - 1) * 8);
+    let mut sums = [_mm256_setzero_ps(); R];
+    // SAFETY: all registers but the last are whole by the contract; the mask lets only columns before
+    // `dim` of it be read and written. Rows are inside `rows` by the contract.
+    unsafe {
+        let place = out.as_mut_ptr().add(at);
+        for r in 0..R {
+            sums[r] = match r + 1 == R {
+                true => _mm256_maskload_ps(place.add(r * 8), mask),
+                false => _mm256_loadu_ps(place.add(r * 8)),
+            };
+        }
+        for (&weight, &id) in weights.iter().zip(ids) {
+            let row = rows.as_ptr().add(id as usize * dim + at);
+            let factor = _mm256_set1_ps(weight);
+            for r in 0..R {
+                let values = match r + 1 == R {
+                    true => _mm256_maskload_ps(row.add(r * 8), mask),
+                    false => _mm256_loadu_ps(row.add(r * 8)),
+                };
+                sums[r] = _mm256_fmadd_ps(factor, values, sums[r]);
+            }
+        }
+        for r in 0..R {
+            match r + 1 == R {
+                true => _mm256_maskstore_ps(place.add(r * 8), mask, sums[r]),
+                false => _mm256_storeu_ps(place.add(r * 8), sums[r]),
+            }
+        }
+    }
+    R * 8
 }
 
 #[target_feature(enable = "avx2,fma")]

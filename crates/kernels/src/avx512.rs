@@ -20,6 +20,7 @@ pub(crate) static TABLE: Table = Table {
     dot_rows: score_rows::<false>,
     l2_rows: score_rows::<true>,
     axpy,
+    add_ids,
     rank_update,
 };
 
@@ -96,6 +97,62 @@ fn axpy(alpha: f32, x: &[f32], y: &mut [f32]) {
         }
         at += 16;
     }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+fn add_ids(weights: &[f32], rows: &[f32], ids: &[u32], out: &mut [f32]) {
+    let dim = out.len();
+    let mut at = 0;
+    while at < dim {
+        // SAFETY: the table's contract: every id is a whole row of `rows`; columns up to `dim` are left.
+        at += unsafe {
+            match dim - at {
+                64.. => add_strip::<4>(weights, rows, ids, at, out),
+                32.. => add_strip::<2>(weights, rows, ids, at, out),
+                _ => add_strip::<1>(weights, rows, ids, at, out),
+            }
+        };
+    }
+}
+
+/// `16 R` columns of a weighted sum of rows from column `at` on, fewer at the end. Returns `16 R`.
+///
+/// # Safety
+/// Every id is a whole row of `out.len()` values in `rows`, `weights` has one value an id, and column
+/// `at + 16 (R - 1)` is before `out.len()`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+unsafe fn add_strip<const R: usize>(
+    weights: &[f32],
+    rows: &[f32],
+    ids: &[u32],
+    at: usize,
+    out: &mut [f32],
+) -> usize {
+    let dim = out.len();
+    let mut masks = [0; R];
+    let mut sums = [_mm512_setzero_ps(); R];
+    // SAFETY: the masks let only columns before `dim` be read and written; rows are inside `rows` by the
+    // contract.
+    unsafe {
+        let place = out.as_mut_ptr().add(at);
+        for r in 0..R {
+            masks[r] = tail_mask(dim - at - r * 16);
+            sums[r] = _mm512_maskz_loadu_ps(masks[r], place.add(r * 16));
+        }
+        for (&weight, &id) in weights.iter().zip(ids) {
+            let row = rows.as_ptr().add(id as usize * dim + at);
+            let factor = _mm512_set1_ps(weight);
+            for r in 0..R {
+                let values = _mm512_maskz_loadu_ps(masks[r], row.add(r * 16));
+                sums[r] = _mm512_fmadd_ps(factor, values, sums[r]);
+            }
+        }
+        for r in 0..R {
+            _mm512_mask_storeu_ps(place.add(r * 16), masks[r], sums[r]);
+        }
+    }
+    R * 16
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]

@@ -19,6 +19,7 @@ pub(crate) static TABLE: Table = Table {
     dot_rows: score_rows::<false>,
     l2_rows: score_rows::<true>,
     axpy,
+    add_ids,
     rank_update,
 };
 
@@ -95,6 +96,63 @@ fn axpy(alpha: f32, x: &[f32], y: &mut [f32]) {
     for (x, y) in x_tail.iter().zip(y_tail) {
         *y = alpha.mul_add(*x, *y);
     }
+}
+
+#[target_feature(enable = "neon")]
+fn add_ids(weights: &[f32], rows: &[f32], ids: &[u32], out: &mut [f32]) {
+    let dim = out.len();
+    let mut at = 0;
+    while at + 4 <= dim {
+        // SAFETY: the table's contract: every id is a whole row of `rows`; as many columns are left.
+        at += unsafe {
+            match dim - at {
+                64.. => add_strip::<16>(weights, rows, ids, at, out),
+                16.. => add_strip::<4>(weights, rows, ids, at, out),
+                _ => add_strip::<1>(weights, rows, ids, at, out),
+            }
+        };
+    }
+    for (&weight, &id) in weights.iter().zip(ids) {
+        let row = &rows[id as usize * dim..][..dim];
+        for column in at..dim {
+            out[column] = weight.mul_add(row[column], out[column]);
+        }
+    }
+}
+
+/// `4 R` columns of a weighted sum of rows from column `at` on. Returns `4 R`.
+///
+/// # Safety
+/// Every id is a whole row of `out.len()` values in `rows`, and `at + 4 R <= out.len()`.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn add_strip<const R: usize>(
+    weights: &[f32],
+    rows: &[f32],
+    ids: &[u32],
+    at: usize,
+    out: &mut [f32],
+) -> usize {
+    let dim = out.len();
+    let mut sums = [vdupq_n_f32(0.0); R];
+    // SAFETY: `4 R` columns from `at` on are there, in `out` and in every row.
+    unsafe {
+        let place = out.as_mut_ptr().add(at);
+        for r in 0..R {
+            sums[r] = vld1q_f32(place.add(r * 4));
+        }
+        for (&weight, &id) in weights.iter().zip(ids) {
+            let row = rows.as_ptr().add(id as usize * dim + at);
+            let factor = vdupq_n_f32(weight);
+            for r in 0..R {
+                sums[r] = vfmaq_f32(sums[r], factor, vld1q_f32(row.add(r * 4)));
+            }
+        }
+        for r in 0..R {
+            vst1q_f32(place.add(r * 4), sums[r]);
+        }
+    }
+    R * 4
 }
 
 #[target_feature(enable = "neon")]

@@ -10,6 +10,7 @@ pub(crate) static TABLE: Table = Table {
     dot_rows: score_rows::<false>,
     l2_rows: score_rows::<true>,
     axpy,
+    add_ids,
     rank_update,
 };
 
@@ -68,6 +69,14 @@ fn score_rows<const L2: bool>(query: &[f32], rows: &[f32], out: &mut [f32]) {
 fn axpy(alpha: f32, x: &[f32], y: &mut [f32]) {
     for (x, y) in x.iter().zip(y) {
         *y = alpha.mul_add(*x, *y);
+    }
+}
+
+fn add_ids(weights: &[f32], rows: &[f32], ids: &[u32], out: &mut [f32]) {
+    let dim = out.len();
+    for (&weight, &id) in weights.iter().zip(ids) {
+        let start = id as usize * dim;
+        axpy(weight, &rows[start..start + dim], out);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The objective and its minimiser, straight from the formula, in double precision.
 
-use refrain_als::{Confidence, Hyper, Interactions};
+use refrain_als::{Confidence, Factors, Hyper, Interactions};
 
 pub(crate) fn confidence(hyper: &Hyper, strength: f32) -> f64 {
     let r = f64::from(strength);
@@ -83,4 +83,28 @@ pub(crate) fn objective(hyper: &Hyper, data: &Interactions, users: &[f32], items
         sum += ridge(hyper, listeners, data.users() as usize) * dot(y, y);
     }
     sum
+}
+
+/// Solves every item against the users, then every user against the items.
+pub(crate) fn pass(hyper: &Hyper, data: &Interactions, factors: &mut Factors) {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "rounding to f32 is the point"
+    )]
+    fn solve_all(hyper: &Hyper, data: &Interactions, fixed: &[f32], solved: &mut [f32]) {
+        for (row, out) in (0..).zip(solved.chunks_exact_mut(hyper.rank)) {
+            let (others, strengths) = data.user(row);
+            let evidence: Vec<_> = others
+                .iter()
+                .copied()
+                .zip(strengths.iter().copied())
+                .collect();
+            for (out, value) in out.iter_mut().zip(solve(hyper, fixed, &evidence)) {
+                *out = value as f32;
+            }
+        }
+    }
+    let Factors { users, items, .. } = factors;
+    solve_all(hyper, &data.transposed(), users, items);
+    solve_all(hyper, data, items, users);
 }

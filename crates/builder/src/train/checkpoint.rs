@@ -1,4 +1,4 @@
-//! What a killed training goes on from: the user factors after an iteration.
+//! What a killed training goes on from: the factors after an iteration.
 //!
 //! A checkpoint is a section file, checksummed like everything else, that appears whole or not at all. It
 //! belongs to one log, one setting and one start; one of another is passed over, a damaged one too:
@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use refrain_als::{Hyper, Interactions};
+use refrain_als::{Factors, Hyper, Interactions};
 use refrain_bundle::{OpenMode, SectionFile, SectionWriter};
 
 use super::{Stage, TrainJobError};
@@ -27,31 +27,45 @@ pub(super) struct Checkpoints<'a> {
     pub(super) digest: u64,
 }
 
+/// What a checkpoint holds.
+pub(super) struct Saved {
+    pub(super) iteration: usize,
+    pub(super) users: Vec<f32>,
+    pub(super) items: Vec<f32>,
+}
+
 impl Checkpoints<'_> {
-    /// The iterations done and the user factors then; none if there is no checkpoint of this training.
-    pub(super) fn load(&self, values: usize) -> Result<Option<(usize, Vec<f32>)>, TrainJobError> {
+    /// What was saved of this training, which has factors of the shape of `like`; none if nothing was.
+    pub(super) fn load(&self, like: &Factors) -> Result<Option<Saved>, TrainJobError> {
         fs_err::create_dir_all(self.dir).map_err(TrainJobError::Checkpoint)?;
-        Ok(self.read(values))
+        Ok(self.read(like))
     }
 
-    fn read(&self, values: usize) -> Option<(usize, Vec<f32>)> {
+    fn read(&self, like: &Factors) -> Option<Saved> {
         let file = SectionFile::open(&self.path(), OpenMode::Map).ok()?;
         file.verify().ok()?;
         let head = file.column::<u64>("head").ok()?;
-        let users = file.column::<f32>("users").ok()?;
-        let users = users.as_slice();
         let &[digest, iteration] = head.as_slice() else {
             return None;
         };
-        let iteration = usize::try_from(iteration).ok()?;
-        (digest == self.digest && users.len() == values).then(|| (iteration, users.to_vec()))
+        let values = |name: &str, len: usize| {
+            let values = file.column::<f32>(name).ok()?;
+            (values.as_slice().len() == len).then(|| values.as_slice().to_vec())
+        };
+        (digest == self.digest).then_some(())?;
+        Some(Saved {
+            iteration: usize::try_from(iteration).ok()?,
+            users: values("users", like.users.len())?,
+            items: values("items", like.items.len())?,
+        })
     }
 
-    pub(super) fn save(&self, iteration: usize, users: &[f32]) -> Result<(), TrainJobError> {
+    pub(super) fn save(&self, iteration: usize, factors: &Factors) -> Result<(), TrainJobError> {
         let (path, staging) = (self.path(), self.path().with_extension("tmp"));
         SectionWriter::write(&staging, |file| {
             file.add_array("head", &[self.digest, iteration as u64])?;
-            file.add_array("users", users)
+            file.add_array("users", &factors.users)?;
+            file.add_array("items", &factors.items)
         })
         .map_err(|error| TrainJobError::Checkpoint(std::io::Error::other(error)))?;
         fs_err::File::open(&staging)
@@ -69,10 +83,10 @@ impl Checkpoints<'_> {
     }
 }
 
-/// Of everything that the factors depend on.
+/// Of everything that the factors depend on, the program's version among it.
 pub(super) fn digest(data: &Interactions, hyper: &Hyper, parent: Option<&[f32]>) -> u64 {
     let mut sum = hash(1, data.users(), data.items());
-    let text = format!("{hyper:?}");
+    let text = format!("{} {hyper:?}", env!("CARGO_PKG_VERSION"));
     for byte in text.bytes() {
         sum = hash(sum, u32::from(byte), 1);
     }

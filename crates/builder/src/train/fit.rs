@@ -52,19 +52,16 @@ pub(super) fn fit(
         digest: checkpoint::digest(data, &hyper, start.parent),
     });
     let saved = match &checkpoints {
-        Some(checkpoints) => checkpoints.load(data.users() as usize * hyper.rank)?,
+        Some(checkpoints) => checkpoints.load(als.factors())?,
         None => None,
     };
     match (saved, start.parent) {
-        (Some((iteration, users)), _) => als.resume(iteration, users)?,
+        (Some(saved), _) => als.resume(saved.iteration, saved.users, saved.items)?,
         (None, Some(items)) => als.warm_start(items.to_vec())?,
         (None, None) => {}
     }
     while als.iteration() < hyper.iterations {
-        match start.parent {
-            Some(parent) => als.step_aligned(parent, &progress)?,
-            None => als.step(&progress)?,
-        }
+        als.step(&progress)?;
         // From a parent, passes are only needed until the log's news has arrived everywhere.
         if start.parent.is_some() && als.moved() <= ARRIVED {
             break;
@@ -72,7 +69,7 @@ pub(super) fn fit(
         if let Some(checkpoints) = &checkpoints
             && als.iteration() < hyper.iterations
         {
-            checkpoints.save(als.iteration(), &als.factors().users)?;
+            checkpoints.save(als.iteration(), als.factors())?;
         }
     }
     Ok(Fitted {
@@ -81,7 +78,7 @@ pub(super) fn fit(
             iterations: als.iteration(),
             ..hyper
         },
-        factors: als.into_factors(),
+        factors: als.finish(start.parent, &progress)?,
     })
 }
 

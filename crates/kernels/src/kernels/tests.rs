@@ -119,6 +119,35 @@ fn updates_touch_what_they_should() {
     }
 }
 
+/// Every strip and remainder of every level, ids in any order and more than once.
+#[test]
+fn sums_of_rows_are_chains_of_fused_multiply_adds() {
+    for dim in (0..=70).chain([100, 127, 128, 129, 200]) {
+        let rows = values(6, 9 * dim);
+        let before = values(7, dim);
+        for ids in [&[][..], &[4], &[8, 0, 3, 3, 7, 1, 8]] {
+            let weights = values(8, ids.len());
+            for kernels in levels() {
+                let mut sums = before.clone();
+                kernels.add_ids(&weights, &rows, dim, ids, &mut sums);
+                for column in 0..dim {
+                    let expected = ids
+                        .iter()
+                        .zip(&weights)
+                        .fold(before[column], |sum, (&id, weight)| {
+                            weight.mul_add(rows[id as usize * dim + column], sum)
+                        });
+                    assert_eq!(
+                        sums[column].to_bits(),
+                        expected.to_bits(),
+                        "{kernels:?} dim {dim} at {column}"
+                    );
+                }
+            }
+        }
+    }
+}
+
 /// Every tile and remainder of every level, at every first row, against the formula.
 #[test]
 fn rank_updates_are_chains_of_fused_multiply_adds() {
@@ -163,6 +192,10 @@ fn rank_updates_are_chains_of_fused_multiply_adds() {
 fn a_wrong_id_is_refused_before_anything_is_read() {
     let caught = std::panic::catch_unwind(|| {
         scalar().score_ids(Metric::L2, &[0.0; 4], &[0.0; 8], 4, &[2], &mut [0.0]);
+    });
+    assert!(caught.is_err());
+    let caught = std::panic::catch_unwind(|| {
+        scalar().add_ids(&[1.0], &[0.0; 8], 4, &[2], &mut [0.0; 4]);
     });
     assert!(caught.is_err());
 }

@@ -1,0 +1,159 @@
+//! One half-step of training: all rows of one side against the other, in parallel.
+
+use crate::conjugate::{Conjugate, ConjugateScratch};
+use crate::gram::gram_in_pool;
+use crate::hyper::Hyper;
+use crate::interactions::Interactions;
+use crate::normal::{Fixed, Observation, Scratch, Side};
+use crate::train::Progress;
+use rayon::prelude::*;
+use refrain_kernels::Kernels;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Rows a thread takes at a time: enough to amortise the hand-over, few enough to balance the load.
+const BLOCK_ROWS: usize = 64;
+
+/// Improves every row of one side towards its solution against the fixed other side, from where it is.
+/// Both sides are turned on the way, alike. `confidences` are those of the improved side by its rows,
+/// `transposed` the same by the fixed side's.
+///
+/// Returns how far the rows were moved: the norm of the difference over that of the outcome. The error is
+/// the lowest unsolvable row.
+pub(crate) fn improve(
+    confidences: &Interactions,
+    transposed: &Interactions,
+    hyper: &Hyper,
+    fixed: &mut [f32],
+    improved: &mut [f32],
+    counter: &Counter<'_>,
+) -> Result<f64, usize> {
+    let rank = hyper.rank;
+    let gram = gram_in_pool(fixed, rank);
+    let Some(mut system) = Conjugate::new(Kernels::active(), &gram, rank, hyper.unobserved_weight)
+    else {
+        return solve(confidences, hyper, fixed, improved, counter);
+    };
+    system.turn(fixed);
+    system.turn(improved);
+    system.observe(fixed, |row| transposed.user(row).1.iter().sum());
+    let others = fixed.len() / rank;
+    let fixed = &*fixed;
+    let moved = for_all_rows(
+        rank,
+        improved,
+        counter,
+        |scratch: &mut ConjugateScratch, row, out| {
+            let (observed, confidences) = confidences.user(row);
+            let ridge = hyper.ridge(observed.len(), others);
+            system.improve(fixed, observed, confidences, ridge, scratch, out)
+        },
+    );
+    // Single precision and a few steps were not enough somewhere.
+    moved.or_else(|_| solve(confidences, hyper, fixed, improved, counter))
+}
+
+/// Solves every row of one side against the fixed other side, exactly; returns as [`improve`].
+pub(crate) fn solve(
+    confidences: &Interactions,
+    hyper: &Hyper,
+    fixed: &[f32],
+    solved: &mut [f32],
+    counter: &Counter<'_>,
+) -> Result<f64, usize> {
+    let rank = hyper.rank;
+    let side = Side::new(hyper, fixed.len() / rank, gram_in_pool(fixed, rank));
+    let rotated = side.rotate(fixed);
+    let fixed = Fixed {
+        factors: fixed,
+        rotated: rotated.as_deref(),
+    };
+    for_all_rows(rank, solved, counter, |scratch: &mut Scratch, row, out| {
+        let (others, values) = confidences.user(row);
+        let observations = others
+            .iter()
+            .zip(values)
+            .map(|(&other, &confidence)| Observation {
+                other,
+                confidence,
+                preferred: true,
+            });
+        side.solve(fixed, observations, scratch, out).is_ok()
+    })
+}
+
+/// Puts `one` to every row, which it overwrites; returns how far that moved them. The error is the lowest
+/// row for which it is false, whichever thread met one first.
+fn for_all_rows<S: Default>(
+    rank: usize,
+    rows: &mut [f32],
+    counter: &Counter<'_>,
+    one: impl Fn(&mut S, u32, &mut [f32]) -> bool + Sync,
+) -> Result<f64, usize> {
+    let block = |(scratch, before): &mut (S, Vec<f32>), (block, rows): (usize, &mut [f32])| {
+        let mut done = Block::default();
+        for (out, row) in rows.chunks_exact_mut(rank).zip(block * BLOCK_ROWS..) {
+            before.clear();
+            before.extend_from_slice(out);
+            // Rows are counted by a u32, so this one fits.
+            if !one(scratch, u32::try_from(row).unwrap_or(u32::MAX), out) {
+                done.failed = Some(row);
+                break;
+            }
+            for (&old, &new) in before.iter().zip(&*out) {
+                done.moved += (f64::from(new) - f64::from(old)).powi(2);
+                done.norm += f64::from(new).powi(2);
+            }
+        }
+        counter.add(rows.len() / rank);
+        done
+    };
+    let blocks: Vec<Block> = rows
+        .par_chunks_mut(BLOCK_ROWS * rank)
+        .enumerate()
+        .map_init(Default::default, block)
+        .collect();
+    if let Some(row) = blocks.iter().find_map(|block| block.failed) {
+        return Err(row);
+    }
+    // Summed in order, so that it does not depend on the threads.
+    let moved: f64 = blocks.iter().map(|block| block.moved).sum();
+    let norm: f64 = blocks.iter().map(|block| block.norm).sum();
+    Ok(if norm > 0.0 {
+        (moved / norm).sqrt()
+    } else {
+        0.0
+    })
+}
+
+/// What came of a block of rows.
+#[derive(Debug, Clone, Copy, Default)]
+struct Block {
+    /// The first row that could not be solved.
+    failed: Option<usize>,
+    /// Squared norm of the difference.
+    moved: f64,
+    /// Squared norm of the outcome.
+    norm: f64,
+}
+
+/// Solved rows of all threads.
+pub(crate) struct Counter<'a> {
+    done: AtomicU64,
+    total: u64,
+    progress: &'a dyn Progress,
+}
+
+impl<'a> Counter<'a> {
+    pub(crate) fn new(progress: &'a dyn Progress, done: u64, total: u64) -> Self {
+        Self {
+            done: AtomicU64::new(done),
+            total,
+            progress,
+        }
+    }
+
+    fn add(&self, rows: usize) {
+        let done = self.done.fetch_add(rows as u64, Ordering::Relaxed) + rows as u64;
+        self.progress.advance(done, self.total);
+    }
+}
