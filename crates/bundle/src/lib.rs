@@ -38,6 +38,7 @@ pub use delta::{DeltaFile, DeltaInfo, NewDelta, write_delta};
 pub use digest::{Digest, FileDigest};
 pub use items::{Dictionary, Item, Items, Ordinals, StringTable, write_items};
 pub use manifest::{Manifest, ManifestError};
+pub use map::Counters;
 pub use section::{
     OpenError, OpenMode, SectionFile, SectionSpec, SectionWriter, WriteError, write_sections,
 };

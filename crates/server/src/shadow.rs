@@ -222,13 +222,19 @@ impl Worker {
     }
 }
 
-/// The lowest priority that there is: the kernel runs a thread that answers first. Where it may not
-/// be set, the bound on the queue still holds.
+/// Lets this thread run only where no other wants to. The lowest niceness would not do: once it runs, the
+/// kernel lets it end its turn before a thread that answers. Where it may not be set, the bound on the
+/// queue still holds.
 fn yield_to_all_others() {
     #[cfg(target_os = "linux")]
     {
-        let thread = rustix::thread::gettid();
-        if let Err(error) = rustix::process::setpriority_process(Some(thread), 19) {
+        use thread_priority::unix::{
+            NormalThreadSchedulePolicy, ThreadSchedulePolicy, set_thread_priority_and_policy,
+            thread_native_id,
+        };
+        let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+        let lowest = thread_priority::ThreadPriority::Min;
+        if let Err(error) = set_thread_priority_and_policy(thread_native_id(), lowest, idle) {
             tracing::debug!(%error, "the priority of a shadow thread could not be lowered");
         }
     }

@@ -2,48 +2,28 @@
 //! many were lost.
 
 use std::cell::Cell;
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+
+use refrain_bundle::Counters;
 
 /// Threads count in slots of their own, so that they do not wait for each other.
 const SLOTS: usize = 64;
 
 #[derive(Debug)]
-pub(super) struct Attempts {
-    file: fs_err::File,
-    slots: Vec<Mutex<u64>>,
-}
+pub(super) struct Attempts(Counters);
 
 impl Attempts {
-    /// All of the file is there before the first count: a full disk cannot stop it later.
     pub(super) fn create(path: &Path) -> std::io::Result<Self> {
-        let file = fs_err::File::create(path)?;
-        file.file().write_all_at(&[0; SLOTS * 8], 0)?;
-        file.sync_all()?;
-        let slots = (0..SLOTS).map(|_| Mutex::new(0)).collect();
-        Ok(Self { file, slots })
+        Counters::create(path, SLOTS).map(Self)
     }
 
-    /// Counts rows. The write goes to memory that the system keeps when the process dies.
     pub(super) fn count(&self, rows: u64) {
-        let slot = slot();
-        let Some(count) = self.slots.get(slot) else {
-            return;
-        };
-        let mut count = count.lock().unwrap_or_else(PoisonError::into_inner);
-        *count += rows;
-        // A count that cannot be written is only lost with the process.
-        let _ = self
-            .file
-            .file()
-            .write_all_at(&count.to_le_bytes(), 8 * slot as u64);
+        self.0.add(slot(), rows);
     }
 
     pub(super) fn total(&self) -> u64 {
-        let read = |slot: &Mutex<u64>| *slot.lock().unwrap_or_else(PoisonError::into_inner);
-        self.slots.iter().map(read).sum()
+        self.0.total()
     }
 
     /// What a writer that is gone had counted.

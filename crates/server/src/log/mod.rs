@@ -22,6 +22,7 @@ mod attempts;
 mod columns;
 mod exposure;
 mod outcome;
+mod queue;
 mod recovery;
 mod seen;
 mod shadow;

@@ -1,9 +1,8 @@
-//! The queue of a log, and the thread behind it.
+//! A log: rows go into its queue, the thread behind it makes files of them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -11,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::attempts::Attempts;
+use super::queue::{Done, Queue};
 use super::spool::{Spool, publish};
 use super::{LogConfig, Table, day_of, recovery};
 use crate::metrics::LogMetrics;
@@ -23,7 +23,7 @@ const COMPLAINT: Duration = Duration::from_secs(10);
 /// A log: rows go in without waiting, files come out.
 #[derive(Debug)]
 pub(crate) struct Log<T: Table> {
-    sender: SyncSender<Message<T>>,
+    queue: Arc<Queue<T>>,
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -35,13 +35,6 @@ struct Shared {
     /// Rows dropped by experiment and arm since the last file.
     dropped: Mutex<BTreeMap<String, BTreeMap<String, u64>>>,
     metrics: LogMetrics,
-}
-
-enum Message<T> {
-    Row(T),
-    /// Rows whose sender waits until they are durable.
-    Commit(Vec<T>, oneshot::Sender<Result<(), String>>),
-    Stop,
 }
 
 impl<T: Table> Log<T> {
@@ -61,7 +54,7 @@ impl<T: Table> Log<T> {
             dropped: Mutex::default(),
             metrics: metrics.clone(),
         });
-        let (sender, receiver) = sync_channel(config.queue_rows);
+        let queue = Arc::new(Queue::new(config.queue_rows, BATCH));
         let writer = Writer {
             config: config.clone(),
             log: log.to_owned(),
@@ -69,19 +62,16 @@ impl<T: Table> Log<T> {
             writer,
             files: 0,
             spool: None,
-            rows: Vec::new(),
-            waiting: Vec::new(),
-            first_row: None,
             next_complaint: Instant::now(),
             written: 0,
             shared: Arc::clone(&shared),
-            receiver,
+            queue: Arc::clone(&queue),
         };
         let thread = std::thread::Builder::new()
             .name(T::FOLDER.to_owned())
             .spawn(move || writer.run())?;
         Ok(Self {
-            sender,
+            queue,
             shared,
             thread: Mutex::new(Some(thread)),
         })
@@ -91,11 +81,8 @@ impl<T: Table> Log<T> {
     pub(crate) fn record(&self, mut row: T) {
         row.stamp(self.shared.seq.fetch_add(1, Ordering::Relaxed));
         self.shared.attempts.count(1);
-        if let Err(
-            TrySendError::Full(Message::Row(row)) | TrySendError::Disconnected(Message::Row(row)),
-        ) = self.sender.try_send(Message::Row(row))
-        {
-            self.shared.drop_rows(std::slice::from_ref(&row));
+        if let Err(row) = self.queue.put(row) {
+            self.shared.drop_rows(&[row]);
         }
     }
 
@@ -106,12 +93,10 @@ impl<T: Table> Log<T> {
         }
         self.shared.attempts.count(rows.len() as u64);
         let (done, wait) = oneshot::channel();
-        match self.sender.try_send(Message::Commit(rows, done)) {
+        match self.queue.put_and_wait(rows, done) {
             Ok(()) => Some(wait),
-            Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => {
-                if let Message::Commit(rows, _) = message {
-                    self.shared.drop_rows(&rows);
-                }
+            Err(rows) => {
+                self.shared.drop_rows(&rows);
                 None
             }
         }
@@ -124,8 +109,8 @@ impl<T: Table> Log<T> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
+        self.queue.stop();
         if let Some(thread) = thread
-            && self.sender.send(Message::Stop).is_ok()
             && thread.join().is_err()
         {
             tracing::error!(log = T::FOLDER, "the writer of the log has panicked");
@@ -167,13 +152,10 @@ struct Writer<T: Table> {
     writer: String,
     files: u64,
     spool: Option<Open>,
-    rows: Vec<T>,
-    waiting: Vec<oneshot::Sender<Result<(), String>>>,
-    first_row: Option<Instant>,
     next_complaint: Instant,
     written: u64,
     shared: Arc<Shared>,
-    receiver: Receiver<Message<T>>,
+    queue: Arc<Queue<T>>,
 }
 
 struct Open {
@@ -185,89 +167,49 @@ struct Open {
 impl<T: Table> Writer<T> {
     fn run(mut self) {
         loop {
-            let stop = match self.receiver.recv_timeout(self.wait()) {
-                Ok(message) => self.take(message),
-                Err(RecvTimeoutError::Timeout) => false,
-                Err(RecvTimeoutError::Disconnected) => true,
-            };
-            let stop = stop || self.take_more();
-            let due = self
-                .first_row
-                .is_some_and(|first| first.elapsed() >= self.config.flush_interval());
-            if stop || due || self.rows.len() >= BATCH || !self.waiting.is_empty() {
-                self.flush();
-            }
+            let found = self.queue.take(self.patience());
+            self.flush(&found.rows, found.done);
             let full = self.spool.as_ref().is_some_and(|open| {
                 open.spool.bytes >= self.config.roll_bytes
                     || open.since.elapsed().as_secs() >= self.config.roll_seconds
             });
-            if stop || full {
+            if found.stop || full {
                 self.roll();
             }
-            if stop {
+            if found.stop {
                 self.finish();
                 return;
             }
         }
     }
 
-    fn wait(&self) -> Duration {
-        let flush = self
-            .first_row
-            .map(|first| self.config.flush_interval().saturating_sub(first.elapsed()));
+    /// How long rows may wait, and the file that is open.
+    fn patience(&self) -> Duration {
         let roll = self.spool.as_ref().map(|open| {
             Duration::from_secs(self.config.roll_seconds).saturating_sub(open.since.elapsed())
         });
-        let wait = flush.into_iter().chain(roll).min();
-        wait.unwrap_or(Duration::from_secs(1))
+        let flush = self.config.flush_interval();
+        roll.map_or(flush, |roll| flush.min(roll))
             .max(Duration::from_millis(1))
     }
 
-    /// Whether it is the end.
-    fn take(&mut self, message: Message<T>) -> bool {
-        self.first_row.get_or_insert_with(Instant::now);
-        match message {
-            Message::Row(row) => self.rows.push(row),
-            Message::Commit(rows, done) => {
-                self.rows.extend(rows);
-                self.waiting.push(done);
-            }
-            Message::Stop => return true,
-        }
-        false
-    }
-
-    fn take_more(&mut self) -> bool {
-        while self.rows.len() < BATCH {
-            let Ok(message) = self.receiver.try_recv() else {
-                break;
-            };
-            if self.take(message) {
-                return true;
+    /// Brings rows to disk, frame by frame, and tells those who wait for it.
+    fn flush(&mut self, rows: &[T], waiting: Vec<Done>) {
+        let mut outcome = Ok(());
+        for rows in rows.chunks(BATCH) {
+            match self.append(rows) {
+                Ok(()) => {
+                    self.written += rows.len() as u64;
+                    self.shared.metrics.written.inc_by(rows.len() as u64);
+                }
+                Err(error) => {
+                    self.shared.drop_rows(rows);
+                    self.complain("rows were dropped", &error);
+                    outcome = Err(error);
+                }
             }
         }
-        false
-    }
-
-    fn flush(&mut self) {
-        self.first_row = None;
-        let rows = std::mem::take(&mut self.rows);
-        let outcome = if rows.is_empty() {
-            Ok(())
-        } else {
-            self.append(&rows)
-        };
-        match &outcome {
-            Ok(()) => {
-                self.written += rows.len() as u64;
-                self.shared.metrics.written.inc_by(rows.len() as u64);
-            }
-            Err(error) => {
-                self.shared.drop_rows(&rows);
-                self.complain("rows were dropped", error);
-            }
-        }
-        for done in self.waiting.drain(..) {
+        for done in waiting {
             let told = outcome.as_ref().copied().map_err(ToString::to_string);
             // Whoever asked may be gone.
             let _ = done.send(told);
