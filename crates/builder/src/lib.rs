@@ -14,6 +14,7 @@
 pub mod batch;
 pub mod build;
 pub mod calibrate;
+mod checkpoint;
 pub mod cluster;
 pub mod dictionary;
 pub mod evaluation;

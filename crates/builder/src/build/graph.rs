@@ -68,12 +68,12 @@ pub(super) fn link(
 }
 
 /// Where this graph is kept while it is linked.
-fn checkpoint<'a>(
+fn checkpoint(
     input: &Input<'_>,
     params: &BuildParams,
-    options: &'a BuildOptions,
+    options: &BuildOptions,
     parent: Option<&str>,
-) -> Result<Box<dyn Checkpoints + 'a>, BuildError> {
+) -> Result<Box<dyn Checkpoints>, BuildError> {
     let Some((dir, every)) = &options.checkpoints else {
         return Ok(Box::new(()));
     };

@@ -46,15 +46,16 @@ pub(super) fn fit(
     };
     let progress = AtStage(stage, progress);
     let mut als = Als::new(data, &hyper, options.threads)?;
-    let checkpoints = options.checkpoints.as_deref().map(|dir| Checkpoints {
-        dir,
-        stage,
-        digest: checkpoint::digest(data, &hyper, start.parent),
-    });
-    let saved = match &checkpoints {
-        Some(checkpoints) => checkpoints.load(als.factors())?,
+    let checkpoints = match options.checkpoints.as_deref() {
+        Some(dir) => {
+            let digest = checkpoint::digest(data, &hyper, start.parent);
+            Some(Checkpoints::new(dir, stage, digest)?)
+        }
         None => None,
     };
+    let saved = checkpoints
+        .as_ref()
+        .and_then(|checkpoints| checkpoints.load(als.factors()));
     match (saved, start.parent) {
         (Some(saved), _) => als.resume(saved.iteration, saved.users, saved.items)?,
         (None, Some(items)) => als.warm_start(items.to_vec())?,
