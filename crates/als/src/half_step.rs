@@ -5,10 +5,9 @@ use crate::gram::gram_in_pool;
 use crate::hyper::Hyper;
 use crate::interactions::Interactions;
 use crate::normal::{Fixed, Observation, Scratch, Side};
-use crate::train::Progress;
+use crate::progress::Counter;
 use rayon::prelude::*;
 use refrain_kernels::Kernels;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Rows a thread takes at a time: enough to amortise the hand-over, few enough to balance the load.
 const BLOCK_ROWS: usize = 64;
@@ -18,7 +17,8 @@ const BLOCK_ROWS: usize = 64;
 /// `transposed` the same by the fixed side's.
 ///
 /// Returns how far the rows were moved: the norm of the difference over that of the outcome. The error is
-/// the lowest unsolvable row.
+/// the lowest unsolvable row. Where single precision failed a row, all are solved exactly, and how far they
+/// moved may be no number: nobody takes that for an arrival.
 pub(crate) fn improve(
     confidences: &Interactions,
     transposed: &Interactions,
@@ -48,8 +48,11 @@ pub(crate) fn improve(
             system.improve(fixed, observed, confidences, ridge, scratch, out)
         },
     );
-    // Single precision and a few steps were not enough somewhere.
-    moved.or_else(|_| solve(confidences, hyper, fixed, improved, counter))
+    // Single precision and a few steps were not enough somewhere. The rows were told of already.
+    moved.or_else(|_| {
+        let untold = Counter::new(&(), 0, 1);
+        solve(confidences, hyper, fixed, improved, &untold)
+    })
 }
 
 /// Solves every row of one side against the fixed other side, exactly; returns as [`improve`].
@@ -134,26 +137,4 @@ struct Block {
     moved: f64,
     /// Squared norm of the outcome.
     norm: f64,
-}
-
-/// Solved rows of all threads.
-pub(crate) struct Counter<'a> {
-    done: AtomicU64,
-    total: u64,
-    progress: &'a dyn Progress,
-}
-
-impl<'a> Counter<'a> {
-    pub(crate) fn new(progress: &'a dyn Progress, done: u64, total: u64) -> Self {
-        Self {
-            done: AtomicU64::new(done),
-            total,
-            progress,
-        }
-    }
-
-    fn add(&self, rows: usize) {
-        let done = self.done.fetch_add(rows as u64, Ordering::Relaxed) + rows as u64;
-        self.progress.advance(done, self.total);
-    }
 }

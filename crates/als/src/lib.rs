@@ -39,6 +39,7 @@ mod half_step;
 mod hyper;
 mod interactions;
 mod normal;
+mod progress;
 mod random;
 mod train;
 
@@ -48,4 +49,5 @@ pub use fold_in::{FoldIn, FoldInError, FoldInScratch};
 pub use gram::gram;
 pub use hyper::{Confidence, Hyper, HyperError, MAX_RANK};
 pub use interactions::{Interactions, InteractionsError, MAX_STRENGTH};
-pub use train::{Factors, Progress, TrainError, Trainer, train};
+pub use progress::Progress;
+pub use train::{Factors, TrainError, Trainer, train};

@@ -1,22 +1,11 @@
 //! Training: alternating half-steps over items and users.
 
 use crate::align::rotation;
-use crate::half_step::{Counter, improve, solve};
+use crate::half_step::{improve, solve};
 use crate::hyper::{Hyper, HyperError};
 use crate::interactions::Interactions;
+use crate::progress::{Counter, Progress};
 use crate::random::initial_factors;
-
-/// Told how far a long job is.
-pub trait Progress: Sync {
-    /// `done` of `total` units of work are finished. Called from several threads; the last call has
-    /// `done == total`, earlier ones may arrive out of order.
-    fn advance(&self, done: u64, total: u64);
-}
-
-/// No one is told.
-impl Progress for () {
-    fn advance(&self, _done: u64, _total: u64) {}
-}
 
 /// Trained factors, row-major, `rank` values a row.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -250,7 +239,8 @@ impl Trainer {
     }
 
     /// How far the users were moved when they were last solved: the norm of the difference over that of
-    /// the outcome. Infinite before the first time. It depends on nothing that a checkpoint does not hold.
+    /// the outcome. Infinite before the first time, and no number after a pass in which single precision failed
+    /// a row. It depends on nothing that a checkpoint does not hold.
     #[must_use]
     pub fn moved(&self) -> f64 {
         self.moved

@@ -106,10 +106,9 @@ impl Counters {
     fn counter(&self, counter: usize) -> Option<&AtomicU64> {
         (counter < self.len).then(|| {
             let place = self.map.as_mut_ptr().cast::<u64>().wrapping_add(counter);
-            // SAFETY: the map is `len` times eight bytes, so the place is inside; it starts a page, so it
-            // is aligned; it lives as long as `self`, and nothing but these atomics reaches it: the file is
-            // new and this process' own. Someone who truncates it from outside breaks this rule, as with any
-            // mapped file.
+            // Nothing but these atomics reaches the map: the file is new and this process' own. Who truncates it
+            // from outside breaks that, as with any mapped file.
+            // SAFETY: the place is inside the map, which starts a page, hence aligned, and lives as long as `self`.
             unsafe { AtomicU64::from_ptr(place) }
         })
     }
