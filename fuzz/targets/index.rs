@@ -12,7 +12,7 @@ use refrain_index::{
 };
 use refrain_kernels::Metric;
 
-/// One of each metric, the cosine one long enough for sketches.
+/// One of each metric, those of l2 long enough for nibbles, of cosine for sketches.
 fn sound() -> &'static [Vec<Section>] {
     static SOUND: OnceLock<Vec<Vec<Section>>> = OnceLock::new();
     SOUND.get_or_init(|| {
@@ -36,7 +36,7 @@ fn sound() -> &'static [Vec<Section>] {
         [
             (Metric::InnerProduct, 8, 300),
             (Metric::Cosine, 132, 540),
-            (Metric::L2, 8, 300),
+            (Metric::L2, 70, 300),
         ]
         .map(made)
         .into()

@@ -189,7 +189,7 @@ impl Explore<'_, '_> {
             started,
             ..
         } = self.browse;
-        let scorer = index.space().walker(coded);
+        let scorer = index.space().walker::<B>(coded);
         let admit = Admit {
             filter,
             ordinals: index.ordinals(),
@@ -202,7 +202,7 @@ impl Explore<'_, '_> {
             fresh = marks.unseen(seeds, &mut block.positions);
         }
         loop {
-            walk::score::<S, B>(simd, &scorer, block, fresh, &mut spent);
+            walk::score(simd, &scorer, block, fresh, &mut spent);
             for slot in 0..fresh {
                 let item = Ranked::new(block.scores[slot], block.positions[slot]);
                 frontier.push(Reverse(item));

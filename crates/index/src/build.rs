@@ -24,8 +24,8 @@ use crate::{
     index::Index,
     layout::{
         CENTRE, CODES, EMPTY, Graph, HEADER, Header, LENGTHS, LINKS, MAGIC, MAX_DIM, MAX_ITEMS,
-        MAX_LAYERS, MAX_M, MIN_M, NAV_ITEMS, NAV_LINKS, ORDINALS, PLACES, PROJECTION, REMAINDERS,
-        SCALES, SKETCH_SCALES, SKETCHES, SQUARES, STEPS, VERSION,
+        MAX_LAYERS, MAX_M, MIN_M, NAV_ITEMS, NAV_LINKS, NIBBLES, ORDINALS, PLACES, PROJECTION,
+        REMAINDERS, SCALES, SKETCH_SCALES, SKETCHES, SQUARES, STEPS, TERMS, VERSION,
     },
     walk,
 };
@@ -261,6 +261,7 @@ fn assemble(
     })?;
     let order = reorder::order(&draft, &coded);
     let (ordinals, places) = reorder::apply(&order, &mut draft, &mut coded).map_err(memory)?;
+    pool.install(|| coded.add_nibbles()).map_err(memory)?;
     let stats = draft.stats(&coded);
     Ok(BuiltIndex {
         header: draft.header(dim, params, &coded),
@@ -367,6 +368,13 @@ impl BuiltIndex {
                 sketch.scales,
             ),
         };
+        let (nibbles, terms) = match coded.nibbles {
+            None => (Bytes::new(), owned(Vec::<f32>::new())),
+            Some(nibbles) => (
+                Bytes::from_owner(nibbles.rows),
+                Bytes::from_owner(nibbles.terms),
+            ),
+        };
         // In the order of use, what every search reads first.
         vec![
             section(HEADER, header, false),
@@ -382,6 +390,8 @@ impl BuiltIndex {
             section(PROJECTION, owned(projection), false),
             section(SKETCHES, sketches, true),
             section(SKETCH_SCALES, Bytes::from(sketch_scales), true),
+            section(NIBBLES, nibbles, true),
+            section(TERMS, terms, true),
             section(REMAINDERS, Bytes::from_owner(coded.remainders), true),
             section(ORDINALS, owned(ordinals), false),
             section(PLACES, owned(places), false),

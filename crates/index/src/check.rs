@@ -6,7 +6,7 @@ use crate::{
     index::Index,
     layout::{
         CENTRE, CODES, EMPTY, LENGTHS, LINKS, Layer, NAV_ITEMS, NAV_LINKS, ORDINALS, PROJECTION,
-        REMAINDERS, SKETCHES, SQUARES,
+        REMAINDERS, SKETCHES, SQUARES, TERMS,
     },
     scratch::Visited,
     walk::count,
@@ -155,6 +155,9 @@ impl Index {
             finite(PROJECTION, sketch.projection)?;
             let width = sketch.projection.len() / dim;
             check_codes(SKETCHES, sketch.rows, width)?;
+        }
+        if let Some(nibbles) = space.nibbles {
+            finite(TERMS, nibbles.terms)?;
         }
         check_codes(CODES, space.rows, dim)?;
         let mut row = Vec::with_capacity(dim);

@@ -13,7 +13,7 @@ use crate::{
     layout::RUN,
     pool::{Pool, Ranked},
     scratch::{Block, Scratch},
-    space::{Scorer, Space},
+    space::{Scores, Space},
     walk::{Admit, End, Spent, count},
 };
 
@@ -118,10 +118,10 @@ impl Head<'_> {
     /// Fills the pool (and the frontier, of a filtered walk) from the first places. Returns how
     /// many were scanned, and whether no item after them can be among the best `k`.
     #[inline(always)]
-    pub(crate) fn scan<S: Simd, const B: usize>(
+    pub(crate) fn scan<S: Simd>(
         &self,
         simd: S,
-        scorer: &Scorer<'_>,
+        scorer: &impl Scores,
         (pool, frontier, block): (&mut Pool, &mut BinaryHeap<Reverse<Ranked>>, &mut Block),
         spent: &mut Spent,
     ) -> (usize, bool) {
@@ -134,7 +134,7 @@ impl Head<'_> {
                 for (place, position) in (at..).zip(&mut block.positions[..len]) {
                     *position = count(place);
                 }
-                scorer.score::<S, B>(simd, &block.positions[..len], &mut block.scores);
+                scorer.score(simd, &block.positions[..len], &mut block.scores);
                 spent.scored(len);
                 for slot in 0..len {
                     let score = block.scores[slot];
@@ -158,7 +158,7 @@ impl Head<'_> {
                 Some(item) => self.bound.reach(self.space, item),
                 None => n,
             };
-            if self.space.sketch.is_some() {
+            if self.space.is_abridged() {
                 return (at, false);
             }
             if reach <= at {
@@ -191,7 +191,7 @@ pub(crate) fn refine<S: Simd>(
         query,
         row,
     };
-    if space.sketch.is_none() {
+    if !space.is_abridged() {
         let bound = Bound::new(space, query, coded);
         let ahead = |item: &Ranked| space.prefetch(item.position());
         found.iter().take(AHEAD).for_each(ahead);
@@ -206,13 +206,13 @@ pub(crate) fn refine<S: Simd>(
         }
         return;
     }
-    // A sketch gives no bound, the high bytes do. They come in the order of the sketch, so it ends
+    // What was walked gives no bound, the high bytes do. They come in its order, so it ends
     // when enough in a row did not get in.
     whole.set(query, space.rows.stride());
-    let scorer = space.scanner(whole);
+    let scorer = space.scanner::<0>(whole);
     let bound = Bound::new(space, query, whole);
     let patience = PATIENCE + found.len() / 8;
-    let ahead = |item: &Ranked| scorer.prefetch::<0>(item.position());
+    let ahead = |item: &Ranked| scorer.prefetch(item.position());
     found.iter().take(2 * AHEAD).for_each(ahead);
     let mut missed = 0;
     for (group, items) in found.chunks(AHEAD).enumerate() {
@@ -222,7 +222,7 @@ pub(crate) fn refine<S: Simd>(
             *place = item.position();
         }
         let places = &block.positions[..items.len()];
-        scorer.score::<S, 0>(simd, places, &mut block.scores);
+        scorer.score(simd, places, &mut block.scores);
         for (place, score) in places.iter().zip(&block.scores) {
             let hopeless = bound.best(*score, space.step(*place)) < results.bar_score();
             missed = match !hopeless && whole_score.take(*place, results) {
@@ -282,7 +282,7 @@ impl Whole<'_> {
 /// Items scored together, and ahead of which memory is requested.
 const AHEAD: usize = 4;
 
-/// Items in a row that did not get in, in the order of their sketches, after which none of the
+/// Items in a row that did not get in, in the order they were walked in, after which none of the
 /// others is expected to; a wide beam, which is asked for to find what a narrow one does not, waits for
 /// an eighth of its width more.
 const PATIENCE: usize = 16;
@@ -343,7 +343,7 @@ impl Scan<'_> {
             ..
         } = scratch;
         let n = space.len();
-        let scorer = space.scanner(coded);
+        let scorer = space.scanner::<B>(coded);
         let bound = Bound::new(&space, query, coded);
         let mut spent = Spent::default();
         let widest = space.widest();
@@ -364,7 +364,7 @@ impl Scan<'_> {
                     let mut count = 0;
                     for place in ids.by_ref().take(STEP) {
                         block.positions[count] = place;
-                        scorer.prefetch::<B>(place);
+                        scorer.prefetch(place);
                         count += 1;
                     }
                     if count == 0 {
@@ -374,7 +374,7 @@ impl Scan<'_> {
                         return (End::Deadline, spent);
                     }
                     let chosen = &block.positions[..count];
-                    scorer.score::<S, B>(simd, chosen, &mut block.scores);
+                    scorer.score(simd, chosen, &mut block.scores);
                     spent.scored(count);
                     for (place, score) in chosen.iter().zip(&block.scores) {
                         // Asked once more: in a damaged file a place may lead to another ordinal.
@@ -406,7 +406,7 @@ impl Scan<'_> {
                         *place = count(first + at);
                     }
                     let chosen = &block.positions[..len];
-                    scorer.score::<S, B>(simd, chosen, &mut block.scores);
+                    scorer.score(simd, chosen, &mut block.scores);
                     spent.scored(len);
                     for (place, score) in chosen.iter().zip(&block.scores) {
                         // Not the other way round: what is not a number gets in while there is room.

@@ -7,9 +7,10 @@ use crate::{
     codes::{self, RUNGS},
     layout::{
         CENTRE, CODES, Graph, HEADER, Header, LENGTHS, LINKS, MAGIC, MAX_DIM, MAX_ITEMS,
-        MAX_LAYERS, MAX_M, MIN_M, NAV_ITEMS, NAV_LINKS, ORDINALS, PLACES, PROJECTION, REMAINDERS,
-        RUN, SCALES, SKETCH_SCALES, SKETCHES, SQUARES, STEPS, VERSION,
+        MAX_LAYERS, MAX_M, MIN_M, NAV_ITEMS, NAV_LINKS, NIBBLES, ORDINALS, PLACES, PROJECTION,
+        REMAINDERS, RUN, SCALES, SKETCH_SCALES, SKETCHES, SQUARES, STEPS, TERMS, VERSION,
     },
+    nibbles::{self, Nibbles},
     space::{Sketch, Space},
 };
 
@@ -31,6 +32,8 @@ pub struct Index {
     projection: Bytes,
     sketches: Bytes,
     sketch_scales: Bytes,
+    nibbles: Bytes,
+    terms: Bytes,
     remainders: Bytes,
     links: Bytes,
     nav_items: Bytes,
@@ -153,6 +156,11 @@ impl Index {
         } else {
             0
         };
+        let nibbled = if nibbles::are_walked(metric, header.dim as usize) {
+            n
+        } else {
+            0
+        };
         let runs = if metric == Metric::InnerProduct {
             n.div_ceil(RUN as u64)
         } else {
@@ -184,6 +192,11 @@ impl Index {
             projection: words(PROJECTION, width * dim)?,
             sketches: sized(SKETCHES, sketch)?,
             sketch_scales: sized(SKETCH_SCALES, if width > 0 { n } else { 0 })?,
+            nibbles: sized(
+                NIBBLES,
+                nibbled * nibbles::stride(header.dim as usize) as u64,
+            )?,
+            terms: words(TERMS, nibbled * nibbles::TERMS as u64)?,
             remainders: sized(REMAINDERS, n * dim)?,
             links: words(LINKS, n * u64::from(header.m) * 2)?,
             nav_items: words(NAV_ITEMS, u64::from(header.counts[0]))?,
@@ -278,6 +291,13 @@ impl Index {
             centre: bytemuck::cast_slice(&self.centre),
             remainders: bytemuck::cast_slice(&self.remainders),
             coarse_error: self.header.coarse_error,
+            nibbles: nibbles::are_walked(self.metric, self.dim()).then(|| Nibbles {
+                rows: CodeRows::new(
+                    bytemuck::cast_slice(&self.nibbles),
+                    nibbles::stride(self.dim()),
+                ),
+                terms: bytemuck::cast_slice(&self.terms),
+            }),
             sketch: (self.header.width > 0).then(|| Sketch {
                 projection: bytemuck::cast_slice(&self.projection),
                 rows: CodeRows::new(

@@ -15,6 +15,8 @@
 //! | [`PROJECTION`] | `f32[width × dim]`, where `width > 0`: rows of the projection that is walked |
 //! | [`SKETCHES`] | `i8[n × stride of width]`, by place, where `width > 0`: high bytes of the projected values |
 //! | [`SKETCH_SCALES`] | `u8[n]`, by place, where `width > 0`: position of the sketch's step in [`STEPS`] |
+//! | [`NIBBLES`] | `i8[n × 64]`, by place, where vectors are walked by [`crate::nibbles`]: two codes a byte |
+//! | [`TERMS`] | `f32[n × 2]`, by place, there: step of the nibbles, squared length (l2, else 0) |
 //! | [`LENGTHS`] | `f32[⌈n / 64⌉]`, by place, ip only: length of the longest of each 64 items; falls |
 //! | [`LINKS`] | `u32[n × 2m]`: the base layer, one row of places an item, [`EMPTY`] after the last |
 //! | [`NAV_ITEMS`] | `u32[counts[0]]`: places of the items of layer 1, highest top layer first: the items of layer `l` are the first `counts[l - 1]` |
@@ -28,7 +30,7 @@
 use bytemuck::{Pod, Zeroable};
 use refrain_kernels::Metric;
 
-use crate::codes;
+use crate::{codes, nibbles};
 
 #[cfg(target_endian = "big")]
 compile_error!("sections are little-endian and used in place: big-endian machines are not served");
@@ -51,6 +53,10 @@ pub(crate) const PROJECTION: &str = "index.projection";
 pub(crate) const SKETCHES: &str = "index.sketches";
 /// Name of the section of the scales of sketches.
 pub(crate) const SKETCH_SCALES: &str = "index.sketch_scales";
+/// Name of the section of nibbles.
+pub(crate) const NIBBLES: &str = "index.nibbles";
+/// Name of the section of the terms of nibbles.
+pub(crate) const TERMS: &str = "index.terms";
 /// Name of the section of lengths.
 pub(crate) const LENGTHS: &str = "index.lengths";
 /// Name of the section of remainders.
@@ -87,7 +93,7 @@ pub const MAX_M: usize = 256;
 /// First bytes of a header section.
 pub(crate) const MAGIC: [u8; 8] = *b"\x89RFIDX\r\n";
 /// Version of this layout.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// The fixed part: everything the lengths of the other sections follow from.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -136,6 +142,9 @@ pub fn expected_bytes(n: usize, dim: usize, m: usize, metric: Metric) -> u64 {
         width => codes::stride(width) as u64 + 1,
     };
     let mut an_item = codes::stride(dim) as u64 + d + 1 + sketch + 2 * links * 4 + 2 * 4;
+    if nibbles::are_walked(metric, dim) {
+        an_item += (nibbles::stride(dim) + 4 * nibbles::TERMS) as u64;
+    }
     let mut once = size_of::<Header>() as u64 + 4 * (codes::RUNGS as u64 + d + width * d);
     match metric {
         Metric::L2 => an_item += 4,

@@ -15,6 +15,7 @@ mod exact;
 mod filter;
 mod index;
 mod layout;
+mod nibbles;
 mod pool;
 mod scratch;
 mod search;

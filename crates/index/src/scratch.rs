@@ -5,6 +5,7 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 use crate::{
     codes::CodeQuery,
     layout::MAX_M,
+    nibbles::NibbleQuery,
     pool::{Pool, Ranked},
 };
 
@@ -22,7 +23,8 @@ pub struct Scratch {
     /// The query as given, or of unit length.
     pub(crate) query: Vec<f32>,
     pub(crate) coded: CodeQuery,
-    /// All dimensions of the query, where a sketch is walked.
+    pub(crate) nibbles: NibbleQuery,
+    /// All dimensions of the query, where less is walked.
     pub(crate) whole: CodeQuery,
     /// A vector being decoded.
     pub(crate) row: Vec<f32>,

@@ -8,12 +8,14 @@ use refrain_kernels::{
 };
 
 use crate::{
+    codes::CodeQuery,
     exact,
     filter::{Filter, OrdinalSet},
     index::Index,
+    nibbles::NibbleQuery,
     pool::Ranked,
     scratch::Scratch,
-    space::Space,
+    space::{Scores, Space},
     walk::{self, End, Limits, Spent, count},
 };
 
@@ -248,7 +250,13 @@ impl Index {
         }
         let space = self.space();
         space.unit(query, &mut scratch.query);
-        space.code_for_walk(&scratch.query, &mut scratch.row, &mut scratch.coded);
+        match space.nibbles {
+            Some(_) => scratch.nibbles.set(&scratch.query, space.metric),
+            None => space.code_for_walk(&scratch.query, &mut scratch.row, &mut scratch.coded),
+        }
+        // Lent to the scorer, while the rest of the memory is the walk's.
+        let coded = std::mem::take(&mut scratch.coded);
+        let nibbles = std::mem::take(&mut scratch.nibbles);
         let answer = Kernels::active().run(Walk {
             index: self,
             space,
@@ -257,8 +265,11 @@ impl Index {
             params,
             budget,
             scan_budget,
+            coded: &coded,
+            nibbles: &nibbles,
             scratch,
         });
+        (scratch.coded, scratch.nibbles) = (coded, nibbles);
         out.extend(scratch.results.items().iter().map(hit));
         answer
     }
@@ -291,6 +302,8 @@ struct Walk<'a> {
     budget: usize,
     /// Items that may be scanned, where that makes the answer exact, instead of walking.
     scan_budget: usize,
+    coded: &'a CodeQuery,
+    nibbles: &'a NibbleQuery,
     scratch: &'a mut Scratch,
 }
 
@@ -299,10 +312,15 @@ impl Task for Walk<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> (End, Spent) {
-        match self.space.walk_stride() / BLOCK {
-            2 => self.go::<S, 2>(simd),
-            4 => self.go::<S, 4>(simd),
-            _ => self.go::<S, 0>(simd),
+        let (space, coded) = (self.space, self.coded);
+        match (
+            space.nibble_walker(self.nibbles),
+            space.walk_stride() / BLOCK,
+        ) {
+            (Some(scorer), _) => self.go(simd, scorer),
+            (None, 2) => self.go(simd, space.walker::<2>(coded)),
+            (None, 4) => self.go(simd, space.walker::<4>(coded)),
+            (None, _) => self.go(simd, space.walker::<0>(coded)),
         }
     }
 }
@@ -310,7 +328,7 @@ impl Task for Walk<'_> {
 impl Walk<'_> {
     /// Ends with the best `k` in `scratch.results`, by all bytes, as ordinals.
     #[inline(always)]
-    fn go<S: Simd, const B: usize>(self, simd: S) -> (End, Spent) {
+    fn go<S: Simd>(self, simd: S, scorer: impl Scores) -> (End, Spent) {
         let Self {
             index,
             space,
@@ -319,6 +337,8 @@ impl Walk<'_> {
             params,
             budget,
             scan_budget,
+            coded,
+            nibbles: _,
             scratch,
         } = self;
         let Scratch {
@@ -328,12 +348,11 @@ impl Walk<'_> {
             frontier,
             block,
             query,
-            coded,
             whole,
             row,
+            ..
         } = scratch;
         let graph = index.graph();
-        let scorer = space.walker(coded);
         let mut spent = Spent::default();
         visited.reset(index.len());
         pool.reset(ef);
@@ -350,7 +369,7 @@ impl Walk<'_> {
             let mut position = 0;
             for number in (1..=graph.layers).rev() {
                 let layer = graph.above(number);
-                position = walk::greedy::<S, B>(simd, &layer, &scorer, position, block, &mut spent);
+                position = walk::greedy(simd, &layer, &scorer, position, block, &mut spent);
             }
             // Everything can be reached from the entry, whatever the layers above have come to.
             let descended = graph.nav_items.get(position as usize).copied();
@@ -366,7 +385,7 @@ impl Walk<'_> {
                 admit: (!open).then_some(admit),
             };
             let memory = (&mut *pool, &mut *frontier, &mut **block);
-            let (reached, complete) = head.scan::<S, B>(simd, &scorer, memory, &mut spent);
+            let (reached, complete) = head.scan(simd, &scorer, memory, &mut spent);
             is_complete = complete;
             if !complete {
                 visited.mark(reached);
@@ -378,7 +397,7 @@ impl Walk<'_> {
             End::Complete
         } else if open {
             let memory = (&mut *pool, visited.marks(index.len()), &mut **block);
-            walk::beam::<S, B>(
+            walk::beam(
                 simd,
                 &base,
                 &scorer,
@@ -392,7 +411,7 @@ impl Walk<'_> {
                 deadline: params.deadline,
                 budget: count(budget),
             };
-            walk::beam_filtered::<S, B>(
+            walk::beam_filtered(
                 simd,
                 &base,
                 &scorer,

@@ -8,6 +8,7 @@ use refrain_kernels::{
 
 use crate::{
     codes::{self, CodeQuery, RUNGS},
+    nibbles::{NibbleQuery, NibbleScorer, Nibbles},
     search::normalise,
 };
 
@@ -27,6 +28,8 @@ pub(crate) struct Space<'a> {
     pub(crate) remainders: &'a [i8],
     /// Of long vectors only.
     pub(crate) sketch: Option<Sketch<'a>>,
+    /// What is walked of vectors of two cache lines.
+    pub(crate) nibbles: Option<Nibbles<'a>>,
     /// Longest error of the high bytes, in steps.
     pub(crate) coarse_error: f32,
 }
@@ -124,7 +127,7 @@ impl<'a> Space<'a> {
     }
 
     /// Scores by what is walked: the high bytes, or those of the sketch.
-    pub(crate) fn walker(self, coded: &'a CodeQuery) -> Scorer<'a> {
+    pub(crate) fn walker<const B: usize>(self, coded: &'a CodeQuery) -> Scorer<'a, B> {
         let (rows, scales) = match self.sketch {
             None => (self.rows, self.scales),
             Some(sketch) => (sketch.rows, sketch.scales),
@@ -138,8 +141,18 @@ impl<'a> Space<'a> {
         }
     }
 
+    /// Scores by nibbles, where there are any.
+    pub(crate) fn nibble_walker(self, query: &'a NibbleQuery) -> Option<NibbleScorer<'a>> {
+        self.nibbles.map(|nibbles| NibbleScorer { nibbles, query })
+    }
+
+    /// Whether a search walks by less than the high bytes of all dimensions, which give no bound.
+    pub(crate) fn is_abridged(&self) -> bool {
+        self.sketch.is_some() || self.nibbles.is_some()
+    }
+
     /// Scores by the high bytes of all dimensions.
-    pub(crate) fn scanner(self, coded: &'a CodeQuery) -> Scorer<'a> {
+    pub(crate) fn scanner<const B: usize>(self, coded: &'a CodeQuery) -> Scorer<'a, B> {
         Scorer {
             space: self,
             rows: self.rows,
@@ -163,9 +176,24 @@ impl<'a> Space<'a> {
     }
 }
 
-/// How items score against a query, by high bytes alone.
+/// How items score against a query: larger is better.
+pub(crate) trait Scores: Copy {
+    /// How many items there are.
+    fn len(&self) -> usize;
+
+    /// Asks for the memory that scoring an item takes.
+    fn prefetch(&self, place: u32);
+
+    /// Scores items: the inner product, or `2 q·x - |x|²` for l2.
+    ///
+    /// # Panics
+    /// When there are fewer places for scores than items.
+    fn score<S: Simd>(&self, simd: S, places: &[u32], scores: &mut [f32]);
+}
+
+/// Scores by high bytes alone; `B` as in [`Simd::dots`].
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Scorer<'a> {
+pub(crate) struct Scorer<'a, const B: usize> {
     pub(crate) space: Space<'a>,
     rows: CodeRows<'a>,
     scales: &'a [u8],
@@ -174,19 +202,32 @@ pub(crate) struct Scorer<'a> {
     weights: &'a [f32],
 }
 
-impl<'a> Scorer<'a> {
+impl<'a, const B: usize> Scorer<'a, B> {
     /// The same, each score multiplied by the weight of its place.
     pub(crate) fn weighted(self, weights: &'a [f32]) -> Self {
         Self { weights, ..self }
     }
 
-    pub(crate) fn len(&self) -> usize {
+    #[inline(always)]
+    fn finish(&self, dot: i32, place: u32) -> f32 {
+        let rung = self.scales.get(place as usize).copied().unwrap_or(0);
+        let step = self.space.steps[usize::from(rung)];
+        let product = dot as f32 * (step * self.coded.factor);
+        if self.space.squares.is_empty() {
+            product
+        } else {
+            2.0 * product - self.space.square(place)
+        }
+    }
+}
+
+impl<const B: usize> Scores for Scorer<'_, B> {
+    fn len(&self) -> usize {
         self.space.len()
     }
 
-    /// Asks for the memory that scoring an item takes.
     #[inline(always)]
-    pub(crate) fn prefetch<const B: usize>(&self, place: u32) {
+    fn prefetch(&self, place: u32) {
         self.rows.prefetch::<B>(place);
         prefetch_at(self.scales, place as usize);
         if !self.space.squares.is_empty() {
@@ -194,17 +235,8 @@ impl<'a> Scorer<'a> {
         }
     }
 
-    /// Scores items, larger is better: the inner product, or `2 q·x - |x|²` for l2.
-    ///
-    /// # Panics
-    /// When there are fewer places for scores than items.
     #[inline(always)]
-    pub(crate) fn score<S: Simd, const B: usize>(
-        &self,
-        simd: S,
-        places: &[u32],
-        scores: &mut [f32],
-    ) {
+    fn score<S: Simd>(&self, simd: S, places: &[u32], scores: &mut [f32]) {
         let scores = &mut scores[..places.len()];
         let (quads, rest) = places.as_chunks::<4>();
         let (score_quads, score_rest) = scores.as_chunks_mut::<4>();
@@ -223,18 +255,6 @@ impl<'a> Scorer<'a> {
             for (place, score) in places.iter().zip(scores) {
                 *score *= self.weights.get(*place as usize).copied().unwrap_or(0.0);
             }
-        }
-    }
-
-    #[inline(always)]
-    fn finish(&self, dot: i32, place: u32) -> f32 {
-        let rung = self.scales.get(place as usize).copied().unwrap_or(0);
-        let step = self.space.steps[usize::from(rung)];
-        let product = dot as f32 * (step * self.coded.factor);
-        if self.space.squares.is_empty() {
-            product
-        } else {
-            2.0 * product - self.space.square(place)
         }
     }
 }

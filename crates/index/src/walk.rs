@@ -13,7 +13,7 @@ use crate::{
     layout::Layer,
     pool::{Pool, Ranked},
     scratch::{Block, Marks},
-    space::Scorer,
+    space::Scores,
 };
 
 /// What a walk has spent.
@@ -56,27 +56,27 @@ const HOPS_A_LOOK: u32 = 8;
 
 /// Scores the first `count` positions of a block, which are of the base layer.
 #[inline(always)]
-pub(crate) fn score<S: Simd, const B: usize>(
+pub(crate) fn score<S: Simd>(
     simd: S,
-    scorer: &Scorer<'_>,
+    scorer: &impl Scores,
     block: &mut Block,
     count: usize,
     spent: &mut Spent,
 ) {
     let places = &block.positions[..count];
     for place in places {
-        scorer.prefetch::<B>(*place);
+        scorer.prefetch(*place);
     }
-    scorer.score::<S, B>(simd, places, &mut block.scores);
+    scorer.score(simd, places, &mut block.scores);
     spent.scored(count);
 }
 
 /// Scores the first positions of a block, which are of a layer above the base.
 #[inline(always)]
-fn score_above<S: Simd, const B: usize>(
+fn score_above<S: Simd>(
     simd: S,
     items: &[u32],
-    scorer: &Scorer<'_>,
+    scorer: &impl Scores,
     block: &mut Block,
     count: usize,
     spent: &mut Spent,
@@ -87,19 +87,19 @@ fn score_above<S: Simd, const B: usize>(
         let position = (block.positions[at] as usize).min(items.len() - 1);
         let place = items[position];
         block.places[at] = if (place as usize) < n { place } else { 0 };
-        scorer.prefetch::<B>(place);
+        scorer.prefetch(place);
     }
-    scorer.score::<S, B>(simd, &block.places[..count], &mut block.scores);
+    scorer.score(simd, &block.places[..count], &mut block.scores);
     spent.scored(count);
 }
 
 /// From `start`, to the neighbour that is better than all, until none is, on a layer above the
 /// base. Returns where it stands.
 #[inline(always)]
-pub(crate) fn greedy<S: Simd, const B: usize>(
+pub(crate) fn greedy<S: Simd>(
     simd: S,
     layer: &Layer<'_>,
-    scorer: &Scorer<'_>,
+    scorer: &impl Scores,
     start: u32,
     block: &mut Block,
     spent: &mut Spent,
@@ -109,7 +109,7 @@ pub(crate) fn greedy<S: Simd, const B: usize>(
         return start;
     }
     block.positions[0] = start;
-    score_above::<S, B>(simd, items, scorer, block, 1, spent);
+    score_above(simd, items, scorer, block, 1, spent);
     let mut best = Ranked::new(block.scores[0], start);
     loop {
         spent.hops += 1;
@@ -121,7 +121,7 @@ pub(crate) fn greedy<S: Simd, const B: usize>(
             block.positions[count] = link;
             count += 1;
         }
-        score_above::<S, B>(simd, items, scorer, block, count, spent);
+        score_above(simd, items, scorer, block, count, spent);
         let next = ranked(block, count).min().unwrap_or(Ranked::WORST);
         if next >= best {
             return best.position();
@@ -134,10 +134,10 @@ pub(crate) fn greedy<S: Simd, const B: usize>(
 ///
 /// Starts from what is in the pool and from `seeds`.
 #[inline(always)]
-pub(crate) fn beam<S: Simd, const B: usize>(
+pub(crate) fn beam<S: Simd>(
     simd: S,
     layer: &Layer<'_>,
-    scorer: &Scorer<'_>,
+    scorer: &impl Scores,
     seeds: &[u32],
     deadline: Option<Instant>,
     (pool, mut marks, block): (&mut Pool, Marks<'_>, &mut Block),
@@ -147,8 +147,8 @@ pub(crate) fn beam<S: Simd, const B: usize>(
     loop {
         let count = marks.unseen(links, &mut block.positions);
         match layer.items {
-            None => score::<S, B>(simd, scorer, block, count, spent),
-            Some(items) => score_above::<S, B>(simd, items, scorer, block, count, spent),
+            None => score(simd, scorer, block, count, spent),
+            Some(items) => score_above(simd, items, scorer, block, count, spent),
         }
         let mut bar = pool.bar_score();
         let new = block.positions[..count].iter().zip(&block.scores);
@@ -173,7 +173,7 @@ pub(crate) fn beam<S: Simd, const B: usize>(
             && let Some(next) = pool.next()
         {
             for &link in layer.row(next) {
-                scorer.prefetch::<B>(link);
+                scorer.prefetch(link);
             }
         }
     }
@@ -200,10 +200,10 @@ impl Admit<'_> {
 /// of allowed items better than all that is left, or the limits are met.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "inlined into its one caller")]
-pub(crate) fn beam_filtered<S: Simd, const B: usize>(
+pub(crate) fn beam_filtered<S: Simd>(
     simd: S,
     layer: &Layer<'_>,
-    scorer: &Scorer<'_>,
+    scorer: &impl Scores,
     seeds: &[u32],
     admit: Admit<'_>,
     limits: Limits,
@@ -218,7 +218,7 @@ pub(crate) fn beam_filtered<S: Simd, const B: usize>(
     let mut links = seeds;
     loop {
         let count = marks.unseen(links, &mut block.positions);
-        score::<S, B>(simd, scorer, block, count, spent);
+        score(simd, scorer, block, count, spent);
         for item in ranked(block, count) {
             if item < found.bar() {
                 frontier.push(Reverse(item));

@@ -34,11 +34,11 @@ static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn a_warm_search_allocates_nothing() {
-    let dim = 16;
+    let dim = 70;
     let n = 4000_u32;
     let value =
         |i: u32| f32::from(u16::try_from(i * 7919 % 65_521).expect("small")) / 65_521.0 - 0.4;
-    let vectors: Vec<f32> = (0..n * 16).map(value).collect();
+    let vectors: Vec<f32> = (0..n * 70).map(value).collect();
     let index = |metric| {
         let params = BuildParams {
             metric,

@@ -24,6 +24,39 @@ pub use scalar::Scalar;
 /// Bytes of a block; rows are whole blocks, padded with zeros.
 pub const BLOCK: usize = 32;
 
+/// Codes of four bits in a block: its bytes hold the first half of them in their low nibbles, the
+/// second half in their high ones.
+pub const NIBBLES: usize = 2 * BLOCK;
+
+/// A query for rows of nibbles: whole blocks of values of -127 to 127.
+#[derive(Clone, Debug, Default)]
+pub struct NibbleValues(Vec<i8>);
+
+impl NibbleValues {
+    /// Takes on `values`, padded with zeros to whole blocks; -128 becomes -127.
+    pub fn set(&mut self, values: impl Iterator<Item = i8>) {
+        self.0.clear();
+        self.0.extend(values.map(|value| value.max(-i8::MAX)));
+        let blocks = self.0.len().div_ceil(NIBBLES);
+        self.0.resize(blocks * NIBBLES, 0);
+    }
+
+    /// The sum of all values.
+    pub fn sum(&self) -> i32 {
+        self.0.iter().map(|value| i32::from(*value)).sum()
+    }
+}
+
+/// Sets code `at` of a row of nibbles, which holds zero there so far, to `code` (0 to 15).
+///
+/// # Panics
+/// When the row is too short.
+pub fn put_nibble(row: &mut [i8], at: usize, code: u8) {
+    let (block, within) = (at / NIBBLES, at % NIBBLES);
+    let shift = if within < BLOCK { 0 } else { 4 };
+    row[block * BLOCK + within % BLOCK] |= ((code & 15) << shift).cast_signed();
+}
+
 /// Rows of codes, one after another, each of a whole number of [`BLOCK`]s.
 #[derive(Clone, Copy, Debug)]
 pub struct CodeRows<'a> {
@@ -103,6 +136,19 @@ pub trait Simd: Copy + std::fmt::Debug + sealed::Sealed {
         rows: [*const i8; R],
     ) -> [i32; R];
 
+    /// As [`Simd::sums`], of rows of nibbles: `Σ query[i] code[i]` with codes of 0 to 15, see
+    /// [`NIBBLES`].
+    ///
+    /// # Safety
+    /// `query` points to `blocks * NIBBLES` values, none of them -128, and each of `rows` to
+    /// `blocks * BLOCK` bytes.
+    unsafe fn nibble_sums<const R: usize>(
+        self,
+        blocks: usize,
+        query: *const i8,
+        rows: [*const i8; R],
+    ) -> [i32; R];
+
     /// Scores `R` rows: `Σ query[i] rows[ids[r]][i]` for each. An id past the last row counts as the
     /// last row: ids may come from a damaged file.
     ///
@@ -118,7 +164,7 @@ pub trait Simd: Copy + std::fmt::Debug + sealed::Sealed {
         rows: CodeRows<'_>,
         ids: [u32; R],
     ) -> [i32; R] {
-        let blocks = blocks::<B>(query, rows);
+        let blocks = blocks::<B>(query.len(), rows);
         assert!(!rows.is_empty(), "ids, but no rows");
         let mut starts = [rows.codes.as_ptr(); R];
         for r in 0..R {
@@ -127,11 +173,34 @@ pub trait Simd: Copy + std::fmt::Debug + sealed::Sealed {
         // SAFETY: `blocks` checked query and stride; `start` stays within the rows.
         unsafe { self.sums(blocks, query.as_ptr(), starts) }
     }
+
+    /// As [`Simd::dots`], of rows of nibbles.
+    ///
+    /// # Panics
+    /// When the query has not [`NIBBLES`] values to a block of a row, `B` is wrong, or there are no
+    /// rows.
+    #[inline(always)]
+    fn nibble_dots<const B: usize, const R: usize>(
+        self,
+        query: &NibbleValues,
+        rows: CodeRows<'_>,
+        ids: [u32; R],
+    ) -> [i32; R] {
+        let blocks = blocks::<B>(query.0.len() / NIBBLES * BLOCK, rows);
+        assert!(!rows.is_empty(), "ids, but no rows");
+        let mut starts = [rows.codes.as_ptr(); R];
+        for r in 0..R {
+            starts[r] = rows.start(ids[r]);
+        }
+        // SAFETY: `blocks` checked query and stride, `NibbleValues` its values; `start` stays within
+        // the rows.
+        unsafe { self.nibble_sums(blocks, query.0.as_ptr(), starts) }
+    }
 }
 
 #[inline(always)]
-fn blocks<const B: usize>(query: &[i16], rows: CodeRows<'_>) -> usize {
-    assert_eq!(query.len(), rows.stride, "a query of another length");
+fn blocks<const B: usize>(query: usize, rows: CodeRows<'_>) -> usize {
+    assert_eq!(query, rows.stride, "a query of another length");
     if B == 0 {
         rows.stride / BLOCK
     } else {

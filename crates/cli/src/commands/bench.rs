@@ -46,6 +46,18 @@ pub(crate) struct Args {
     /// Seed of the graph
     #[arg(long, default_value_t = 42, value_name = "N")]
     seed: u64,
+    /// How the index is opened: copied into large pages of memory, as other libraries hold theirs, or
+    /// mapped
+    #[arg(long, default_value = "copy", value_name = "MODE")]
+    open: Open,
+}
+
+/// See `store.open` of the server.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Open {
+    Map,
+    Populate,
+    Copy,
 }
 
 /// A configuration. Fields of later protocols are let through, as the harness may say more than a
@@ -137,7 +149,7 @@ impl Config {
                 "can_filter": true,
             })),
             Phase::Build { threads } => self.build(args, *threads),
-            Phase::Load => self.load(),
+            Phase::Load => self.load(args),
             Phase::Search {
                 k,
                 threads,
@@ -147,7 +159,7 @@ impl Config {
                 write_ids,
                 allow_bits,
             } => {
-                let index = self.open()?;
+                let index = self.open(args)?;
                 let queries = self.queries(*offset, *nq)?;
                 let allow = allow_bits
                     .as_deref()
@@ -169,7 +181,7 @@ impl Config {
                 Ok(json!({ "points": points }))
             }
             Phase::Latency { k, nq, sweep } => {
-                let index = self.open()?;
+                let index = self.open(args)?;
                 let queries = self.queries(0, *nq)?;
                 let run = Run {
                     index: &index,
@@ -214,11 +226,11 @@ impl Config {
         }))
     }
 
-    fn load(&self) -> anyhow::Result<Value> {
+    fn load(&self, args: &Args) -> anyhow::Result<Value> {
         let queries = self.queries(0, 2_000)?;
         let before = Usage::now()?;
         let started = Instant::now();
-        let index = self.open()?;
+        let index = self.open(args)?;
         let loaded = started.elapsed();
         let run = Run {
             index: &index,
@@ -263,8 +275,13 @@ impl Config {
         Ok(point)
     }
 
-    fn open(&self) -> anyhow::Result<Index> {
-        let file = SectionFile::open(&self.index_dir.join(INDEX_FILE), OpenMode::Map)?;
+    fn open(&self, args: &Args) -> anyhow::Result<Index> {
+        let mode = match args.open {
+            Open::Map => OpenMode::Map,
+            Open::Populate => OpenMode::Populate,
+            Open::Copy => OpenMode::Copy,
+        };
+        let file = SectionFile::open(&self.index_dir.join(INDEX_FILE), mode)?;
         let index = Index::open(&|name| file.section(name))?;
         if index.len() != self.n || index.dim() != self.d {
             return Err(Failure::new(format!(

@@ -6,8 +6,10 @@ use refrain_kernels::{Metric, codes::CodeRows};
 use super::{Pages, project};
 use crate::{
     codes::{self, CodeQuery, PARTS, RUNGS},
+    nibbles,
     search::normalise,
     space::{self, Space},
+    walk::count,
 };
 
 /// Rows coded by one task.
@@ -24,6 +26,8 @@ pub(super) struct Coded {
     pub(super) codes: Pages<i8>,
     pub(super) remainders: Pages<i8>,
     pub(super) sketch: Option<Sketch>,
+    /// What a search walks of vectors of two cache lines; a build walks all high bytes.
+    pub(super) nibbles: Option<Nibbles>,
     pub(super) scales: Vec<u8>,
     /// Of l2 only.
     pub(super) squares: Vec<f32>,
@@ -46,6 +50,13 @@ pub(super) struct Sketch {
     pub(super) stride: usize,
     pub(super) codes: Pages<i8>,
     pub(super) scales: Vec<u8>,
+}
+
+/// Four bits a value, see [`crate::nibbles`].
+#[derive(Debug)]
+pub(super) struct Nibbles {
+    pub(super) rows: Pages<i8>,
+    pub(super) terms: Pages<f32>,
 }
 
 /// The largest magnitude of nothing, and the smallest.
@@ -160,7 +171,37 @@ impl Coded {
             codes: high,
             remainders: low,
             sketch,
+            nibbles: None,
         })
+    }
+
+    /// Codes in nibbles what is walked so, once the items are in order.
+    ///
+    /// # Errors
+    /// When the system has not that much memory.
+    pub(super) fn add_nibbles(&mut self) -> std::io::Result<()> {
+        if !nibbles::are_walked(self.metric, self.dim) {
+            return Ok(());
+        }
+        let space = self.space();
+        let (n, stride) = (space.len(), nibbles::stride(self.dim));
+        let mut rows = Pages::filled(n * stride, 0_i8)?;
+        let mut terms = Pages::filled(n * nibbles::TERMS, 0.0_f32)?;
+        let chunks = rows.par_chunks_mut(stride * CHUNK);
+        let chunks = chunks.zip(terms.par_chunks_mut(nibbles::TERMS * CHUNK));
+        chunks
+            .enumerate()
+            .for_each_init(Vec::new, |vector, (chunk, (rows, terms))| {
+                let rows = rows.chunks_exact_mut(stride);
+                let terms = terms.chunks_exact_mut(nibbles::TERMS);
+                for (place, (row, terms)) in (chunk * CHUNK..).zip(rows.zip(terms)) {
+                    let place = count(place);
+                    space.decode(place, vector);
+                    terms.copy_from_slice(&[nibbles::encode(vector, row), space.square(place)]);
+                }
+            });
+        self.nibbles = Some(Nibbles { rows, terms });
+        Ok(())
     }
 
     pub(super) fn space(&self) -> Space<'_> {
@@ -175,6 +216,7 @@ impl Coded {
             centre: &self.centre,
             remainders: &self.remainders,
             sketch: self.sketch.as_ref().map(Sketch::view),
+            nibbles: None,
             coarse_error: self.coarse_error,
         }
     }

@@ -22,6 +22,7 @@ use crate::{
     layout::{EMPTY, Layer},
     pool::Ranked,
     scratch::Scratch,
+    space::Scores as _,
     walk::{self, Spent},
 };
 
@@ -269,7 +270,7 @@ impl Neighbours<'_> {
             query,
         } = worker;
         coded.query(item, query);
-        let scorer = coded.space().walker(query);
+        let scorer = coded.space().walker::<B>(query);
         let own = draft.nav_position[item as usize];
         let own_layers = draft.layers_of(own);
         let top_layers = start.top.map_or(0, |top| draft.layers_of(top));
@@ -279,9 +280,7 @@ impl Neighbours<'_> {
             let layer = draft.layer(number);
             let from = position.unwrap_or(0);
             let block = &mut search.block;
-            position = Some(walk::greedy::<S, B>(
-                simd, &layer, &scorer, from, block, &mut spent,
-            ));
+            position = Some(walk::greedy(simd, &layer, &scorer, from, block, &mut spent));
         }
         let mut chosen = Vec::with_capacity(own_layers + 1);
         for number in (0..=own_layers).rev() {
@@ -306,9 +305,9 @@ impl Neighbours<'_> {
             ends.extend(mates);
             scores.resize(ends.len().max(scores.len()), 0.0);
             for end in &*ends {
-                scorer.prefetch::<B>(*end);
+                scorer.prefetch(*end);
             }
-            scorer.score::<S, B>(simd, ends, scores);
+            scorer.score(simd, ends, scores);
             candidates.clear();
             candidates.extend(
                 ends.iter()
@@ -326,7 +325,7 @@ impl Neighbours<'_> {
             };
             let memory = (&mut *pool, visited.marks(layer.len), &mut **block);
             let seeds = seed.as_slice();
-            walk::beam::<S, B>(simd, &layer, &scorer, seeds, None, memory, &mut spent);
+            walk::beam(simd, &layer, &scorer, seeds, None, memory, &mut spent);
             candidates.clear();
             candidates.extend(
                 pool.items()
@@ -361,7 +360,7 @@ impl Neighbours<'_> {
                     visited.reset(layer.len);
                     visited.insert(at);
                     let memory = (&mut *pool, visited.marks(layer.len), &mut **block);
-                    walk::beam::<S, B>(simd, &layer, &directed, ends, None, memory, &mut spent);
+                    walk::beam(simd, &layer, &directed, ends, None, memory, &mut spent);
                     let found = pool
                         .items()
                         .iter()
@@ -370,7 +369,7 @@ impl Neighbours<'_> {
                     ends.extend(found);
                     ends.retain(|end| !candidates.iter().any(|known| known.position() == *end));
                     scores.resize(ends.len().max(scores.len()), 0.0);
-                    scorer.score::<S, B>(simd, ends, scores);
+                    scorer.score(simd, ends, scores);
                     let found = ends.iter().zip(&*scores);
                     candidates.extend(found.map(|(end, score)| Ranked::new(*score, *end)));
                     candidates.sort_unstable();
@@ -463,10 +462,10 @@ impl Best<'_> {
         ends.extend(links.iter().map(|position| layer.item(*position)));
         let item = layer.item(position);
         coded.query(item, query);
-        let scorer = coded.space().walker(query);
-        ends.iter().for_each(|end| scorer.prefetch::<B>(*end));
+        let scorer = coded.space().walker::<B>(query);
+        ends.iter().for_each(|end| scorer.prefetch(*end));
         scores.resize(ends.len().max(scores.len()), 0.0);
-        scorer.score::<S, B>(simd, ends, scores);
+        scorer.score(simd, ends, scores);
         candidates.clear();
         candidates.extend(
             ends.iter()

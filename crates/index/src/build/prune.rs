@@ -3,7 +3,11 @@
 use refrain_kernels::{Metric, codes::Simd};
 
 use super::Coded;
-use crate::{codes::CodeQuery, pool::Ranked, space::Space};
+use crate::{
+    codes::CodeQuery,
+    pool::Ranked,
+    space::{Scores as _, Space},
+};
 
 /// Memory of one choice, kept between choices.
 #[derive(Debug, Default)]
@@ -72,7 +76,7 @@ impl Coded {
         let PruneScratch { scores, coded, .. } = scratch;
         let place = candidate.position();
         self.query(place, coded);
-        let scorer = space.walker(coded);
+        let scorer = space.walker::<B>(coded);
         let own = match self.metric {
             Metric::InnerProduct => candidate.score() * self.inverse_norms[item as usize],
             Metric::Cosine => candidate.score(),
@@ -80,7 +84,7 @@ impl Coded {
             Metric::L2 => candidate.score() + space.square(place) - space.square(item),
         };
         for block in kept.chunks(BLOCK) {
-            scorer.score::<S, B>(simd, block, scores);
+            scorer.score(simd, block, scores);
             for (end, score) in block.iter().zip(&*scores) {
                 let occluded = match self.metric {
                     Metric::InnerProduct => score * self.inverse_norms[*end as usize] >= own,

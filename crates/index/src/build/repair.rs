@@ -85,7 +85,7 @@ impl Task for Look<'_> {
 impl Look<'_> {
     #[inline(always)]
     fn go<S: Simd, const B: usize>(self, simd: S) {
-        let scorer = self.coded.space().walker(self.query);
+        let scorer = self.coded.space().walker::<B>(self.query);
         let base = self.draft.graph().base();
         let Scratch {
             pool,
@@ -97,7 +97,7 @@ impl Look<'_> {
         visited.reset(self.draft.n);
         let mut spent = Spent::default();
         let memory = (pool, visited.marks(self.draft.n), &mut **block);
-        walk::beam::<S, B>(
+        walk::beam(
             simd,
             &base,
             &scorer,

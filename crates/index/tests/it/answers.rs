@@ -136,6 +136,47 @@ fn the_graph_finds_nearly_all_at_the_default_width() {
     }
 }
 
+/// Vectors of 65 to 128 dimensions are walked by four bits a value: that must not show in what is found, and
+/// scores are those of all bytes.
+#[test]
+fn what_is_walked_by_nibbles_is_found_nearly_all() {
+    let (n, dim, rank) = (6000, 100, 12);
+    let mixing = values(90, rank * dim);
+    let mixed = |parts: &[f32]| -> Vec<f32> {
+        let row = |parts: &[f32]| -> Vec<f32> {
+            (0..dim)
+                .map(|at| {
+                    parts
+                        .iter()
+                        .zip(mixing[at..].iter().step_by(dim))
+                        .map(|(a, b)| a * b)
+                        .sum()
+                })
+                .collect()
+        };
+        parts.chunks_exact(rank).flat_map(row).collect()
+    };
+    let vectors = mixed(&factors(91, n, rank));
+    for metric in [Metric::Cosine, Metric::L2] {
+        let params = BuildParams {
+            m: 16,
+            ef_construction: 100,
+            ..params(metric)
+        };
+        let index = index(&vectors, dim, &params);
+        let (mut found, mut hits, mut scratch) = (0, Vec::new(), Scratch::new());
+        for query in mixed(&values(92, rank * 100)).chunks_exact(dim) {
+            let defaults = SearchParams::default();
+            index
+                .search_graph(query, 10, &defaults, &mut scratch, &mut hits)
+                .expect("fits");
+            let best = exact(&index, query, 10, Filter::default());
+            found += hits.iter().filter(|hit| best.contains(hit)).count();
+        }
+        assert!(found >= 970, "{metric}: {found} of 1000");
+    }
+}
+
 #[test]
 fn threads_do_not_change_a_byte() {
     let (n, dim) = (2500, 9);

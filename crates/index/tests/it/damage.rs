@@ -5,7 +5,8 @@ use refrain_kernels::Metric;
 
 use crate::common::{aligned, factors, open, params, sections, values};
 
-/// A small index: enough items for links, layers and filters, and above 128 dimensions for sketches.
+/// A small index: enough items for links, layers and filters, between 65 and 128 dimensions
+/// for nibbles, and above for sketches.
 fn sound(metric: Metric, dim: usize) -> Vec<Section> {
     let n = if dim > 128 { 4 * dim } else { 300 };
     sections(&factors(60, n, dim), dim, &params(metric))
@@ -99,7 +100,7 @@ fn ten_thousand_flips_are_never_more_than_wrong_answers() {
     for (metric, dim) in [
         (Metric::InnerProduct, 8),
         (Metric::Cosine, 132),
-        (Metric::L2, 8),
+        (Metric::L2, 70),
     ] {
         let sound = sound(metric, dim);
         let targets: Vec<usize> = (0..sound.len())
@@ -198,6 +199,18 @@ fn check_finds_what_breaks_the_structure() {
             .check();
         assert_eq!(error.expect_err("no such code").section, "index.codes");
     }
+}
+
+#[test]
+fn check_finds_a_term_that_is_no_number() {
+    let sound = sound(Metric::L2, 70);
+    let at = sound.iter().position(|s| s.name == "index.terms");
+    let at = at.expect("walked by nibbles");
+    let mut bytes = sound[at].bytes.to_vec();
+    bytes[12..16].copy_from_slice(&f32::NAN.to_le_bytes());
+    let index = open(&replaced(&sound, at, &bytes)).expect("lengths are right");
+    let error = index.check().expect_err("no number");
+    assert_eq!((error.section, error.offset), ("index.terms", 12));
 }
 
 /// Any flip among ordinals and places parts the two, and is found.

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{BLOCK, Simd, Task, sealed::Sealed};
+use super::{BLOCK, NIBBLES, Simd, Task, sealed::Sealed};
 
 /// AVX2 and FMA.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +53,72 @@ impl Simd for Avx2 {
             }
             out
         }
+    }
+
+    #[inline(always)]
+    unsafe fn nibble_sums<const R: usize>(
+        self,
+        blocks: usize,
+        query: *const i8,
+        rows: [*const i8; R],
+    ) -> [i32; R] {
+        // SAFETY: a value of `Avx2` is only made where the machine has it; pointers by the
+        // caller's contract.
+        unsafe { nibble_sums(blocks, query, rows) }
+    }
+}
+
+/// Blocks whose products are summed in sixteen bits: each adds four of at most 15 · 127.
+const NARROW: usize = 4;
+
+/// [`Simd::nibble_sums`] with AVX2.
+///
+/// # Safety
+/// The machine has AVX2, and as there.
+#[inline(always)]
+pub(super) unsafe fn nibble_sums<const R: usize>(
+    blocks: usize,
+    query: *const i8,
+    rows: [*const i8; R],
+) -> [i32; R] {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let low_half = _mm256_set1_epi8(15);
+        let ones = _mm256_set1_epi16(1);
+        let mut sums = [_mm256_setzero_si256(); R];
+        let mut first = 0;
+        while first < blocks {
+            let end = blocks.min(first + NARROW);
+            let mut narrow = [_mm256_setzero_si256(); R];
+            for block in first..end {
+                let low = _mm256_loadu_si256(query.add(block * NIBBLES).cast());
+                let high = _mm256_loadu_si256(query.add(block * NIBBLES + BLOCK).cast());
+                for r in 0..R {
+                    let bytes = _mm256_loadu_si256(rows[r].add(block * BLOCK).cast());
+                    let a = _mm256_and_si256(bytes, low_half);
+                    let b = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), low_half);
+                    let pairs = _mm256_add_epi16(
+                        _mm256_maddubs_epi16(a, low),
+                        _mm256_maddubs_epi16(b, high),
+                    );
+                    narrow[r] = _mm256_add_epi16(narrow[r], pairs);
+                }
+            }
+            for r in 0..R {
+                sums[r] = _mm256_add_epi32(sums[r], _mm256_madd_epi16(narrow[r], ones));
+            }
+            first = end;
+        }
+        let mut out = [0; R];
+        if R == 4 {
+            let folded = fold_four([sums[0], sums[1], sums[2], sums[3]]);
+            _mm_storeu_si128(out.as_mut_ptr().cast(), folded);
+        } else {
+            for r in 0..R {
+                out[r] = fold(sums[r]);
+            }
+        }
+        out
     }
 }
 

@@ -1,6 +1,6 @@
 //! Codes in plain Rust: the definition.
 
-use super::{BLOCK, Simd, sealed::Sealed};
+use super::{BLOCK, NIBBLES, Simd, sealed::Sealed};
 
 /// Plain Rust, on any machine.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +27,33 @@ impl Simd for Scalar {
             let products = query.iter().zip(row);
             products.fold(0, |sum: i32, (q, c)| {
                 sum.wrapping_add(i32::from(*q) * i32::from(*c))
+            })
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn nibble_sums<const R: usize>(
+        self,
+        blocks: usize,
+        query: *const i8,
+        rows: [*const i8; R],
+    ) -> [i32; R] {
+        rows.map(|row| {
+            // SAFETY: the caller's contract.
+            let (query, row) = unsafe {
+                (
+                    std::slice::from_raw_parts(query, blocks * NIBBLES),
+                    std::slice::from_raw_parts(row, blocks * BLOCK),
+                )
+            };
+            let blocks = query.chunks_exact(NIBBLES).zip(row.chunks_exact(BLOCK));
+            blocks.fold(0, |sum, (query, row)| {
+                let (low, high) = query.split_at(BLOCK);
+                let bytes = row.iter().map(|byte| byte.cast_unsigned());
+                let products = low.iter().zip(high).zip(bytes).map(|((low, high), byte)| {
+                    i32::from(*low) * i32::from(byte & 15) + i32::from(*high) * i32::from(byte >> 4)
+                });
+                sum + products.sum::<i32>()
             })
         })
     }
