@@ -223,6 +223,12 @@ pub(crate) fn refine<S: Simd>(
         }
         let places = &block.positions[..items.len()];
         scorer.score(simd, places, &mut block.scores);
+        // Their other bytes come together, instead of one item's after another's.
+        for (place, score) in places.iter().zip(&block.scores) {
+            if bound.best(*score, space.step(*place)) >= results.bar_score() {
+                space.prefetch_remainders(*place);
+            }
+        }
         for (place, score) in places.iter().zip(&block.scores) {
             let hopeless = bound.best(*score, space.step(*place)) < results.bar_score();
             missed = match !hopeless && whole_score.take(*place, results) {

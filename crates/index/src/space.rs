@@ -102,11 +102,17 @@ impl<'a> Space<'a> {
     #[inline(always)]
     pub(crate) fn prefetch(&self, place: u32) {
         self.rows.prefetch::<0>(place);
+        self.prefetch_remainders(place);
+        prefetch_at(self.scales, place as usize);
+    }
+
+    /// Asks for the memory of the low bytes of an item.
+    #[inline(always)]
+    pub(crate) fn prefetch_remainders(&self, place: u32) {
         let start = place as usize * self.dim;
         for line in 0..(self.dim / 64 + 1).min(16) {
             prefetch_at(self.remainders, start + line * 64);
         }
-        prefetch_at(self.scales, place as usize);
     }
 
     /// Bytes of a row that is walked.
