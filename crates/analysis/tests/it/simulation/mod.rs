@@ -14,11 +14,11 @@ use crate::support::SplitMix;
 
 /// Repetitions: the reference's number, or a share of it.
 pub(crate) fn repetitions(full: u32, reduced: u32) -> u32 {
-    if std::env::var_os("REFRAIN_FULL_SIMULATION").is_some() {
-        full
-    } else {
-        reduced
-    }
+    if self::full() { full } else { reduced }
+}
+
+fn full() -> bool {
+    std::env::var_os("REFRAIN_FULL_SIMULATION").is_some()
 }
 
 /// A standard normal draw.
@@ -44,23 +44,44 @@ impl Rate {
         f64::from(self.hits) / f64::from(self.of)
     }
 
-    /// Within `tolerance` of `expected`, plus three standard errors of this run.
+    /// Within `tolerance` of `expected`; at reduced size plus three standard errors of this run.
     #[track_caller]
     pub(crate) fn near(&self, name: &str, expected: f64, tolerance: f64) {
-        let spread = (expected * (1.0 - expected) / f64::from(self.of)).sqrt();
+        let more = if full() {
+            0.0
+        } else {
+            3.0 * (expected * (1.0 - expected) / f64::from(self.of)).sqrt()
+        };
         let got = self.value();
         eprintln!(
-            "{name}: {got:.4}, expected {expected} (± {tolerance} ± 3 × {spread:.4}) in {}",
+            "{name}: {got:.4}, expected {expected} (± {tolerance} ± {more:.4}) in {}",
             self.of
         );
         assert!(
-            (got - expected).abs() <= tolerance + 3.0 * spread,
-            "{name}: {got} in {} runs, expected {expected} ± {tolerance} ± 3 × {spread}",
+            (got - expected).abs() <= tolerance + more,
+            "{name}: {got} in {} runs, expected {expected} ± {tolerance} ± {more}",
             self.of
         );
     }
 
-    /// Between two values, plus three standard errors of this run.
+    /// Within three standard errors of the difference from a rate that was itself found in so many runs.
+    #[track_caller]
+    pub(crate) fn like(&self, name: &str, expected: f64, runs: u32) {
+        let variance = expected * (1.0 - expected);
+        let error = (variance / f64::from(self.of) + variance / f64::from(runs)).sqrt();
+        let got = self.value();
+        eprintln!(
+            "{name}: {got:.4}, expected {expected} ± 3 × {error:.4} in {}",
+            self.of
+        );
+        assert!(
+            (got - expected).abs() <= 3.0 * error,
+            "{name}: {got} in {} runs, expected {expected} ± 3 × {error}",
+            self.of
+        );
+    }
+
+    /// Between two values; at reduced size plus three standard errors of this run.
     #[track_caller]
     pub(crate) fn between(&self, name: &str, low: f64, high: f64) {
         self.near(name, 0.5 * (low + high), 0.5 * (high - low));

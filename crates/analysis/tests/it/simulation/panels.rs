@@ -5,8 +5,8 @@ use refrain_analysis::methods::did::Panel;
 use super::{Rate, normal, repetitions};
 use crate::support::SplitMix;
 
-/// 20 periods, AR(1) with 0.8, half the units treated in the second half; 5 % two-sided. Rates of the
-/// reference have standard errors of about 0.009, so bands are wide.
+/// 20 periods, AR(1) with 0.8, half the units treated in the second half; 5 % two-sided. The reference
+/// made 600 runs, so its own rates are that uncertain.
 #[test]
 fn rejections_without_an_effect() {
     let mut random = SplitMix::new(14);
@@ -33,7 +33,7 @@ fn rejections_without_an_effect() {
                 .and_then(|p| p.analyse())
                 .expect("valid");
             let changes = report.unit_changes.expect("enough units");
-            rates[0].add(report.two_way.p_two_sided() < 0.05);
+            rates[0].add(report.naive.p_two_sided() < 0.05);
             rates[1].add(report.clustered.p_two_sided() < 0.05);
             rates[2].add(changes.pooled.p_two_sided() < 0.05);
             rates[3].add(report.permutation.p_two_sided <= 0.05);
@@ -44,9 +44,7 @@ fn rejections_without_an_effect() {
         }
         let names = ["naive", "clustered", "unit changes", "permutation"];
         for ((rate, name), expected) in rates.iter().zip(names).zip(expected) {
-            // Twice the reference's own standard error.
-            let reference = 2.0 * (expected * (1.0 - expected) / 600f64).sqrt();
-            rate.near(&format!("{name}, {units} units"), expected, reference);
+            rate.like(&format!("{name}, {units} units"), expected, 600);
         }
     }
 }
