@@ -193,9 +193,20 @@ fn judge(
         values: Vec::new(),
         refused: None,
     };
-    let mut methods = vec![("IPS", Method::Ips), ("SNIPS", Method::Snips)];
+    // Ionides (2008): cut at √n, weights cost no more bias than they save in variance.
+    let most = length(rows.len()).sqrt();
+    let mut methods = vec![
+        ("IPS", Method::Ips),
+        ("clipped IPS", Method::Clipped(most)),
+        ("SNIPS", Method::Snips),
+    ];
     if predicts {
-        methods.extend([("DM", Method::Direct), ("DR", Method::DoublyRobust)]);
+        methods.extend([
+            ("DM", Method::Direct),
+            ("DR", Method::DoublyRobust),
+            ("SNDR", Method::SelfNormalisedDoublyRobust),
+            ("switch DR", Method::Switch(most)),
+        ]);
     }
     for (estimator, method) in methods {
         match value(&rows, method, CONFIDENCE) {

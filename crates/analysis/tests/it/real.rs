@@ -358,13 +358,64 @@ fn thompson_sampling_valued_from_random_logs() {
             })
             .collect();
         let on_policy = summary(&served.numbers("click", |_| true)).mean;
-        for method in [Method::Ips, Method::Snips] {
-            let found = value(&rows, method, 0.95).expect("randomised");
+        // A model for the doubly robust estimates: the click rate of an item, drawn towards that of all, from
+        // the half of the rows that it does not predict.
+        let mut clicks = vec![[[0.0_f64; 2]; 2]; items];
+        for (row, at) in (0..random.rows.len()).zip(0_usize..) {
+            let item = &mut clicks[index(row, "item_id")][at % 2];
+            item[0] += random.number(row, "click").expect("logged");
+            item[1] += 1.0;
+        }
+        let models: Vec<Vec<f64>> = (0..2)
+            .map(|half| {
+                let all = clicks.iter().map(|item| item[half]);
+                let all = all.fold([0.0; 2], |a, b| [a[0] + b[0], a[1] + b[1]]);
+                let rate = all[0] / all[1];
+                let of =
+                    |item: &[[f64; 2]; 2]| (item[half][0] + 100.0 * rate) / (item[half][1] + 100.0);
+                clicks.iter().map(of).collect()
+            })
+            .collect();
+        let modelled: Vec<Row> = rows
+            .iter()
+            .enumerate()
+            .map(|(at, row)| {
+                let model = &models[1 - at % 2];
+                let position = index(at, "position") - 1;
+                let averaged: f64 = model
+                    .iter()
+                    .zip(&shown)
+                    .map(|(rate, times)| rate * f64::from(times[position]) / f64::from(DRAWS))
+                    .sum();
+                Row {
+                    predicted: model[index(at, "item_id")],
+                    predicted_target: averaged,
+                    ..*row
+                }
+            })
+            .collect();
+        let se = |rows: &[Row], method| {
+            let found = value(rows, method, 0.95).expect("randomised");
+            println!(
+                "{campaign} {method:?}: {:.5} ({:.5} to {:.5}), on policy {on_policy:.5}",
+                found.value.delta, found.interval.low, found.interval.high
+            );
             assert!(
                 found.interval.contains(on_policy),
                 "{campaign} {method:?}: {on_policy} {found:?}"
             );
             assert!(found.diagnostics.effective_rows < 10_000.0);
+            found.value.se
+        };
+        for method in [Method::Ips, Method::Snips] {
+            se(&rows, method);
+        }
+        for method in [
+            Method::DoublyRobust,
+            Method::SelfNormalisedDoublyRobust,
+            Method::Switch(100.0),
+        ] {
+            se(&modelled, method);
         }
     }
 }

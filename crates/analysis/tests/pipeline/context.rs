@@ -416,7 +416,19 @@ fn another_policy_is_valued_on_the_drawn_answers() {
     assert!((chosen.logged.expect("rows") - uniform).abs() < 0.02);
     assert!(truth > uniform + 0.05, "{truth} {uniform}");
     let names: Vec<&str> = chosen.values.iter().map(|v| v.estimator).collect();
-    assert_eq!(names, ["IPS", "SNIPS", "DM", "DR", "cascade"]);
+    assert_eq!(
+        names,
+        [
+            "IPS",
+            "clipped IPS",
+            "SNIPS",
+            "DM",
+            "DR",
+            "SNDR",
+            "switch DR",
+            "cascade"
+        ]
+    );
     for value in &chosen.values {
         let se = value.se.max(0.002);
         assert!((value.value - truth).abs() < 3.5 * se, "{value:?}, {truth}");
@@ -448,7 +460,7 @@ fn another_policy_is_valued_on_the_drawn_answers() {
     let names: Vec<&str> = chosen.values.iter().map(|v| v.estimator).collect();
     assert_eq!(
         names,
-        ["IPS", "SNIPS", "cascade"],
+        ["IPS", "clipped IPS", "SNIPS", "cascade"],
         "no model, no model's estimates"
     );
 }
