@@ -226,7 +226,7 @@ impl Thresholds {
             (0..plan.arms.len())
                 .map(|arm| {
                     let histogram = statistics.events.get(&(key(at), key(arm))).unwrap_or(&none);
-                    crate::verdict::value_at(&histogram.sorted(), histogram, q)
+                    histogram.sorted().quantile(q)
                 })
                 .collect()
         };

@@ -403,7 +403,7 @@ pub enum Direction {
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DesignConfig {
-    /// `gst`, `always_valid`, `fixed`, `bonferroni` or `fixed_power`.
+    /// `gst`, `always_valid`, `msprt`, `fixed`, `bonferroni` or `fixed_power`.
     #[serde(default)]
     pub method: Option<String>,
     /// `power(RHO)`, `obf` or `pocock`.

@@ -99,7 +99,14 @@ pub fn preflight(name: &str, experiment: &ExperimentConfig) -> Vec<Finding> {
             let problem = "alpha and power are between 0 and 1".to_owned();
             findings.add("design_range", ".design".to_owned(), problem);
         }
-        let methods = ["gst", "always_valid", "fixed", "bonferroni", "fixed_power"];
+        let methods = [
+            "gst",
+            "always_valid",
+            "msprt",
+            "fixed",
+            "bonferroni",
+            "fixed_power",
+        ];
         if let Some(method) = &design.method
             && !methods.contains(&method.as_str())
         {

@@ -82,12 +82,21 @@ impl ConfidenceSequence {
         effect.interval_at(self.multiplier(units))
     }
 
-    /// The evidence at this look: `exp(r² N δ² / (2 se² (N r² + 1))) / √(N r² + 1)`, two-sided.
+    /// The evidence at this look: `exp(r² N δ² / (2 se² (N r² + 1))) / √(N r² + 1)`, two-sided. One-sided:
+    /// for an effect above 0, by inverting [`ConfidenceSequence::multiplier`].
     #[must_use]
     pub fn evidence(&self, effect: &Effect, units: u64) -> Evidence {
         let nr = count(units.max(1)) * self.r * self.r;
         let z = effect.z();
-        Evidence::from_ln(nr * z * z / (2.0 * (nr + 1.0)) - 0.5 * libm::log1p(nr))
+        let exponent = nr * z * z / (2.0 * (nr + 1.0));
+        let mixed = 0.5 * libm::log1p(nr);
+        Evidence::from_ln(match (self.one_sided, z > 0.0) {
+            (false, _) => exponent - mixed,
+            (true, true) => {
+                exponent + libm::log1p(-libm::exp(-exponent)) + std::f64::consts::LN_2 - mixed
+            }
+            (true, false) => f64::NEG_INFINITY,
+        })
     }
 }
 
@@ -126,7 +135,8 @@ pub fn msprt(effect: &Effect, tau: f64) -> Result<Evidence, MethodError> {
     Ok(Evidence::from_ln(log))
 }
 
-/// How many standard errors [`msprt`] asks for at this look for a two-sided level `alpha`.
+/// How many standard errors [`msprt`] asks for at this look for a two-sided level `alpha`; for a one-sided
+/// level, in one direction only, give twice that.
 ///
 /// # Errors
 /// As [`msprt`]; `alpha` outside 0..1.

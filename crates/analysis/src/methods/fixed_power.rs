@@ -89,9 +89,9 @@ impl Rule {
     }
 }
 
-/// The standard error to judge a guardrail by: with the larger of planned and observed variance in each
-/// arm, so that a variance that happens to look small does not end the experiment early. Variances are
-/// of the arms' means.
+/// The standard error to stop by: with the larger of planned and observed variance in each arm, so that a
+/// variance that happens to look small does not end the experiment early. Variances are of the arms'
+/// means.
 #[must_use]
 pub fn cautious_se(planned: [f64; 2], observed: [f64; 2]) -> f64 {
     (planned[0].max(observed[0]) + planned[1].max(observed[1])).sqrt()

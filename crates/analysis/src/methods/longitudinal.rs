@@ -2,8 +2,7 @@
 //!
 //! Ordinary sequential tests assume that a unit's value is final when it enters. Where it keeps growing
 //! or being measured, looks at sample counts reject too often ("peeking problem 2.0", Schultzberg,
-//! Ankargren 2023). Two ways out: count a unit only when its window is over ([`ClosedWindow`], the
-//! default), or estimate by generalised least squares and look at *information* ([`analyse`]).
+//! Ankargren 2023). Two ways out: count a unit only when its window is over (the default of a plan), or estimate by generalised least squares and look at *information* ([`analyse`]).
 
 use std::collections::BTreeMap;
 
@@ -12,46 +11,6 @@ use serde::{Deserialize, Serialize};
 use super::effect::{ArmEstimate, Comparison};
 use super::error::{MethodError, check_count, check_finite, check_positive};
 use super::moments::{Moments, count};
-
-/// A window of a unit's age since its first exposure, in days: `[from, to)`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct ClosedWindow {
-    /// First age that counts.
-    pub from: f64,
-    /// First age that counts no more.
-    pub to: f64,
-}
-
-impl ClosedWindow {
-    /// A window.
-    ///
-    /// # Errors
-    /// Ends that are not finite, negative, or not rising.
-    pub fn new(from: f64, to: f64) -> Result<Self, MethodError> {
-        check_finite("the start of a window", from)?;
-        check_finite("the end of a window", to)?;
-        if from < 0.0 || to <= from {
-            return Err(MethodError::OutOfRange {
-                what: "the end of a window",
-                value: to,
-                range: "after its start, which is 0 or later",
-            });
-        }
-        Ok(Self { from, to })
-    }
-
-    /// Whether something at this age counts.
-    #[must_use]
-    pub fn contains(&self, age: f64) -> bool {
-        (self.from..self.to).contains(&age)
-    }
-
-    /// Whether a unit of this age is complete: only complete units may be analysed.
-    #[must_use]
-    pub fn is_complete(&self, age: f64) -> bool {
-        age >= self.to
-    }
-}
 
 /// Variances of the random-intercept model `y_ij = μ + u_i + e_ij`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -335,7 +294,7 @@ pub struct Longitudinal {
 /// is what group-sequential bounds rest on.
 ///
 /// Not where the treatment changes *whether* a unit is measured, nor with an effect that changes with
-/// age: `δ̂` then mixes ages by how many units have reached them; use [`ClosedWindow`].
+/// age: `δ̂` then mixes ages by how many units have reached them; use a closed window.
 ///
 /// # Errors
 /// No unit with two measurements yet, fewer than two units in an arm, no spread.
@@ -360,17 +319,4 @@ pub fn analyse(
 #[must_use]
 pub fn information(comparison: &Comparison) -> f64 {
     1.0 / (comparison.control.variance + comparison.treatment.variance)
-}
-
-/// Information that a design will have gathered: so many units in each arm, all with so many
-/// measurements.
-#[must_use]
-pub fn planned_information(
-    control: u64,
-    treatment: u64,
-    measurements: u64,
-    components: &Components,
-) -> f64 {
-    let weight = components.weight(measurements);
-    1.0 / (1.0 / (weight * count(control)) + 1.0 / (weight * count(treatment)))
 }

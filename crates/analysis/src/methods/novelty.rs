@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 use super::effect::Effect;
 use super::error::{MethodError, check_count, check_lengths};
 use super::matrix::Square;
-use super::moments::{PairSummary, count};
 
 /// A trend of the effect over the days since first exposure.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -22,7 +21,7 @@ pub struct Trend {
 ///
 /// Only units old enough to have lived through *all* days belong in it; otherwise early and late days
 /// are different people. Days of one unit are correlated, so the slope's error is approximate: decide
-/// on [`paired_change`].
+/// on the change from one week to the next, each unit's own.
 ///
 /// # Errors
 /// Fewer than three days, different lengths.
@@ -46,45 +45,4 @@ pub fn trend(days: &[u32], effects: &[Effect]) -> Result<Trend, MethodError> {
         intercept: effect(0)?,
         slope: effect(1)?,
     })
-}
-
-/// Plain average of several days' effects, days taken as independent: for display beside [`trend`].
-///
-/// # Errors
-/// No days.
-pub fn average(effects: &[Effect]) -> Result<Effect, MethodError> {
-    check_count("days", 1, effects.len() as u64)?;
-    let n = count(effects.len() as u64);
-    let delta = effects.iter().map(|e| e.delta).sum::<f64>() / n;
-    let variance: f64 = effects.iter().map(|e| e.se * e.se).sum();
-    Effect::new(delta, variance.sqrt() / n, None)
-}
-
-/// Difference of two averages of disjoint sets of days (late less early), days taken as independent.
-///
-/// # Errors
-/// As [`average`].
-pub fn change(early: &[Effect], late: &[Effect]) -> Result<Effect, MethodError> {
-    let (early, late) = (average(early)?, average(late)?);
-    Effect::new(late.delta - early.delta, early.se.hypot(late.se), None)
-}
-
-/// By how much the effect in a late window differs from that in an early one, paired by unit: in each
-/// arm, `numerator` is a unit's value in the early window, `denominator` in the late one. Uses the
-/// covariance of both, which [`change`] has to ignore.
-///
-/// # Errors
-/// As [`super::effect::Comparison::new`].
-pub fn paired_change(
-    control: &PairSummary,
-    treatment: &PairSummary,
-) -> Result<Effect, MethodError> {
-    let difference = |arm: &PairSummary| super::moments::Summary {
-        n: arm.numerator.n,
-        mean: arm.denominator.mean - arm.numerator.mean,
-        variance: (arm.numerator.variance + arm.denominator.variance - 2.0 * arm.covariance)
-            .max(0.0),
-    };
-    let comparison = super::mean::compare(&difference(control), &difference(treatment))?;
-    Ok(comparison.effect())
 }

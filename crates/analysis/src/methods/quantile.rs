@@ -1,12 +1,10 @@
 //! Quantiles such as the 99th percentile of latency, with honest errors where a unit has many events.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
-use super::effect::{ArmEstimate, Comparison};
+use super::effect::ArmEstimate;
 use super::error::{MethodError, check_count, check_finite, check_lengths, check_open_unit};
-use super::moments::{Tally, count};
+use super::moments::{Moments, Tally, count};
 use super::ratio;
 use super::special::normal_upper_quantile;
 
@@ -53,7 +51,13 @@ fn ranks(nu: f64, n: u64, inflation: f64, z: f64) -> (u64, u64) {
     )
 }
 
-fn estimate(
+/// Quantile of `n` events of which the one of each rank (from 1) is known, to within the relative error
+/// `resolution`: for events that were counted in bins. `inflation` from [`inflation`], 1 for independent
+/// events; else as [`independent`].
+///
+/// # Errors
+/// Fewer than two events, levels outside 0..1.
+pub fn of_ranks(
     nu: f64,
     n: u64,
     inflation: f64,
@@ -80,14 +84,15 @@ fn estimate(
     })
 }
 
-/// `⌈n ν⌉`, guarded against `0.99 · 1000` being a little more than 990.
-fn rank_of(nu: f64, n: u64) -> u64 {
+/// The rank of a quantile: `⌈n ν⌉`, guarded against `0.99 · 1000` being a little more than 990.
+#[must_use]
+pub fn rank_of(nu: f64, n: u64) -> u64 {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "clamped to 1..=n"
     )]
-    let rank = (count(n) * nu - 1e-9).ceil().clamp(1.0, count(n)) as u64;
+    let rank = (count(n) * nu - 1e-9).ceil().clamp(1.0, count(n.max(1))) as u64;
     rank
 }
 
@@ -101,7 +106,7 @@ fn rank_of(nu: f64, n: u64) -> u64 {
 /// Fewer than two events, values unsorted or not finite, levels outside 0..1.
 pub fn independent(sorted: &[f64], nu: f64, confidence: f64) -> Result<Quantile, MethodError> {
     check_sorted(sorted.iter().copied())?;
-    estimate(nu, sorted.len() as u64, 1.0, confidence, 0.0, |rank| {
+    of_ranks(nu, sorted.len() as u64, 1.0, confidence, 0.0, |rank| {
         sorted[usize::try_from(rank - 1).unwrap_or(usize::MAX)]
     })
 }
@@ -132,126 +137,32 @@ pub fn clustered(
     for row in counts.iter().filter(|row| row[1] > 0.0) {
         tally.push(row)?;
     }
-    let inflation = inflation(&tally, nu, plain.n)?;
-    estimate(nu, plain.n, inflation, confidence, 0.0, |rank| {
+    let inflation = inflation(&tally.moments(), nu, plain.n)?;
+    of_ranks(nu, plain.n, inflation, confidence, 0.0, |rank| {
         sorted[usize::try_from(rank - 1).unwrap_or(usize::MAX)]
     })
 }
 
-/// The spread of ranks from a tally over units of (events up to the quantile, events): for callers that
-/// make a second pass over a log too large to sort.
+/// The spread of ranks from the moments over units of `[events up to the quantile, events]`: for callers
+/// that make a second pass over a log too large to sort.
 ///
 /// # Errors
 /// Fewer than two units.
-pub fn inflation(units: &Tally, nu: f64, events: u64) -> Result<f64, MethodError> {
-    check_count("units", 2, units.n())?;
+pub fn inflation(units: &Moments, nu: f64, events: u64) -> Result<f64, MethodError> {
+    check_count("units", 2, units.n)?;
     check_open_unit("a quantile", nu)?;
-    let share = ratio::arm(&units.moments().pair(0, 1))?;
+    let share = ratio::arm(&units.pair(0, 1))?;
     Ok(share.variance / (nu * (1.0 - nu) / count(events)))
 }
 
-/// Difference of two quantiles.
-///
-/// # Errors
-/// Different quantiles; no spread in either arm.
-pub fn compare(control: &Quantile, treatment: &Quantile) -> Result<Comparison, MethodError> {
-    if control.nu != treatment.nu {
-        return Err(MethodError::NotApplicable {
-            reason: "two different quantiles cannot be compared",
-        });
-    }
-    let arm = |q: &Quantile| ArmEstimate {
-        n: q.n,
-        value: q.value,
-        variance: q.se * q.se,
-    };
-    Comparison::new(arm(control), arm(treatment))
-}
-
-/// Mantissa bits that name a bin.
-const BIN_BITS: u32 = 8;
-
-/// Counts in bins of equal relative width, for logs too large to sort. Mergeable in any order. Memory
-/// grows with the number of distinct bins: 256 a power of two.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Histogram {
-    bins: BTreeMap<u64, u64>,
-    n: u64,
-}
-
-impl Histogram {
-    /// Largest relative error of a value reported for its bin: half a bin.
-    pub const RESOLUTION: f64 = 1.0 / 512.0;
-
-    /// Counts one value. O(log bins).
-    ///
-    /// # Errors
-    /// A value that is negative or not finite.
-    pub fn add(&mut self, value: f64) -> Result<(), MethodError> {
-        check_finite("an event's value", value)?;
-        if value < 0.0 {
-            return Err(MethodError::OutOfRange {
-                what: "an event's value",
-                value,
-                range: "0 or more in a histogram",
-            });
-        }
-        // Positive floats are ordered like their bits, so leading bits are a logarithmic bin.
-        *self
-            .bins
-            .entry(value.abs().to_bits() >> (52 - BIN_BITS))
-            .or_default() += 1;
-        self.n += 1;
-        Ok(())
-    }
-
-    /// Adds all counts of another histogram.
-    pub fn merge(&mut self, other: &Self) {
-        for (&bin, &c) in &other.bins {
-            *self.bins.entry(bin).or_default() += c;
-        }
-        self.n += other.n;
-    }
-
-    /// Values counted.
-    #[must_use]
-    pub fn n(&self) -> u64 {
-        self.n
-    }
-
-    /// The value of a rank from 1, to within [`Histogram::RESOLUTION`]; `None` beyond the last.
-    #[must_use]
-    pub fn at_rank(&self, rank: u64) -> Option<f64> {
-        let mut seen = 0;
-        let bin = self.bins.iter().find(|(_, c)| {
-            seen += *c;
-            seen >= rank
-        })?;
-        let edge = |bin: u64| f64::from_bits(bin << (52 - BIN_BITS));
-        if *bin.0 == 0 {
-            return Some(0.0);
-        }
-        Some(0.5 * (edge(*bin.0) + edge(bin.0 + 1)))
-    }
-
-    /// Quantile with its interval; `inflation` from [`inflation`], 1 for independent events.
-    ///
-    /// # Errors
-    /// As [`independent`].
-    pub fn quantile(
-        &self,
-        nu: f64,
-        inflation: f64,
-        confidence: f64,
-    ) -> Result<Quantile, MethodError> {
-        estimate(
-            nu,
-            self.n,
-            inflation,
-            confidence,
-            Self::RESOLUTION,
-            |rank| self.at_rank(rank).unwrap_or(f64::NAN),
-        )
+/// One arm's quantile over the values of so many units, for [`super::effect::Comparison::new`]: units are
+/// what is independent, however many events they have.
+#[must_use]
+pub fn arm(quantile: &Quantile, units: u64) -> ArmEstimate {
+    ArmEstimate {
+        n: units,
+        value: quantile.value,
+        variance: quantile.se * quantile.se,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::effect::Effect;
+use super::effect::{ArmEstimate, Comparison, Effect};
 use super::error::{MethodError, check_count};
 use super::moments::count;
 use super::special::chi_square_sf;
@@ -91,22 +91,29 @@ pub fn is_simpson(overall: f64, segments: &[Effect]) -> bool {
     !segments.is_empty() && overall != 0.0 && segments.iter().all(|e| e.delta * overall < 0.0)
 }
 
-/// The effect averaged over strata by their share of units: what to use where the mix of arms differs
+/// Comparisons averaged over strata by their share of units: what to use where the mix of arms differs
 /// from stratum to stratum, as after a ramp with changed weights (one stratum a period of constant
 /// weights).
 ///
 /// # Errors
-/// No strata, different lengths, shares that do not sum to something above 0.
-pub fn stratified(strata: &[Effect], units: &[u64]) -> Result<Effect, MethodError> {
+/// No strata, different lengths, no units, no variance in any stratum.
+pub fn stratified(strata: &[Comparison], units: &[u64]) -> Result<Comparison, MethodError> {
     check_count("strata", 1, strata.len() as u64)?;
     super::error::check_lengths("strata and their units", strata.len(), units.len())?;
     let total = count(units.iter().sum());
     super::error::check_positive("units", total)?;
-    let (mut delta, mut variance) = (0.0, 0.0);
-    for (e, &n) in strata.iter().zip(units) {
-        let share = count(n) / total;
-        delta += share * e.delta;
-        variance += share * share * e.se * e.se;
+    let mut sums = [ArmEstimate {
+        n: 0,
+        value: 0.0,
+        variance: 0.0,
+    }; 2];
+    for (stratum, &units) in strata.iter().zip(units) {
+        let share = count(units) / total;
+        for (sum, arm) in sums.iter_mut().zip([stratum.control, stratum.treatment]) {
+            sum.n += arm.n;
+            sum.value += share * arm.value;
+            sum.variance += share * share * arm.variance;
+        }
     }
-    Effect::new(delta, variance.sqrt(), None)
+    Comparison::new(sums[0], sums[1])
 }

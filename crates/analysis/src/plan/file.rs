@@ -42,6 +42,8 @@ pub(super) struct Experiment {
     metrics: Vec<RawMetric>,
     #[serde(default)]
     segments: Vec<String>,
+    #[serde(default)]
+    explore: Vec<String>,
     uptake: Option<String>,
     #[serde(default)]
     policy: Policy,
@@ -93,6 +95,7 @@ struct RawMetric {
     mde_rel: Option<f64>,
     covariate: Option<String>,
     cap: Option<f64>,
+    sd: Option<f64>,
 }
 
 fn mean() -> String {
@@ -206,10 +209,26 @@ impl Experiment {
         if self.uptake.as_deref() == Some("") {
             return Err(wrong("uptake", "is empty; name an event".to_owned()));
         }
-        if self.segments.len() > MAX_SEGMENTS {
+        let confirmatory = self.segments.len();
+        let mut segments = self.segments;
+        segments.extend(self.explore);
+        if segments.len() > MAX_SEGMENTS {
             return Err(wrong(
                 "segments",
-                format!("{} given, at most {MAX_SEGMENTS}", self.segments.len()),
+                format!(
+                    "{} given, `explore` included; at most {MAX_SEGMENTS}",
+                    segments.len()
+                ),
+            ));
+        }
+        if let Some(twice) = segments
+            .iter()
+            .enumerate()
+            .find_map(|(at, name)| segments[..at].contains(name).then_some(name))
+        {
+            return Err(wrong(
+                "segments",
+                format!("`{twice}` is there twice, `explore` included"),
             ));
         }
         if !(0.0..=1.0).contains(&self.policy.max_multi_arm)
@@ -230,7 +249,8 @@ impl Experiment {
             arms,
             design: self.design.check(&format!("{root}.design"))?,
             metrics,
-            segments: self.segments,
+            segments,
+            confirmatory,
             uptake: self.uptake,
             policy: self.policy,
             digest,
@@ -422,6 +442,9 @@ impl RawMetric {
         if self.cap.is_some_and(|cap| !cap.is_finite()) {
             return Err(wrong("cap", "is not a finite number".to_owned()));
         }
+        if self.sd.is_some_and(|sd| !(sd.is_finite() && sd > 0.0)) {
+            return Err(wrong("sd", "is not a finite number above 0".to_owned()));
+        }
         if self.covariate.is_some() && matches!(kind, MetricType::Quantile(_)) {
             return Err(wrong("covariate", "cannot adjust a quantile".to_owned()));
         }
@@ -461,6 +484,7 @@ impl RawMetric {
             mde,
             covariate: self.covariate,
             cap: self.cap,
+            sd: self.sd,
         })
     }
 }

@@ -34,8 +34,11 @@ pub struct Plan {
     pub design: Design,
     /// What is measured, in the order of the file.
     pub metrics: Vec<Metric>,
-    /// Columns of the exposure log by which effects are also shown.
+    /// Columns of the exposure log by which effects are also shown: first those in which a difference was
+    /// expected, then those that are only explored.
     pub segments: Vec<String>,
+    /// How many of [`Plan::segments`] were declared to confirm something.
+    pub confirmatory: usize,
     /// An event by which a unit takes up what its arm offers: the effect on those who did is shown
     /// beside the effect of the offer. Without one, being served the assigned arm is what is taken up.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,6 +86,9 @@ pub enum Method {
     Gst,
     /// A confidence sequence: valid at every moment at once, for ever.
     AlwaysValid,
+    /// The mixture sequential probability ratio test: valid at every moment at once as well, and sharpest
+    /// for effects of about the size that matters (`mde`, `margin`).
+    Msprt,
     /// One look at the planned size.
     Fixed,
     /// A planned number of looks, the level divided by it.
@@ -97,6 +103,7 @@ impl fmt::Display for Method {
         f.write_str(match self {
             Self::Gst => "group-sequential",
             Self::AlwaysValid => "always-valid",
+            Self::Msprt => "mixture SPRT",
             Self::Fixed => "fixed sample",
             Self::Bonferroni => "Bonferroni looks",
             Self::FixedPower => "fixed power",
@@ -286,6 +293,9 @@ pub struct Metric {
     pub covariate: Option<String>,
     /// A unit's value is at most this.
     pub cap: Option<f64>,
+    /// Standard deviation of one unit as planned: [`Method::FixedPower`] does not stop on a smaller one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sd: Option<f64>,
 }
 
 /// A distance, in the metric's own unit or relative to the control.
@@ -381,7 +391,51 @@ impl Plan {
                     .to_owned(),
             });
         }
+        plan.knows_what_matters()?;
         Ok(plan)
+    }
+
+    /// A design that stops on precision, or that looks for effects of a size, must know that size: without
+    /// it every look at a metric would be judged as if it were the only one.
+    fn knows_what_matters(&self) -> Result<(), PlanError> {
+        let needs = match self.design.method {
+            Method::FixedPower => "stops when the effect that matters can be seen",
+            Method::Msprt => "looks for effects of about the size that matters",
+            _ => return Ok(()),
+        };
+        let place = |at: usize, field: &str| {
+            let name = &self.metrics[at].name;
+            format!(
+                "experiment.{}.metric[{at}] ({name}).{field}",
+                self.experiment
+            )
+        };
+        let method = self.design.method;
+        let lacks = |at: usize, field: &str| PlanError::Field {
+            place: place(at, field),
+            problem: format!("is missing: a {method} design {needs}; give {field} or {field}_rel"),
+        };
+        for (at, metric) in self.metrics.iter().enumerate() {
+            if metric.role == Role::Success && metric.mde.is_none() {
+                return Err(lacks(at, "mde"));
+            }
+        }
+        if self.with_role(Role::Success).next().is_some()
+            || self.with_role(Role::Guardrail).any(|m| m.margin.is_some())
+        {
+            return Ok(());
+        }
+        let guardrail = self.metrics.iter().position(|m| m.role == Role::Guardrail);
+        Err(guardrail.map_or_else(
+            || PlanError::Field {
+                place: format!("experiment.{}.design.method", self.experiment),
+                problem: format!(
+                    "a {method} design {needs}, and no metric is declared that decides: add one with role \
+                     success or guardrail"
+                ),
+            },
+            |at| lacks(at, "margin"),
+        ))
     }
 
     /// Reads a plan that need not know its size yet: [`crate::sizing`] finds it.

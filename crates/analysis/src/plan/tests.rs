@@ -94,6 +94,27 @@ fn every_mistake_is_named_with_its_place() {
         ("weight = 3", "weight = nan", "weight"),
         ("name = \"blend03\"", "name = \"control\"", "there twice"),
         ("settle = \"1d\"", "settle = \"soon\"", "soon"),
+        (
+            "method = \"gst\"",
+            "method = \"fixed_power\"",
+            "experiment.blend.metric[0] (minutes_w2).mde: is missing",
+        ),
+        (
+            "method = \"gst\"",
+            "method = \"msprt\"",
+            "experiment.blend.metric[0] (minutes_w2).mde: is missing",
+        ),
+        (
+            "segments = [\"surface\"]",
+            "segments = [\"surface\"]\nexplore = [\"surface\"]",
+            "`surface` is there twice",
+        ),
+        (
+            "segments = [\"surface\"]",
+            "explore = [\"a\", \"b\", \"c\", \"d\", \"e\"]",
+            "at most 4",
+        ),
+        ("margin_rel = 0.03", "margin_rel = 0.03\nsd = 0.0", "sd"),
     ] {
         let text = GOOD.replace(from, to);
         assert_ne!(text, GOOD, "{from}");
@@ -106,4 +127,34 @@ fn every_mistake_is_named_with_its_place() {
         .expect_err("unknown")
         .to_string();
     assert!(error.contains("blend"), "{error}");
+}
+
+#[test]
+fn a_design_that_stops_on_precision_knows_what_matters() {
+    let fixed_power = GOOD.replace("method = \"gst\"", "method = \"fixed_power\"");
+    let with = |mde: &str| fixed_power.replace("role = \"success\"", mde);
+    let plan = Plan::from_toml(&with("role = \"success\"\nmde_rel = 0.1\nsd = 3.0"), None);
+    assert_eq!(plan.expect("complete").metrics[0].sd, Some(3.0));
+    // Sizing may come first.
+    assert!(Plan::draft(&fixed_power, None).is_ok());
+    // A rollout decides by margins.
+    let rollout = |text: &str| {
+        let text = text
+            .replace("kind = \"ab\"", "kind = \"rollout\"")
+            .replace("role = \"success\"", "role = \"guardrail\"");
+        Plan::from_toml(&text, None)
+    };
+    assert!(rollout(&fixed_power).is_ok());
+    let error = rollout(&fixed_power.replace("margin_rel = 0.03\n", ""))
+        .expect_err("nothing to be precise for")
+        .to_string();
+    assert!(error.contains("metric[0] (minutes_w2).margin"), "{error}");
+}
+
+#[test]
+fn declared_segments_come_before_explored_ones() {
+    let text = GOOD.replace("segments =", "explore = [\"device\"]\nsegments =");
+    let plan = Plan::from_toml(&text, None).expect("good");
+    assert_eq!(plan.segments, ["surface", "device"]);
+    assert_eq!(plan.confirmatory, 1);
 }

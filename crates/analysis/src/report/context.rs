@@ -54,7 +54,14 @@ pub(super) fn interleaving(page: &mut String, analysis: &Analysis) {
         );
     }
     page.push_str("</tbody></table></div>");
-    page.push_str(&help(&["Preference", "Fair draft"]));
+    page.push_str(&help(&[
+        "Metric",
+        "Lists",
+        "Won by, Neither",
+        "Preference",
+        "Sign test p",
+        "Fair draft",
+    ]));
 }
 
 /// The effect on those who took up what was offered.
@@ -101,9 +108,10 @@ pub(super) fn uptake(page: &mut String, analysis: &Analysis) {
     );
     page.push_str(&help(&[
         "Uptake",
+        "As assigned",
         "On those moved",
         "Safe interval",
-        "F of the first stage",
+        "F",
     ]));
 }
 
@@ -132,7 +140,13 @@ pub(super) fn off_policy(page: &mut String, analysis: &Analysis) {
     for metric in &found.metrics {
         off_policy_metric(page, metric);
     }
-    page.push_str(&help(&["Estimators", "Effective answers", "Mean weight"]));
+    page.push_str(&help(&[
+        "Estimator",
+        "An answer",
+        "95 % interval",
+        "Effective answers",
+        "Mean weight",
+    ]));
 }
 
 fn off_policy_metric(page: &mut String, metric: &OffPolicyMetric) {
@@ -234,11 +248,14 @@ pub(super) fn lists(page: &mut String, analysis: &Analysis) {
         page.push_str("</tbody></table></div>");
     }
     page.push_str(&help(&[
-        "Overlap",
-        "RBO",
+        "Lists",
+        "Length, Items",
         "Coverage",
         "Gini",
-        "Share of places",
+        "Overlap",
+        "RBO",
+        "Time, Failed",
+        "Shown more, Shown less",
     ]));
 }
 

@@ -8,7 +8,9 @@ use super::esc;
 pub(super) fn help(terms: &[&str]) -> String {
     let mut html = String::from("<div class=\"help\">");
     for term in terms {
-        if let Some((_, text)) = TERMS.iter().find(|(name, _)| name == term) {
+        let known = TERMS.iter().find(|(name, _)| name == term);
+        debug_assert!(known.is_some(), "nothing explains {term}");
+        if let Some((_, text)) = known {
             let _ = write!(html, "<p><b>{}.</b> {}</p>", esc(term), esc(text));
         }
     }
@@ -16,14 +18,19 @@ pub(super) fn help(terms: &[&str]) -> String {
     html
 }
 
+/// Names as the tables' heads have them, several with one explanation apart by commas.
 pub(super) const TERMS: &[(&str, &str)] = &[
+    (
+        "Metric",
+        "What was measured, as the plan declared it. Below it: how it is computed, which way is good, which outcomes of a listener count, and the test.",
+    ),
     (
         "Control",
         "The metric in the control arm: what listeners do without the change.",
     ),
     (
         "Effect",
-        "The metric in this arm minus the control, in the metric's own unit. Rounded to what its error lets one know. Below it, where the looks allow to stop: the estimate corrected for stopping when it looked good (median-unbiased).",
+        "The metric in this arm minus the control, in the metric's own unit. Rounded to what its error lets one know. Below it, where the looks allow to stop: the estimate corrected for stopping when it looked good (median-unbiased), with its 95 % interval (stagewise).",
     ),
     (
         "Interval",
@@ -31,7 +38,7 @@ pub(super) const TERMS: &[(&str, &str)] = &[
     ),
     (
         "Relative",
-        "The effect as a share of the control. Where the control is close to zero the usual formula fails and Fieller's interval is shown, which may be unbounded.",
+        "The effect as a share of the control. Where the control is close to zero the usual formula (delta method) fails and Fieller's interval is the one to read, which may be unbounded; both are shown there.",
     ),
     (
         "z / asks",
@@ -39,7 +46,7 @@ pub(super) const TERMS: &[(&str, &str)] = &[
     ),
     (
         "p",
-        "How often pure chance would give at least this, if the tested claim were false and this were the only look. It is for context: the decision compares z with what is asked, which also pays for peeking.",
+        "How often pure chance would give at least this, if the tested claim were false and this were the only look. It is for context: the decision compares z with what is asked, which also pays for peeking. All looks: of an always-valid design, the smallest p so far that holds however often one looks.",
     ),
     (
         "Units",
@@ -75,11 +82,11 @@ pub(super) const TERMS: &[(&str, &str)] = &[
     ),
     (
         "Heterogeneity",
-        "The test asks whether the effect is the same in all segments. Look at single segments only if it says no; one of twenty differs at 5 % by chance alone.",
+        "The test asks whether the effect is the same in all values of a segment. Look at single values only if it says no. Deviation of effects: how much the true effects differ (tau).",
     ),
     (
         "Segments",
-        "95 % intervals without correction for their number: they show where to look next and decide nothing.",
+        "Declared before the start to confirm something. Intervals are 95 %, for each value alone; p is corrected for the number of values (Holm), and filled means that it is below 0.05. Segments do not decide.",
     ),
     (
         "Sample ratio",
@@ -106,11 +113,11 @@ pub(super) const TERMS: &[(&str, &str)] = &[
         "Distinct answers that were served, retries counted once.",
     ),
     (
-        "Latency",
+        "Latency 50 %, 95 %, 99 %",
         "Half, 95 and 99 of 100 answers were faster than this. Read from a histogram whose cells are 0.02 % wide.",
     ),
     (
-        "Empty and degraded",
+        "Empty, Degraded",
         "Share of answers without an item, and of answers that a fallback gave.",
     ),
     (
@@ -178,12 +185,12 @@ pub(super) const TERMS: &[(&str, &str)] = &[
         "95 % interval by Anderson and Rubin: right also where the assignment moved few. It may have no end, which means that the data do not tell.",
     ),
     (
-        "F of the first stage",
+        "F",
         "How clearly the assignment moved uptake. Below 10 the estimate beside it is not to be trusted, only the safe interval.",
     ),
     (
-        "Estimators",
-        "IPS weighs each answer by how much likelier the other policy would give it. SNIPS makes the weights average 1, which is steadier. DM believes a model alone. DR corrects the model by what happened, and is right if either is. Cascade takes an item's reward not to depend on the items below it.",
+        "Estimator",
+        "IPS weighs each answer by how much likelier the other policy would give it. Clipped IPS cuts weights at the root of the number of answers: steadier, and too small for rewards above 0. SNIPS makes the weights average 1, which is steadier. DM believes a model alone. DR corrects the model by what happened, and is right if either is; SNDR does so with weights that average 1; switch DR believes the model where the weight is above that root. Cascade takes an item's reward not to depend on the items below it.",
     ),
     (
         "Effective answers",
@@ -207,8 +214,8 @@ pub(super) const TERMS: &[(&str, &str)] = &[
         "How unequally places are spread over all shown items: 0 all alike, close to 1 a few items have them all.",
     ),
     (
-        "Share of places",
-        "How many of all places in lists an item holds. Shown more and shown less name the largest changes.",
+        "Shown more, Shown less",
+        "Share of all places in lists that an item holds in either arm: the largest changes.",
     ),
     (
         "Parallel trends",
@@ -239,7 +246,7 @@ pub(super) const TERMS: &[(&str, &str)] = &[
         "Effect online for a change of 1 offline. Use it to judge whether an offline gain is worth an experiment.",
     ),
     (
-        "Sign agreement",
+        "Same sign",
         "Share of experiments in which both went the same way. A coin gives half.",
     ),
     (
@@ -262,4 +269,152 @@ pub(super) const TERMS: &[(&str, &str)] = &[
         "Sees",
         "What all units of the experiment would detect of this metric, with the planned power. Metrics that are not the hungriest see more than they must.",
     ),
+    (
+        "Nominal α",
+        "The p-value that this look's bound stands for: what a single p must be below here.",
+    ),
+    (
+        "Spent α",
+        "Of a group-sequential design: how much of the level of this metric's test all looks so far have used up, this one included. At 100 % of the information all is spent.",
+    ),
+    (
+        "Day 1, Week 1, Week 2",
+        "The effect a day on a unit's first day, in its first and in its second week, with its 95 % error.",
+    ),
+    (
+        "Week 2 − week 1",
+        "By how much the effect a day changed, unit by unit: only units that have lived through both weeks.",
+    ),
+    (
+        "Explored",
+        "Not declared before the start. Effects are drawn towards the average of all values as far as their noise suggests, and p is corrected as a false discovery rate (Benjamini, Hochberg): they show where to look next.",
+    ),
+    (
+        "Segment",
+        "The column of the log by which arms would be given.",
+    ),
+    (
+        "Who gets what",
+        "The arm that was best in each value, by the half of the units that chose. Values with too few units get the arm that is best for all.",
+    ),
+    (
+        "Chosen, One arm",
+        "The metric if everybody got the arm of their value, and if everybody got the best single arm: both by the half of the units that did not choose, so choosing does not flatter it.",
+    ),
+    (
+        "Gain",
+        "Chosen less one arm, with its 95 % interval for a single look.",
+    ),
+    (
+        "Check, Result, Finding",
+        "What was asked of the data, whether it is as it must be, and what was found. A failed check hides every effect.",
+    ),
+    (
+        "Power for what matters",
+        "Chance to find the effect that matters, if it is there, with these units at this look's bound. Low power and no evidence together mean: unknown.",
+    ),
+    (
+        "About, Rule, Applied",
+        "What is left out or bounded, by which rule, and how often that happened.",
+    ),
+    ("Lists", "Lists that count."),
+    (
+        "Won by, Neither",
+        "Lists in which more was chosen of one arm's items than of the other's, or as much of both.",
+    ),
+    (
+        "Sign test p",
+        "How often a fair coin would split the lists that were won as unevenly. Lists of one listener are not independent: for display.",
+    ),
+    (
+        "As assigned",
+        "The effect of being assigned, whether or not the unit got what it was assigned.",
+    ),
+    ("An answer", "Mean reward of one answer."),
+    (
+        "95 % interval",
+        "Values that the log does not rule out, by drawing listeners again and again.",
+    ),
+    (
+        "Length, Items",
+        "Mean length of a list, and how many distinct items the arm showed.",
+    ),
+    (
+        "Time, Failed",
+        "How long the list in the dark took as a multiple of the served one, and how many failed.",
+    ),
+    (
+        "Test",
+        "Superiority for a success metric; non-inferiority, from its margin, for a guardrail.",
+    ),
+    ("Baseline", "The metric without the change."),
+    (
+        "Level",
+        "One-sided level of the metric's own test, and below it its power.",
+    ),
+    ("Needs", "Units of all arms that this metric needs."),
+    (
+        "Experiments",
+        "Archived experiments that have both numbers.",
+    ),
+    (
+        "Weighted",
+        "Correlation in which precise experiments count more.",
+    ),
+    (
+        "Method",
+        "How the error of the same effect is found. The one that decides is named.",
+    ),
+    (
+        "Error",
+        "Standard error: how far estimates like this usually lie from the truth.",
+    ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Heads of all tables, as the pages' sources have them.
+    fn heads() -> Vec<&'static str> {
+        let sources = [
+            include_str!("mod.rs"),
+            include_str!("context.rs"),
+            include_str!("size.rs"),
+            include_str!("past.rs"),
+            include_str!("panel.rs"),
+        ];
+        let cells = sources
+            .iter()
+            .flat_map(|source| source.split("<th").skip(1));
+        cells
+            // Not a `<thead>`.
+            .filter(|cell| cell.starts_with(['>', ' ']))
+            .filter_map(|cell| cell.split_once('>')?.1.split_once("</th>"))
+            .map(|(head, _)| head)
+            .collect()
+    }
+
+    #[test]
+    fn every_head_of_a_table_is_explained() {
+        let heads = heads();
+        assert!(heads.len() > 60, "{heads:?}");
+        let known: Vec<&str> = TERMS
+            .iter()
+            .flat_map(|(name, _)| name.split(", "))
+            .collect();
+        for head in heads {
+            // An arm's name stands where the braces do.
+            let head = head.replace("{title}", "Shown more").replace("{}", "");
+            let head = head.trim();
+            assert!(
+                head.is_empty() || known.contains(&head),
+                "nothing explains `{head}`"
+            );
+        }
+        let mut names: Vec<&str> = TERMS.iter().map(|(name, _)| *name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), TERMS.len(), "explained twice");
+    }
+}

@@ -16,9 +16,10 @@ mod svg;
 
 use std::fmt::Write as _;
 
-use crate::plan::{Kind, Margin, Role};
+use crate::methods::effect::{ConfidenceSet, Interval};
+use crate::plan::{Design, Kind, Margin, Method, Role, SpendingRule};
 use crate::verdict::Analysis;
-use crate::verdict::document::{MetricComparison, MetricResult, Status};
+use crate::verdict::document::{MetricComparison, MetricResult, RelativeResult, Status};
 use crate::verdict::{Input, words};
 
 pub use panel::html as panel_html;
@@ -62,6 +63,7 @@ pub fn html(analysis: &Analysis, command: &str) -> String {
         metrics(&mut page, analysis);
         time(&mut page, analysis);
         segments(&mut page, analysis);
+        policies(&mut page, analysis);
         context::uptake(&mut page, analysis);
     }
     context::interleaving(&mut page, analysis);
@@ -262,6 +264,8 @@ fn metrics(page: &mut String, analysis: &Analysis) {
         page.push_str("</tbody></table></div>");
     }
     page.push_str(&help(&[
+        "Metric",
+        "Arm",
         "Control",
         "Effect",
         "Interval",
@@ -284,30 +288,26 @@ fn row(page: &mut String, metric: &MetricResult, comparison: &MetricComparison, 
         .map_or_else(String::new, |v| rounded(v, se));
     let mut effect = signed(comparison.delta, se);
     if let Some(corrected) = comparison.median_unbiased {
-        let _ = write!(effect, "<small>stopped: {}</small>", signed(corrected, se));
+        let _ = write!(effect, "<small>stopped: {}", signed(corrected, se));
+        if let Some(interval) = comparison.stagewise {
+            let _ = write!(
+                effect,
+                "<br>{} to {}",
+                signed(interval.low, se),
+                signed(interval.high, se)
+            );
+        }
+        effect.push_str("</small>");
     }
     let relative = comparison
         .relative
         .as_ref()
-        .map_or_else(String::new, |relative| {
-            let interval = match relative.interval {
-                Some(interval) => format!(
-                    "{} to {}",
-                    signed_percent(interval.low),
-                    signed_percent(interval.high)
-                ),
-                None => "unbounded".to_owned(),
-            };
-            format!(
-                "{}<small>{interval}<br>{}</small>",
-                signed_percent(relative.lift),
-                relative.method
-            )
-        });
+        .map_or_else(String::new, relative_lift);
     let mut details = vec![format!(
         "{}, {} is good, {}",
         metric.kind, metric.direction, metric.window
     )];
+    details.push(comparison.test.clone());
     if let Some(margin) = comparison.margin {
         details.push(format!("margin {}", rounded(margin, se)));
     }
@@ -345,16 +345,17 @@ fn row(page: &mut String, metric: &MetricResult, comparison: &MetricComparison, 
         "harm" => "fail",
         _ => "",
     };
-    let notes: String = metric
-        .notes
+    let notes: String = comparison
+        .cautions
         .iter()
+        .chain(&metric.notes)
         .map(|note| format!("<small>{}</small>", esc(&sentence(note))))
         .collect();
     let _ = write!(
         page,
         "<tr><td><b>{}</b><small>{}</small></td><td>{}</td><td class=\"n\">{control}</td><td class=\"n\">{}</td>\
          <td class=\"n\">{} to {}<small>{}</small></td><td class=\"n\">{relative}</td><td class=\"n\">{:.2}<small>asks {}</small></td>\
-         <td class=\"n\">{}</td><td class=\"n\">{units}</td><td><span class=\"reading status {class}\" style=\"white-space:normal\">{sign}{}</span>{notes}</td></tr>",
+         <td class=\"n\">{}{}</td><td class=\"n\">{units}</td><td><span class=\"reading status {class}\" style=\"white-space:normal\">{sign}{}</span>{notes}</td></tr>",
         esc(&metric.name),
         esc(&details.join("; ")),
         esc(&comparison.arm),
@@ -373,8 +374,32 @@ fn row(page: &mut String, metric: &MetricResult, comparison: &MetricComparison, 
             .bound
             .map_or_else(|| "nothing".to_owned(), |bound| format!("{bound:.2}")),
         words::p(comparison.p),
+        comparison.p_all_looks.map_or_else(String::new, |p| format!(
+            "<small>all looks {}</small>",
+            words::p(p)
+        )),
         esc(comparison.words),
     );
+}
+
+/// A lift with its interval; where the control is close to zero, with both of its intervals.
+fn relative_lift(relative: &RelativeResult) -> String {
+    let ends = |i: &Interval| format!("{} to {}", signed_percent(i.low), signed_percent(i.high));
+    let delta_method = ends(&relative.delta_method);
+    let intervals = if relative.method == "Fieller" {
+        let fieller = match &relative.fieller {
+            ConfidenceSet::Interval(interval) => ends(interval),
+            ConfidenceSet::Outside(interval) => format!("all but {}", ends(interval)),
+            _ => "unbounded".to_owned(),
+        };
+        format!("{fieller}<br>Fieller<br>{delta_method}<br>delta method")
+    } else {
+        format!("{delta_method}<br>delta method")
+    };
+    format!(
+        "{}<small>{intervals}</small>",
+        signed_percent(relative.lift)
+    )
 }
 
 fn time(page: &mut String, analysis: &Analysis) {
@@ -394,15 +419,86 @@ fn time(page: &mut String, analysis: &Analysis) {
     if !pair.is_empty() {
         let _ = write!(body, "<div class=\"pair\">{pair}</div>");
     }
+    body.push_str(&looks(analysis));
     body.push_str(&novelty(analysis));
     if !body.is_empty() {
         let _ = write!(page, "<h2>Over time</h2>{body}");
         page.push_str(&help(&[
             "Cumulative effect",
             "Boundary",
+            "Look",
             "Information",
+            "Nominal α",
+            "Spent α",
             "Novelty",
+            "Day 1, Week 1, Week 2",
+            "Week 2 − week 1",
         ]));
+    }
+}
+
+/// What each look asked for, and what it has cost.
+fn looks(analysis: &Analysis) -> String {
+    let plan = &analysis.plan;
+    let levels = crate::verdict::levels(plan);
+    let mut rows = String::new();
+    for (number, look) in (1..).zip(&analysis.looks) {
+        for metric in plan.metrics.iter().filter(|m| m.role != Role::Scan) {
+            for arm in &plan.arms[1..] {
+                let key = format!("{} / {}", metric.name, arm.name);
+                let Some(found) = look.metrics.get(&key) else {
+                    continue;
+                };
+                let (Some(z), Some(bound)) = (found.z, found.bound) else {
+                    continue;
+                };
+                let level = match (metric.role, metric.margin) {
+                    (Role::Success, _) => levels.success,
+                    (_, Some(_)) => levels.guardrail,
+                    _ => levels.deterioration,
+                };
+                let _ = write!(
+                    rows,
+                    "<tr><td>{number}<small>{}</small></td><td><b>{}</b></td><td>{}</td><td class=\"n\">{}</td>\
+                     <td class=\"n\">{z:.2}<small>asks {bound:.2}</small></td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
+                    esc(look.cutoff.get(..10).unwrap_or(&look.cutoff)),
+                    esc(&metric.name),
+                    esc(&arm.name),
+                    if found.t > 0.0 {
+                        words::percent(found.t)
+                    } else {
+                        "no planned end".to_owned()
+                    },
+                    found.nominal.map_or_else(|| "–".to_owned(), words::p),
+                    found.spent.map_or_else(
+                        || "–".to_owned(),
+                        |spent| format!("{}<small>of {}</small>", words::p(spent), words::p(level))
+                    ),
+                );
+            }
+        }
+    }
+    if rows.is_empty() {
+        return rows;
+    }
+    format!(
+        "<h3>What each look asked for, {}</h3><div class=\"scroll\"><table><thead><tr><th>Look</th><th>Metric</th><th>Arm</th>\
+        <th class=\"n\">Information</th><th class=\"n\">z / asks</th><th class=\"n\">Nominal α</th><th class=\"n\">Spent α</th></tr></thead>\
+        <tbody>{rows}</tbody></table></div>",
+        esc(&paid(&plan.design))
+    )
+}
+
+/// Which correction pays for the looks.
+fn paid(design: &Design) -> String {
+    match design.method {
+        Method::Gst => match design.spending {
+            SpendingRule::Power(rho) => format!("{}, spending α t^{rho}", design.method),
+            SpendingRule::Obf => format!("{}, O'Brien-Fleming-like spending", design.method),
+            SpendingRule::Pocock => format!("{}, Pocock-like spending", design.method),
+        },
+        Method::Bonferroni => format!("{}, α by {}", design.method, design.looks),
+        method => method.to_string(),
     }
 }
 
@@ -451,8 +547,8 @@ fn novelty(analysis: &Analysis) -> String {
         return rows;
     }
     format!(
-        "<h3>Does it last? Effect a day by age of the unit</h3><div class=\"scroll\"><table><thead><tr><th>Metric</th><th>Arm</th>\
-        <th class=\"n\">Day 1</th><th class=\"n\">Week 1</th><th class=\"n\">Week 2</th><th class=\"n\">Week 2 − week 1, same units</th></tr></thead><tbody>{rows}</tbody></table></div>"
+        "<h3>Does it last? Effect a day by age of the unit; the change is that of the same units</h3><div class=\"scroll\"><table><thead><tr><th>Metric</th><th>Arm</th>\
+        <th class=\"n\">Day 1</th><th class=\"n\">Week 1</th><th class=\"n\">Week 2</th><th class=\"n\">Week 2 − week 1</th></tr></thead><tbody>{rows}</tbody></table></div>"
     )
 }
 
@@ -467,8 +563,70 @@ fn segments(page: &mut String, analysis: &Analysis) {
     }
     if !body.is_empty() {
         let _ = write!(page, "<h2>Segments</h2>{body}");
-        page.push_str(&help(&["Heterogeneity", "Segments"]));
+        page.push_str(&help(&["Heterogeneity", "Segments", "Explored"]));
     }
+}
+
+/// Whom to give which arm.
+fn policies(page: &mut String, analysis: &Analysis) {
+    let mut rows = String::new();
+    for metric in &analysis.metrics {
+        for policy in &metric.policies {
+            let choices: Vec<String> = policy
+                .choices
+                .iter()
+                .map(|choice| {
+                    let least = if choice.fell_back {
+                        " (too few to choose)"
+                    } else {
+                        ""
+                    };
+                    format!("{} → {}{least}", choice.value, choice.arm)
+                })
+                .collect();
+            let se = if policy.gain_se > 0.0 {
+                policy.gain_se
+            } else {
+                policy.se
+            };
+            let _ = write!(
+                rows,
+                "<tr><td><b>{}</b></td><td>{}</td><td>{}</td><td class=\"n\">{}<small>{} to {}</small></td>\
+                 <td class=\"n\">{}<small>{}</small></td><td class=\"n\">{}<small>{} to {}</small></td><td class=\"n\">{}<small>chose on {}</small></td>\
+                 <td><span class=\"reading\">{}</span></td></tr>",
+                esc(&metric.name),
+                esc(&policy.segment),
+                esc(&choices.join("; ")),
+                rounded(policy.value, policy.se),
+                rounded(policy.interval.low, policy.se),
+                rounded(policy.interval.high, policy.se),
+                rounded(policy.single, policy.se),
+                esc(&policy.best_single_arm),
+                signed(policy.gain, se),
+                signed(policy.gain_interval.low, se),
+                signed(policy.gain_interval.high, se),
+                words::count(policy.units[1]),
+                words::count(policy.units[0]),
+                esc(policy.words),
+            );
+        }
+    }
+    if rows.is_empty() {
+        return;
+    }
+    let _ = write!(
+        page,
+        "<h2>Another arm for each segment?</h2><p>One half of the units chose the best arm of each value, the other half says what that \
+         is worth. It decides nothing: what looks good here wants an experiment of its own.</p>\
+         <div class=\"scroll\"><table><thead><tr><th>Metric</th><th>Segment</th><th>Who gets what</th><th class=\"n\">Chosen</th>\
+         <th class=\"n\">One arm</th><th class=\"n\">Gain</th><th class=\"n\">Units</th><th>Reading</th></tr></thead><tbody>{rows}</tbody></table></div>"
+    );
+    page.push_str(&help(&[
+        "Segment",
+        "Who gets what",
+        "Chosen, One arm",
+        "Gain",
+    ]));
 }
 
 fn validity(page: &mut String, analysis: &Analysis) {
@@ -495,6 +653,7 @@ fn validity(page: &mut String, analysis: &Analysis) {
     page.push_str("</tbody></table></div>");
     page.push_str(&plots::intake(analysis));
     page.push_str(&help(&[
+        "Check, Result, Finding",
         "Sample ratio",
         "Units in several arms",
         "Bots",
@@ -532,8 +691,8 @@ fn operation(page: &mut String, analysis: &Analysis) {
     page.push_str("</tbody></table></div>");
     page.push_str(&help(&[
         "Requests",
-        "Latency",
-        "Empty and degraded",
+        "Latency 50 %, 95 %, 99 %",
+        "Empty, Degraded",
         "Served otherwise",
     ]));
 }
@@ -576,12 +735,12 @@ fn power(page: &mut String, analysis: &Analysis) {
         "Information",
         "Effect that matters",
         "Effect it can see",
-        "Power",
+        "Power for what matters",
     ]));
 }
 
 fn data(page: &mut String, analysis: &Analysis) {
-    page.push_str("<h2>Data and policies</h2>");
+    page.push_str("<h2>Data and policies, fixed before any effect was seen</h2>");
     let _ = write!(
         page,
         "<p>{}</p>",
@@ -602,7 +761,7 @@ fn data(page: &mut String, analysis: &Analysis) {
             ),
         })
     );
-    page.push_str("<div class=\"scroll\"><table><thead><tr><th>About</th><th>Rule, fixed before any effect was seen</th><th class=\"n\">Applied</th></tr></thead><tbody>");
+    page.push_str("<div class=\"scroll\"><table><thead><tr><th>About</th><th>Rule</th><th class=\"n\">Applied</th></tr></thead><tbody>");
     for policy in &analysis.data.policies {
         let _ = write!(
             page,
@@ -613,6 +772,7 @@ fn data(page: &mut String, analysis: &Analysis) {
         );
     }
     page.push_str("</tbody></table></div>");
+    page.push_str(&help(&["About, Rule, Applied"]));
 }
 
 fn methods(page: &mut String, analysis: &Analysis, command: &str) {
@@ -641,7 +801,7 @@ fn methods(page: &mut String, analysis: &Analysis, command: &str) {
             "Design",
             format!(
                 "{}, one-sided {}, power {}{}",
-                plan.design.method,
+                paid(&plan.design),
                 words::percent(plan.design.alpha),
                 words::percent(plan.design.power),
                 plan.design
@@ -668,9 +828,7 @@ fn methods(page: &mut String, analysis: &Analysis, command: &str) {
     page.push_str("<h3>Words</h3>");
     page.push_str(&help(&[
         "Unit",
-        "Arm",
         "Epoch",
-        "Look",
         "Design words",
         "No evidence",
         "Recommendation",

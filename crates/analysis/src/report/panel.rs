@@ -91,7 +91,15 @@ pub fn html(found: &Differences, title: &str, command: &str) -> String {
         );
     }
     page.push_str("</tbody></table></div>");
-    page.push_str(&help(&["Permutation", "Clustered"]));
+    page.push_str(&help(&[
+        "Method",
+        "Permutation",
+        "Clustered",
+        "Effect",
+        "Error",
+        "p",
+        "Reading",
+    ]));
     let _ = write!(
         page,
         "<h2>How this was made</h2><dl class=\"facts\"><dt>Treated</dt><dd>{}</dd><dt>Untreated</dt><dd>{}</dd>\

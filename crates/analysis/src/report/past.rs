@@ -30,11 +30,13 @@ pub fn html(found: &Foretelling, command: &str) -> String {
         page.push_str("<p class=\"status warn\">No archived experiment has both an offline change and an effect.</p>");
     } else {
         page.push_str(&help(&[
+            "Experiments",
             "Correlation",
             "Ranks",
+            "Weighted",
             "Without noise",
             "Slope",
-            "Sign agreement",
+            "Same sign",
             "Prediction error",
         ]));
     }

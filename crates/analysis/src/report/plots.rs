@@ -118,11 +118,12 @@ pub(super) fn boundary(analysis: &Analysis) -> String {
                 .looks
                 .iter()
                 .filter_map(|look| look.metrics.get(&key))
+                .filter(|look| look.t > 0.0)
                 .collect();
             if looks.len() < 2 {
                 continue;
             }
-            let of = |pick: &dyn Fn(&crate::verdict::document::LookedMetric) -> Option<f64>| {
+            let of = |pick: &dyn Fn(&crate::verdict::LookMetric) -> Option<f64>| {
                 looks
                     .iter()
                     .filter_map(|look| {
@@ -217,7 +218,7 @@ pub(super) fn by_age(metric: &MetricResult, comparison: &MetricComparison) -> St
     )
 }
 
-/// A segment column.
+/// A segment column. What was only explored is drawn in towards the average.
 pub(super) fn segment(
     metric: &MetricResult,
     comparison: &MetricComparison,
@@ -227,18 +228,25 @@ pub(super) fn segment(
         .values
         .iter()
         .take(24)
-        .map(|value| Row {
-            label: value.value.clone(),
-            value: value.delta,
-            low: value.interval.low,
-            high: value.interval.high,
-            margin: None,
-            note: format!(
-                "{}  {} units",
-                words::signed(value.delta, value.se),
-                words::count(value.units.iter().sum())
-            ),
-            filled: false,
+        .map(|value| {
+            let shrunk = value.shrunk.filter(|_| !segment.confirmatory);
+            let (delta, interval) =
+                shrunk.map_or((value.delta, value.interval), |s| (s.delta, s.interval));
+            let p = value.corrected(segment.confirmatory);
+            Row {
+                label: value.value.clone(),
+                value: delta,
+                low: interval.low,
+                high: interval.high,
+                margin: None,
+                note: format!(
+                    "{}  {} units  p {}",
+                    words::signed(delta, value.se),
+                    words::count(value.units.iter().sum()),
+                    words::p(p)
+                ),
+                filled: p < 0.05,
+            }
         })
         .collect();
     rows.insert(
@@ -255,18 +263,36 @@ pub(super) fn segment(
     );
     let title = format!("{} by {}", metric.name, segment.segment);
     let picture = svg::forest(&title, &rows, false);
-    let test = match (segment.heterogeneity_p, segment.i_squared) {
-        (Some(p), Some(i)) => format!(
-            " {} that the effect differs between them (p = {}, {} of the variation is not chance).",
+    let kind = if segment.confirmatory {
+        "declared: p by Holm"
+    } else {
+        "explored: drawn towards the average, p as a false discovery rate"
+    };
+    let test = match (
+        segment.heterogeneity_p,
+        segment.i_squared,
+        segment.tau_squared,
+    ) {
+        (Some(p), Some(i), Some(tau)) => format!(
+            " {} that the effect differs between them (p = {}, {} of the variation is not chance, deviation of effects {}).",
             if p < 0.05 { "Evidence" } else { "No evidence" },
             words::p(p),
-            words::percent(i)
+            words::percent(i),
+            words::rounded(tau.sqrt(), comparison.se)
         ),
         _ => String::new(),
     };
+    let simpson = if segment.simpson {
+        " Over everybody the effect points the other way than in every value: Simpson's paradox."
+    } else {
+        ""
+    };
     figure(
         &picture,
-        &format!("{title}, {} against control.{test}", comparison.arm),
+        &format!(
+            "{title}, {} against control ({kind}).{test}{simpson}",
+            comparison.arm
+        ),
     )
 }
 

@@ -138,7 +138,17 @@ fn table(page: &mut String, size: &Size) {
         );
     }
     page.push_str("</tbody></table></div>");
-    page.push_str(&help(&["Deviation", "To detect", "Looks cost", "Sees"]));
+    page.push_str(&help(&[
+        "Metric",
+        "Test",
+        "Baseline",
+        "Deviation",
+        "To detect",
+        "Level",
+        "Looks cost",
+        "Needs",
+        "Sees",
+    ]));
 }
 
 fn relative(m: &MetricSize, value: f64) -> String {

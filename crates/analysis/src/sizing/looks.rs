@@ -1,6 +1,6 @@
 //! What looking costs.
 
-use crate::methods::always_valid::ConfidenceSequence;
+use crate::methods::always_valid::{ConfidenceSequence, msprt_multiplier};
 use crate::methods::special::normal_upper_quantile;
 use crate::methods::{MethodError, sequential};
 use crate::plan::{Design, Method, SpendingRule};
@@ -8,8 +8,8 @@ use crate::plan::{Design, Method, SpendingRule};
 /// By what the number of units must grow so that a test with these looks keeps the power of one look.
 ///
 /// Group-sequential: exact, for evenly spaced looks. Bonferroni: the level divided by the planned looks.
-/// Always-valid: as if the decision fell at the planned size; it may come earlier, so this is the worst
-/// case. Fixed and fixed-power designs pay nothing.
+/// Always-valid and mixture SPRT: as if the decision fell at the planned size; it may come earlier, so this
+/// is the worst case. Fixed and fixed-power designs pay nothing.
 ///
 /// # Errors
 /// Levels or power outside 0..1.
@@ -38,6 +38,15 @@ pub fn inflation(design: &Design, alpha: f64, power: f64, looks: u32) -> Result<
             Ok(with(
                 ConfidenceSequence::one_sided(alpha, ANY)?.multiplier(ANY),
             ))
+        }
+        Method::Msprt => {
+            // The bound depends on the effect that matters over its error, and that on the bound.
+            let reach = normal_upper_quantile(1.0 - power);
+            let mut bound = normal_upper_quantile(alpha);
+            for _ in 0..50 {
+                bound = msprt_multiplier(1.0, bound + reach, 2.0 * alpha)?;
+            }
+            Ok(with(bound))
         }
         Method::Gst | Method::Fixed | Method::FixedPower => Ok(1.0),
     }

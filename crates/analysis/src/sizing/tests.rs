@@ -79,6 +79,9 @@ fn looks_cost_units_and_covariates_save_them() {
     );
     assert!(fixed < gst && gst < fixed * 13 / 10, "{fixed} {gst}");
     assert!(gst < always, "{gst} {always}");
+    // If the decision falls at the end, a mixture costs about as much; it pays where it falls before.
+    let mixture = units("msprt", 0.0);
+    assert!(mixture.abs_diff(always) < always / 20, "{mixture} {always}");
     let ratio = as_f64(units("fixed", 0.75)) / as_f64(fixed);
     assert!((ratio - 0.25).abs() < 1e-4, "{ratio}");
 }

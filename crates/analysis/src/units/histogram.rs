@@ -2,6 +2,8 @@
 
 use rustc_hash::FxHashMap;
 
+use crate::methods::quantile::rank_of;
+
 /// Bits of the mantissa that a cell does not tell apart.
 const SHIFT: u32 = 40;
 
@@ -33,14 +35,46 @@ impl Histogram {
         self.n
     }
 
-    /// Cells in order: middle and count.
-    pub(crate) fn sorted(&self) -> Vec<(f64, u64)> {
+    /// The same in order, to be asked for ranks.
+    pub(crate) fn sorted(&self) -> Ranks {
         let mut cells: Vec<(i64, u64)> = self.cells.iter().map(|(&c, &n)| (c, n)).collect();
         cells.sort_unstable();
-        cells
-            .into_iter()
-            .map(|(cell, count)| (middle(cell), count))
-            .collect()
+        let mut upto = 0;
+        Ranks {
+            cells: cells
+                .into_iter()
+                .map(|(cell, count)| {
+                    upto += count;
+                    (middle(cell), upto)
+                })
+                .collect(),
+            n: self.n,
+        }
+    }
+}
+
+/// Values in order.
+pub(crate) struct Ranks {
+    /// Middle of a cell, and values up to and in it.
+    cells: Vec<(f64, u64)>,
+    n: u64,
+}
+
+impl Ranks {
+    pub(crate) fn n(&self) -> u64 {
+        self.n
+    }
+
+    /// The value of a rank from 1, the largest beyond it; NaN without values.
+    pub(crate) fn at_rank(&self, rank: u64) -> f64 {
+        let at = self.cells.partition_point(|(_, upto)| *upto < rank);
+        let cell = self.cells.get(at).or(self.cells.last());
+        cell.map_or(f64::NAN, |(value, _)| *value)
+    }
+
+    /// The value below which a share of all values lies.
+    pub(crate) fn quantile(&self, share: f64) -> f64 {
+        self.at_rank(rank_of(share, self.n))
     }
 }
 
@@ -93,7 +127,33 @@ mod tests {
         let mut other = Histogram::default();
         other.add(1.0);
         h.merge(&other);
-        assert_eq!(h.sorted(), [(1.0, 1), (2.0, 2)]);
         assert_eq!(h.n(), 3);
+        let ranks = h.sorted();
+        let of = [1, 2, 3, 4].map(|rank| ranks.at_rank(rank));
+        assert_eq!(of, [1.0, 2.0, 2.0, 2.0]);
+        assert_eq!(
+            (ranks.quantile(1.0 / 3.0), ranks.quantile(0.34)),
+            (1.0, 2.0)
+        );
+        assert!(Histogram::default().sorted().at_rank(1).is_nan());
+    }
+
+    proptest::proptest! {
+        /// A rank is never misplaced by more than the resolution, and merging is counting.
+        #[test]
+        fn ranks_are_those_of_the_values(values in proptest::collection::vec(-1e9f64..1e9, 1..200), cut in 0usize..200) {
+            let cut = cut.min(values.len());
+            let (mut a, mut b) = (Histogram::default(), Histogram::default());
+            values[..cut].iter().for_each(|v| a.add(*v));
+            values[cut..].iter().for_each(|v| b.add(*v));
+            b.merge(&a);
+            let mut sorted = values;
+            sorted.sort_by(f64::total_cmp);
+            let ranks = b.sorted();
+            for (rank, v) in (1..).zip(&sorted) {
+                let got = ranks.at_rank(rank);
+                proptest::prop_assert!((got - v).abs() <= 2.0 * RELATIVE_ERROR * v.abs(), "{got} {v}");
+            }
+        }
     }
 }

@@ -12,7 +12,8 @@ use crate::log::symbols::Class;
 use crate::methods::interleaving::Sessions;
 use crate::methods::longitudinal::Units;
 use crate::methods::moments::{Moments, Tally};
-use crate::plan::{Kind, MetricType, Plan, Window};
+use crate::methods::policy::learns;
+use crate::plan::{Kind, MetricType, Plan, Role, Window};
 
 /// A cell of sums: a metric, an arm, and which of its units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,6 +34,9 @@ pub(crate) enum Of {
     Completed(i32),
     /// Those whose first exposure has this value of a declared segment: columns `[y, (d)]`.
     Segment(u16, u32),
+    /// The same, of an honest split: those that learn which arm is best for this value, and those that value
+    /// the choice.
+    Half(u16, u32, bool),
     /// Value on one day since first exposure, of units old enough for all of them: `[y]`.
     Age(u16),
     /// Day 1, week 1 and week 2, units old enough each: `[y]`.
@@ -104,6 +108,8 @@ pub struct Statistics {
     pending: Vec<(usize, f64)>,
     pending_operation: Operation,
     pending_latency: Vec<u32>,
+    /// Whether the unit that comes next learns; unknown in a table of units.
+    pending_learns: Option<bool>,
     /// Values a unit could not add, because they are not finite.
     pub(crate) refused: u64,
 }
@@ -119,7 +125,12 @@ struct Shape {
     /// End of the window, if it has one.
     final_us: Option<i64>,
     periods: bool,
+    /// Segments are kept by halves, to choose arms by them.
+    halves: bool,
 }
+
+/// Of the honest split: no seed that deals out arms.
+const SPLIT_SEED: u64 = 0x706f_6c69_6379;
 
 const DAY_US: i64 = super::fold::DAY_US;
 /// Latest day of the completion curve, since 1970: in the year 2260.
@@ -144,6 +155,10 @@ impl Statistics {
                     && matches!(metric.kind, MetricType::Mean | MetricType::Proportion)
                     && matches!(metric.source, crate::plan::Source::Event(_))
                     && metric.window != Window::Open,
+                halves: plan.kind == Kind::Ab
+                    && metric.role == Role::Success
+                    && matches!(metric.kind, MetricType::Mean | MetricType::Proportion)
+                    && metric.window != Window::Open,
             })
             .collect();
         Self {
@@ -165,6 +180,7 @@ impl Statistics {
             pending: Vec::new(),
             pending_operation: Operation::default(),
             pending_latency: Vec::new(),
+            pending_learns: None,
             refused: 0,
         }
     }
@@ -211,6 +227,7 @@ impl Statistics {
         if row.bot {
             self.count(Attribute::Bot, 0, arm);
         }
+        let learns = self.pending_learns.take();
         if row.multi_arm || row.bot {
             self.pending.clear();
             self.pending_latency.clear();
@@ -236,14 +253,22 @@ impl Statistics {
         }
         let stratum = u16::try_from(row.class.weights).unwrap_or(u16::MAX);
         for (metric, value) in row.values.iter().enumerate() {
-            self.metric(metric, arm, stratum, row, *value);
+            self.metric(metric, arm, stratum, row, *value, learns);
             if self.weeks && self.shapes[metric].periods {
                 self.days(metric, arm, stratum, row.first_us, daily.get(metric));
             }
         }
     }
 
-    fn metric(&mut self, metric: usize, arm: u16, stratum: u16, row: &UnitRow, value: Value) {
+    fn metric(
+        &mut self,
+        metric: usize,
+        arm: u16,
+        stratum: u16,
+        row: &UnitRow,
+        value: Value,
+        learns: Option<bool>,
+    ) {
         let shape = self.shapes[metric];
         let at = u16::try_from(metric).unwrap_or(u16::MAX);
         let (y, d, x) = match value {
@@ -294,7 +319,11 @@ impl Statistics {
         self.push(cell(of), &columns[..width]);
         if !shape.quantile {
             for (segment, &value) in (0..).zip(row.class.segments.iter().take(shape.segments)) {
-                self.push(cell(Of::Segment(segment, value)), &columns[..plain]);
+                let of = match learns.filter(|_| shape.halves) {
+                    Some(learns) => Of::Half(segment, value, learns),
+                    None => Of::Segment(segment, value),
+                };
+                self.push(cell(of), &columns[..plain]);
             }
         }
     }
@@ -372,18 +401,16 @@ impl Statistics {
         *self.units.entry((attribute, value, arm)).or_insert(0) += 1;
     }
 
-    /// Adds up what was kept apart by day. Once, at the end.
+    /// Adds up what was kept apart by day and by half. Once, at the end.
     pub(crate) fn finish(&mut self) {
         let mut wholes: FxHashMap<Cell, Tally> = FxHashMap::default();
-        for (cell, tally) in self
-            .cells
-            .iter()
-            .filter(|(cell, _)| matches!(cell.of, Of::Completed(_)))
-        {
-            match wholes.entry(Cell {
-                of: Of::All,
-                ..*cell
-            }) {
+        for (cell, tally) in &self.cells {
+            let of = match cell.of {
+                Of::Completed(_) => Of::All,
+                Of::Half(segment, value, _) => Of::Segment(segment, value),
+                _ => continue,
+            };
+            match wholes.entry(Cell { of, ..*cell }) {
                 std::collections::hash_map::Entry::Occupied(mut whole) => {
                     self.refused += u64::from(whole.get_mut().merge(tally).is_err());
                 }
@@ -521,6 +548,7 @@ impl Sink for Statistics {
     }
 
     fn exposure(&mut self, class: &Class, exposure: &Record) {
+        self.pending_learns = Some(learns(exposure.unit[1], SPLIT_SEED));
         let operation = &mut self.pending_operation;
         operation.requests += 1;
         operation.empty += u64::from(exposure.extra & record::EMPTY != 0);

@@ -1,11 +1,7 @@
 //! What was running, what was read, and what was left out under which policy.
 
-use std::collections::BTreeMap;
-
-use super::document::{
-    Data, DayUnits, LookResult, LookedMetric, Observed, OperationResult, Period, Policy,
-};
-use super::estimate::{Stretch, value_at};
+use super::document::{Data, DayUnits, LookResult, Observed, OperationResult, Period, Policy};
+use super::estimate::Stretch;
 use super::monitor::Look;
 use super::{Evidence, Input, words};
 use crate::plan::{Kind, span};
@@ -65,8 +61,8 @@ pub(super) fn operation(evidence: &Evidence<'_>) -> Vec<OperationResult> {
         .filter(|(_, operation)| operation.requests > 0)
         .map(|(arm, operation)| {
             let share = |count: u64| count as f64 / operation.requests as f64;
-            let cells = operation.latency.sorted();
-            let ms = |q| value_at(&cells, &operation.latency, q) / 1000.0;
+            let latencies = operation.latency.sorted();
+            let ms = |q| latencies.quantile(q) / 1000.0;
             OperationResult {
                 arm: arm.name.clone(),
                 requests: operation.requests,
@@ -80,24 +76,10 @@ pub(super) fn operation(evidence: &Evidence<'_>) -> Vec<OperationResult> {
 }
 
 pub(super) fn look_result(look: &Look) -> LookResult {
-    let metrics: BTreeMap<String, LookedMetric> = look
-        .metrics
-        .iter()
-        .map(|(key, metric)| {
-            (
-                key.clone(),
-                LookedMetric {
-                    t: metric.t,
-                    z: metric.z,
-                    bound: metric.bound,
-                },
-            )
-        })
-        .collect();
     LookResult {
         cutoff: words::instant(look.cutoff_us),
         units: look.units,
-        metrics,
+        metrics: look.metrics.clone(),
         srm_p: look.srm_p,
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::Input;
+use super::{Input, LookMetric};
 use crate::methods::effect::{ConfidenceSet, Interval};
 use crate::methods::off_policy::Diagnostics;
 use crate::plan::{Kind, Plan};
@@ -178,6 +178,9 @@ pub struct MetricResult {
     pub arms: Vec<ArmValue>,
     /// Treatments against control; none where effects are hidden or cannot be computed.
     pub comparisons: Vec<MetricComparison>,
+    /// Whom to give which arm, by each segment column, valued on units that did not choose.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<PolicyResult>,
     /// Not judged: what an open window or a missing value keeps from being judged.
     pub descriptive: bool,
     /// What there is to say beside the numbers.
@@ -238,6 +241,9 @@ pub struct MetricComparison {
     pub bound: Option<f64>,
     /// One-sided p of its own test, as if at a single look.
     pub p: f64,
+    /// Of an always-valid design: the smallest p so far that is valid at all looks together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p_all_looks: Option<f64>,
     /// Test used.
     pub test: String,
     /// Margin in the metric's unit.
@@ -256,8 +262,14 @@ pub struct MetricComparison {
     pub unadjusted: Option<f64>,
     /// Larger than believable: look for a defect first.
     pub twyman: bool,
+    /// What to mind before believing it, a sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cautions: Vec<String>,
     /// Median-unbiased estimate after an early stop.
     pub median_unbiased: Option<f64>,
+    /// 95 % interval after an early stop, by the stagewise ordering.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stagewise: Option<Interval>,
     /// The effect on those who took up what their arm offers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uptake: Option<UptakeResult>,
@@ -289,6 +301,10 @@ pub struct RelativeResult {
     pub interval: Option<Interval>,
     /// `delta method` or `Fieller`.
     pub method: &'static str,
+    /// By the delta method.
+    pub delta_method: Interval,
+    /// By Fieller's theorem: right also where the control is close to zero, and then sometimes unbounded.
+    pub fieller: ConfidenceSet,
 }
 
 /// What a covariate did.
@@ -385,7 +401,7 @@ pub struct OffPolicyMetric {
 /// One estimate of the target policy's mean reward.
 #[derive(Debug, Clone, Serialize)]
 pub struct OffPolicyValue {
-    /// `IPS`, `SNIPS`, `DM`, `DR`, `cascade`.
+    /// `IPS`, `clipped IPS`, `SNIPS`, `DM`, `DR`, `SNDR`, `switch DR`, `cascade`.
     pub estimator: &'static str,
     /// Mean reward an answer.
     pub value: f64,
@@ -490,10 +506,22 @@ pub struct ShadowResult {
 pub struct SegmentResult {
     /// The column.
     pub segment: String,
+    /// Declared to confirm something; else it is only explored.
+    pub confirmatory: bool,
+    /// Cochran's Q; absent with a single value, like all that compares values.
+    pub q: Option<f64>,
     /// P-value of "the effect is the same everywhere".
     pub heterogeneity_p: Option<f64>,
     /// Share of the variation that is not chance.
     pub i_squared: Option<f64>,
+    /// Variance of the true effects between values.
+    pub tau_squared: Option<f64>,
+    /// Average weighted by precision.
+    pub pooled: Option<f64>,
+    /// Its standard error.
+    pub pooled_se: Option<f64>,
+    /// The effect over everybody points the other way than in every value (Simpson's paradox).
+    pub simpson: bool,
     /// Its values.
     pub values: Vec<SegmentValue>,
 }
@@ -511,6 +539,76 @@ pub struct SegmentValue {
     pub se: f64,
     /// 95 % interval.
     pub interval: Interval,
+    /// Two-sided p of "no effect in this value".
+    pub p: f64,
+    /// Corrected over all values of all columns of its kind, confirmatory or explored: Holm.
+    pub p_holm: f64,
+    /// The same by Hommel.
+    pub p_hommel: f64,
+    /// The same by Benjamini and Hochberg: false discovery rate.
+    pub p_bh: f64,
+    /// Drawn towards the average as far as its noise suggests; what to believe of a value that was only
+    /// explored.
+    pub shrunk: Option<ShrunkEffect>,
+}
+
+impl SegmentValue {
+    /// The p-value to read: Holm's where something was to be confirmed, else the false discovery rate.
+    #[must_use]
+    pub fn corrected(&self, confirmatory: bool) -> f64 {
+        if confirmatory { self.p_holm } else { self.p_bh }
+    }
+}
+
+/// An effect drawn towards the average of all.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct ShrunkEffect {
+    /// Treatment minus control.
+    pub delta: f64,
+    /// Its standard error.
+    pub se: f64,
+    /// 95 % interval.
+    pub interval: Interval,
+}
+
+/// Whom to give which arm, chosen on one half of the units and valued on the other.
+#[derive(Debug, Clone, Serialize)]
+pub struct PolicyResult {
+    /// The column by which arms are given.
+    pub segment: String,
+    /// The best arm of each of its values.
+    pub choices: Vec<PolicyChoice>,
+    /// The arm that is best for everybody together.
+    pub best_single_arm: String,
+    /// Units that chose, and units that valued the choice.
+    pub units: [u64; 2],
+    /// The metric if everybody got the arm of their value.
+    pub value: f64,
+    /// Its standard error.
+    pub se: f64,
+    /// 95 % interval.
+    pub interval: Interval,
+    /// The metric if everybody got the best single arm.
+    pub single: f64,
+    /// Policy less best single arm.
+    pub gain: f64,
+    /// Its standard error; 0 where the policy is the best single arm.
+    pub gain_se: f64,
+    /// 95 % interval.
+    pub gain_interval: Interval,
+    /// What to make of it, in fixed words.
+    pub words: &'static str,
+}
+
+/// The arm chosen for one value.
+#[derive(Debug, Clone, Serialize)]
+pub struct PolicyChoice {
+    /// The value.
+    pub value: String,
+    /// Its arm.
+    pub arm: String,
+    /// Too few units to choose: the best single arm.
+    pub fell_back: bool,
 }
 
 /// The cumulative effect at the end of a day.
@@ -533,6 +631,8 @@ pub struct Novelty {
     pub periods: Vec<PeriodEffect>,
     /// Effect on each day since first exposure.
     pub days: Vec<AgeEffect>,
+    /// Effect on the first day, by the line through all days.
+    pub intercept: Option<f64>,
     /// Effect per unit of ln(1 + day).
     pub slope: Option<f64>,
     /// Its standard error.
@@ -592,20 +692,9 @@ pub struct LookResult {
     /// Units that count for the slowest deciding metric.
     pub units: u64,
     /// By metric and treatment (`METRIC / ARM`).
-    pub metrics: BTreeMap<String, LookedMetric>,
+    pub metrics: BTreeMap<String, LookMetric>,
     /// P-value of the sample ratio at that look, valid over all looks.
     pub srm_p: Option<f64>,
-}
-
-/// What a look saw and what it asked for.
-#[derive(Debug, Clone, Serialize)]
-pub struct LookedMetric {
-    /// Information fraction.
-    pub t: f64,
-    /// z against the test's own boundary value, positive is good.
-    pub z: Option<f64>,
-    /// Bound at that look.
-    pub bound: Option<f64>,
 }
 
 /// What was read, and what was left out and why.

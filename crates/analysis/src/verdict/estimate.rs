@@ -5,10 +5,12 @@ use super::document::{ArmValue, CovariateResult};
 use crate::log::scan::Words;
 use crate::methods::effect::{ArmEstimate, Comparison, Effect};
 use crate::methods::moments::{Moments, Summary, count};
-use crate::methods::{MethodError, cuped, interleaving, longitudinal, mean, proportion, ratio};
+use crate::methods::{
+    MethodError, cuped, interleaving, longitudinal, mean, proportion, quantile, ratio, segments,
+};
 use crate::plan::{Kind, Metric, MetricType, Plan, Window};
 use crate::units::Statistics;
-use crate::units::histogram::Histogram;
+use crate::units::histogram::RELATIVE_ERROR;
 use crate::units::statistics::{Attribute, Of};
 
 /// Strata whose units were dealt out with the same weights.
@@ -101,8 +103,8 @@ pub(super) fn estimate(
     let metric = &evidence.plan.metrics[at];
     if let MetricType::Quantile(q) = metric.kind {
         let comparison = Comparison::new(
-            quantile(evidence, at, 0, q)?,
-            quantile(evidence, at, arm, q)?,
+            quantile_of(evidence, at, 0, q)?,
+            quantile_of(evidence, at, arm, q)?,
         )?;
         return Ok(Estimated {
             effect: comparison.normal(),
@@ -356,38 +358,18 @@ fn compare(
 
 /// Each stretch compared in itself, weighted by its units: what changed weights cannot confound.
 fn weighted(parts: &[(u64, Comparison, Option<f64>)]) -> Result<Comparison, MethodError> {
-    let total: u64 = parts.iter().map(|part| part.0).sum();
-    let mut sums = [ArmEstimate {
-        n: 0,
-        value: 0.0,
-        variance: 0.0,
-    }; 2];
-    for (units, comparison, _) in parts {
-        let weight = count(*units) / count(total);
-        for (sum, arm) in sums
-            .iter_mut()
-            .zip([comparison.control, comparison.treatment])
-        {
-            sum.n += arm.n;
-            sum.value += weight * arm.value;
-            sum.variance += weight * weight * arm.variance;
-        }
-    }
-    Comparison::new(sums[0], sums[1])
+    let strata: Vec<Comparison> = parts.iter().map(|part| part.1).collect();
+    let units: Vec<u64> = parts.iter().map(|part| part.0).collect();
+    segments::stratified(&strata, &units)
 }
 
-/// A quantile over all values of an arm, its variance clustered by unit.
-///
-/// The rank interval `nu -+ z sqrt(Var p)` with the delta method's variance of the share of values at
-/// or below the quantile, carried over to values: `se = (Y_U - Y_L) / (2 z)` (Deng, Knoblich, Lu
-/// 2018, §4).
-fn quantile(
+/// A quantile over all values of an arm, its error clustered by unit.
+fn quantile_of(
     evidence: &Evidence<'_>,
     at: usize,
     arm: usize,
     q: f64,
 ) -> Result<ArmEstimate, MethodError> {
-    const Z: f64 = 1.959_963_984_540_054;
     let key = (
         u16::try_from(at).unwrap_or(u16::MAX),
         u16::try_from(arm).unwrap_or(u16::MAX),
@@ -397,42 +379,18 @@ fn quantile(
         needed: 2,
         got: 0,
     };
-    let (Some(histogram), Some(moments)) = (
+    let (Some(histogram), Some(units)) = (
         evidence.statistics.events.get(&key),
         evidence.quantiles.get(&key),
     ) else {
         return Err(empty);
     };
-    let cells = histogram.sorted();
-    let value = value_at(&cells, histogram, q);
-    let share = ratio::arm(&moments.pair(0, 1))?;
-    let half = Z * share.variance.sqrt();
-    let (low, high) = (
-        value_at(&cells, histogram, q - half),
-        value_at(&cells, histogram, q + half),
-    );
-    let se = (high - low) / (2.0 * Z);
-    Ok(ArmEstimate {
-        n: moments.n,
-        value,
-        variance: se * se,
-    })
-}
-
-/// The value below which a share of all values lies.
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-pub(crate) fn value_at(cells: &[(f64, u64)], histogram: &Histogram, share: f64) -> f64 {
-    let rank = (share.clamp(0.0, 1.0) * histogram.n() as f64)
-        .ceil()
-        .max(1.0);
-    let mut below = 0_u64;
-    for (value, count) in cells {
-        below += count;
-        if below as f64 >= rank {
-            return *value;
-        }
-    }
-    cells.last().map_or(f64::NAN, |cell| cell.0)
+    let ranks = histogram.sorted();
+    let inflation = quantile::inflation(units, q, ranks.n())?;
+    let found = quantile::of_ranks(q, ranks.n(), inflation, 0.95, RELATIVE_ERROR, |rank| {
+        ranks.at_rank(rank)
+    })?;
+    Ok(quantile::arm(&found, units.n))
 }
 
 /// A metric measured every day, in one arm.
@@ -495,7 +453,7 @@ pub(super) fn arms(
                             measured_arm(evidence, &all, at, arm)
                         }
                         MetricType::Ratio => ratio::arm(&moments.pair(0, 1)).ok(),
-                        MetricType::Quantile(q) => quantile(evidence, at, arm, q).ok(),
+                        MetricType::Quantile(q) => quantile_of(evidence, at, arm, q).ok(),
                         _ => Some(mean::arm(&moments.summary(0))),
                     });
             ArmValue {

@@ -5,14 +5,15 @@ use super::document::{
     Analysis, LookResult, MetricComparison, MetricResult, RelativeResult, SCHEMA,
 };
 use super::estimate::{self, Estimated, Stretch, estimate};
-use super::monitor::{Look, LookMetric, Monitor, Verge};
+use super::monitor::{Look, LookMetric, Monitor, Verge, Watched};
 use super::rule::{Facts, verdict};
-use super::{Evidence, quality, series, words};
+use super::{Evidence, quality, say, series, words};
 use crate::methods::MethodError;
 use crate::methods::decision::{
     self, Direction as Way, Judgement, Levels, Margin as Slack, RiskPlan, Role as Part,
 };
-use crate::methods::effect::ConfidenceSet;
+use crate::methods::effect::{Comparison, ConfidenceSet};
+use crate::methods::fixed_power::cautious_se;
 use crate::methods::moments::count;
 use crate::methods::special::{normal_sf, normal_upper_quantile};
 use crate::plan::{Direction, Kind, Margin, Method, Metric, MetricType, Plan, Role, Window};
@@ -59,26 +60,17 @@ pub(super) fn reach(evidence: &Evidence<'_>) -> (Analysis, Look) {
                     comparison,
                     judgement,
                     information,
+                    looked,
                     state,
                 }) => {
                     let units = comparison_units(evidence, &stretches, at);
                     let decides = metric.role != Role::Scan && judgement.is_some();
-                    if let Some(t) = information {
-                        let (z, bound) = match state {
-                            State::Judged => (
-                                judgement.as_ref().map(|j| j.z_margin.unwrap_or(j.z)),
-                                comparison.bound,
-                            ),
-                            _ => (None, None),
-                        };
-                        let (z, bound) = if invalid { (None, None) } else { (z, bound) };
-                        look.metrics.insert(key, LookMetric { t, z, bound });
-                        if decides || metric.role != Role::Scan {
-                            informations.push(t);
-                        }
-                    } else {
-                        look.metrics.insert(key, LookMetric::default());
+                    if let Some(t) = information
+                        && metric.role != Role::Scan
+                    {
+                        informations.push(t);
                     }
+                    look.metrics.insert(key, looked);
                     if decides {
                         look.units = if look.units == 0 {
                             units
@@ -128,6 +120,7 @@ pub(super) fn reach(evidence: &Evidence<'_>) -> (Analysis, Look) {
             window: metric.window.describe(),
             arms: Vec::new(),
             comparisons,
+            policies: series::policies(evidence, &stretches, at),
             descriptive: metric.window == Window::Open,
             notes,
         });
@@ -135,6 +128,14 @@ pub(super) fn reach(evidence: &Evidence<'_>) -> (Analysis, Look) {
     if hidden.is_some() {
         for metric in &mut metrics {
             metric.comparisons.clear();
+            metric.policies.clear();
+        }
+        // What was not shown was not seen.
+        for metric in look.metrics.values_mut() {
+            *metric = LookMetric {
+                t: metric.t,
+                ..LookMetric::default()
+            };
         }
         // It would tell the effect.
         findings
@@ -232,6 +233,7 @@ struct Compared {
     comparison: MetricComparison,
     judgement: Option<Judgement>,
     information: Option<f64>,
+    looked: LookMetric,
     state: State,
 }
 
@@ -280,50 +282,51 @@ impl One<'_> {
             Role::Guardrail => margin,
             Role::Scan => None,
         };
-        let level = match metric.role {
-            Role::Success => self.monitor.levels().success,
-            Role::Guardrail => self.monitor.levels().guardrail,
-            Role::Scan => self.monitor.levels().deterioration,
+        let levels = self.monitor.levels();
+        let level = match (metric.role, margin) {
+            (Role::Success, _) => levels.success,
+            (Role::Guardrail, Some(_)) => levels.guardrail,
+            _ => levels.deterioration,
+        };
+        let progress = match (plan.design.method, matters) {
+            (Method::FixedPower, Some(matters)) => Some(self.monitor.progress(
+                cautious(metric, &estimated),
+                matters,
+                level,
+            )?),
+            _ => None,
         };
         let information = match plan.design.method {
-            Method::FixedPower => {
-                matters.map(|m| self.monitor.precision(&estimated.effect, m, level))
-            }
+            Method::FixedPower => progress.map(|progress| progress.information),
             _ => self.monitor.information(units),
         };
         let key = format!("{} / {}", metric.name, plan.arms[arm].name);
+        let watched = Watched {
+            key: &key,
+            level,
+            units,
+            smallest_arm: smaller,
+            effect: estimated.effect,
+            matters,
+            progress,
+        };
+        let undecided = |information, state| Compared {
+            comparison: self.result(arm, &estimated, None, None, information, margin, mde),
+            judgement: None,
+            information,
+            looked: LookMetric {
+                t: information.unwrap_or(0.0),
+                ..LookMetric::default()
+            },
+            state,
+        };
         if metric.window == Window::Open {
-            let comparison = self.result(arm, &estimated, None, None, information, margin, mde);
-            return Ok(Compared {
-                comparison,
-                judgement: None,
-                information: None,
-                state: State::Descriptive,
-            });
+            return Ok(undecided(None, State::Descriptive));
         }
-        let bounds = match self
-            .monitor
-            .bounds(&key, units, smaller, &estimated.effect, matters)?
-        {
+        let bounds = match self.monitor.bounds(&watched)? {
             Verge::Judge(bounds) => bounds,
-            Verge::Hidden(reason) => {
-                let comparison = self.result(arm, &estimated, None, None, information, margin, mde);
-                return Ok(Compared {
-                    comparison,
-                    judgement: None,
-                    information,
-                    state: State::Hidden(reason),
-                });
-            }
-            Verge::TooEarly(reason) => {
-                let comparison = self.result(arm, &estimated, None, None, information, margin, mde);
-                return Ok(Compared {
-                    comparison,
-                    judgement: None,
-                    information,
-                    state: State::TooEarly(reason),
-                });
-            }
+            Verge::Hidden(reason) => return Ok(undecided(information, State::Hidden(reason))),
+            Verge::TooEarly(reason) => return Ok(undecided(information, State::TooEarly(reason))),
         };
         let role = match (metric.role, metric.margin) {
             (Role::Success, _) => Part::Success,
@@ -354,15 +357,23 @@ impl One<'_> {
         );
         if judgement.superior {
             // Context: where it cannot be solved for, the verdict stands without it.
-            comparison.median_unbiased = self
-                .monitor
-                .median_unbiased(&key, units, &estimated.effect, metric.direction.sign())
-                .unwrap_or(None);
+            let stopped = self.monitor.at_stop(&watched, metric.direction.sign());
+            let (estimate, interval) = stopped.ok().flatten().unzip();
+            comparison.median_unbiased = estimate;
+            comparison.stagewise = interval;
         }
+        let z = judgement.z_margin.unwrap_or(judgement.z);
+        let deterioration = metric.role != Role::Success && margin.is_none();
+        let towards = if deterioration { -z } else { z };
+        let looked =
+            self.monitor
+                .remember(&watched, information.unwrap_or(0.0), [z, towards], bound)?;
+        comparison.p_all_looks = looked.p;
         Ok(Compared {
             comparison,
             judgement: Some(judgement),
             information,
+            looked,
             state: State::Judged,
         })
     }
@@ -372,7 +383,7 @@ impl One<'_> {
         reason = "what one row of the result is made of"
     )]
     fn result(
-        &mut self,
+        &self,
         arm: usize,
         estimated: &Estimated,
         judgement: Option<&Judgement>,
@@ -395,15 +406,9 @@ impl One<'_> {
         let twyman = mde
             .is_some_and(|mde| effect.delta.abs() > TWYMAN_MDE * mde && effect.z().abs() > 2.0)
             || effect.z().abs() > TWYMAN_Z;
-        if twyman {
-            self.notes.push(format!(
-                "the effect of `{}` is larger than is believable: by Twyman's law look for a defect in \
-                 logging or assignment before celebrating",
-                plan.arms[arm].name
-            ));
-        }
         let power = 1.0 - self.monitor.levels().power;
-        let segments = series::segments(self.evidence, self.stretches, self.at, arm);
+        let segments = series::segments(self.evidence, self.stretches, self.at, arm, effect.delta);
+        let cautions = say::cautions(metric, &plan.arms[arm].name, twyman, &segments);
         MetricComparison {
             arm: plan.arms[arm].name.clone(),
             outcome,
@@ -425,11 +430,14 @@ impl One<'_> {
                     lift: relative.lift.delta,
                     interval,
                     method,
+                    delta_method: relative.delta_method,
+                    fieller: relative.fieller,
                 }
             }),
             z: judgement.map_or(good, |j| j.z),
             bound,
             p: judgement.map_or_else(|| normal_sf(good), |j| j.p),
+            p_all_looks: None,
             test: estimated.test.clone(),
             margin,
             mde,
@@ -443,12 +451,25 @@ impl One<'_> {
             uptake: series::uptake(self.evidence, self.stretches, self.at, arm),
             unadjusted: estimated.raw.map(|raw| raw.delta),
             twyman,
+            cautions,
             median_unbiased: None,
+            stagewise: None,
             segments,
             by_day: series::by_day(self.evidence, self.stretches, self.at, arm),
-            by_age: series::by_age(self.evidence, self.at, arm),
+            by_age: series::by_age(self.evidence, self.stretches, self.at, arm),
         }
     }
+}
+
+/// The standard error to stop by: no smaller than the planned deviation of a unit makes it.
+fn cautious(metric: &Metric, estimated: &Estimated) -> f64 {
+    let Comparison { control, treatment } = estimated.comparison;
+    metric.sd.map_or(estimated.effect.se, |sd| {
+        cautious_se(
+            [control, treatment].map(|arm| sd * sd / count(arm.n)),
+            [control.variance, treatment.variance],
+        )
+    })
 }
 
 /// Units of all arms that are complete for a metric.

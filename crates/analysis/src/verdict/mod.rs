@@ -20,7 +20,6 @@ pub mod words;
 use std::collections::BTreeMap;
 
 pub use document::Analysis;
-pub(crate) use estimate::value_at;
 pub(crate) use judge::{levels, role_name};
 pub use monitor::{Look, LookMetric, Looks, LooksError};
 

@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::methods::MethodError;
-use crate::methods::always_valid::ConfidenceSequence;
+use crate::methods::always_valid::{ConfidenceSequence, msprt, msprt_multiplier};
 use crate::methods::decision::{Bounds, Levels};
-use crate::methods::effect::{Effect, critical};
+use crate::methods::effect::{Effect, Interval, critical};
+use crate::methods::fixed_power::{Progress, Rule};
 use crate::methods::moments::count;
-use crate::methods::sequential::{GroupSequential, Spending};
-use crate::methods::special::{normal_sf, normal_upper_quantile};
+use crate::methods::sequential::{self, GroupSequential, Spending};
+use crate::methods::special::{normal_sf, t_sf};
 use crate::plan::{Design, Method, SpendingRule};
 
 /// Looks at an experiment, oldest first: what a group-sequential design must remember.
@@ -50,6 +51,16 @@ pub struct LookMetric {
     pub z: Option<f64>,
     /// Bound.
     pub bound: Option<f64>,
+    /// P-value that the bound asks for at this look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nominal: Option<f64>,
+    /// Of a group-sequential design: level of the metric's own test spent so far, this look included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spent: Option<f64>,
+    /// Of an always-valid design: one-sided p-value of the metric's own test, valid at all looks
+    /// together, the smallest so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p: Option<f64>,
 }
 
 /// Why a list of looks does not fit.
@@ -140,7 +151,24 @@ pub(super) struct Monitor<'a> {
     looks: &'a Looks,
     last: bool,
     /// Bounds by level and fractions: metrics that mature together share them.
-    known: RefCell<BTreeMap<(u64, Vec<u64>), f64>>,
+    known: RefCell<BTreeMap<(u64, Vec<u64>), sequential::Look>>,
+}
+
+/// A metric of a treatment as the design sees it: everything but which way its effect points.
+pub(super) struct Watched<'a> {
+    /// `METRIC / ARM`.
+    pub(super) key: &'a str,
+    /// One-sided level of its own test.
+    pub(super) level: f64,
+    /// Complete units of all arms; of a metric measured every day, by the information that they have.
+    pub(super) units: f64,
+    /// Units of its smaller arm.
+    pub(super) smallest_arm: u64,
+    pub(super) effect: Effect,
+    /// The effect that matters, or the margin.
+    pub(super) matters: Option<f64>,
+    /// Of [`Method::FixedPower`]: how precise it is.
+    pub(super) progress: Option<Progress>,
 }
 
 /// What a metric may be judged by at this look.
@@ -157,6 +185,9 @@ pub(super) enum Verge {
 const TUNED_UNITS: u64 = 10_000;
 /// With fewer units in an arm an asymptotic sequence means nothing.
 const FEWEST_UNITS: u64 = 100;
+/// Why effects stay hidden after a design that is read once was.
+pub(super) const READ: &str = "this design is read once, and it was, at an earlier look: reading it again would be \
+                               peeking. Give the same cut-off to see that reading";
 
 impl<'a> Monitor<'a> {
     pub(super) fn new(design: &'a Design, levels: Levels, looks: &'a Looks, last: bool) -> Self {
@@ -178,32 +209,34 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    /// Information fraction under [`Method::FixedPower`]: planned variance over what there is.
-    pub(super) fn precision(&self, effect: &Effect, matters: f64, level: f64) -> f64 {
-        let needed = normal_upper_quantile(level) + normal_upper_quantile(1.0 - self.levels.power);
-        (matters / effect.se / needed).powi(2)
+    /// How far [`Method::FixedPower`] is with a metric whose test has this one-sided level.
+    pub(super) fn progress(
+        &self,
+        se: f64,
+        matters: f64,
+        level: f64,
+    ) -> Result<Progress, MethodError> {
+        let rule = Rule::Power {
+            effect: matters,
+            alpha: 2.0 * level,
+            power: self.levels.power,
+        };
+        rule.look(se, self.earlier() as u64 + 1)
     }
 
-    /// The level of a role's own test.
+    /// The levels of the tests.
     pub(super) fn levels(&self) -> &Levels {
         &self.levels
     }
 
-    /// The bounds for a metric at this look. `smallest_arm`: units of its smaller arm.
-    pub(super) fn bounds(
-        &self,
-        key: &str,
-        units: f64,
-        smallest_arm: u64,
-        effect: &Effect,
-        matters: Option<f64>,
-    ) -> Result<Verge, MethodError> {
+    /// The bounds for a metric at this look.
+    pub(super) fn bounds(&self, of: &Watched<'_>) -> Result<Verge, MethodError> {
         let levels = [
             self.levels.success,
             self.levels.guardrail,
             self.levels.deterioration,
         ];
-        let single = |level: f64| critical(level, effect.df);
+        let single = |level: f64| critical(level, of.effect.df);
         let bounds = |[success, guardrail, deterioration]: [f64; 3]| {
             Verge::Judge(Bounds {
                 success,
@@ -213,33 +246,37 @@ impl<'a> Monitor<'a> {
         };
         match self.design.method {
             Method::Gst => {
-                let Some(t) = self.information(units).filter(|t| *t > 0.0) else {
+                let Some(t) = self.information(of.units).filter(|t| *t > 0.0) else {
                     return Ok(Verge::TooEarly("no unit is complete yet"));
                 };
                 let mut z = [0.0; 3];
                 for (bound, level) in z.iter_mut().zip(levels) {
-                    let normal = self.group_sequential(key, level, t)?;
+                    let normal = self.group_sequential(of.key, level, t)?.z;
                     // Small arms: ask of Student's t what the plan asks of the normal distribution.
-                    *bound = effect.df.map_or(normal, |_| single(normal_sf(normal)));
+                    *bound = of.effect.df.map_or(normal, |_| single(normal_sf(normal)));
                 }
                 Ok(bounds(z))
             }
-            Method::AlwaysValid => {
-                if smallest_arm < FEWEST_UNITS {
+            Method::AlwaysValid | Method::Msprt => {
+                if of.smallest_arm < FEWEST_UNITS {
                     return Ok(Verge::TooEarly(
                         "an always-valid interval needs 100 complete units in each arm",
                     ));
                 }
-                let tuned = self.design.max_units.unwrap_or(TUNED_UNITS);
                 let mut z = [0.0; 3];
                 for (bound, level) in z.iter_mut().zip(levels) {
-                    *bound = ConfidenceSequence::one_sided(level, tuned)?.multiplier(whole(units));
+                    *bound = match self.tau(of) {
+                        Some(tau) => msprt_multiplier(of.effect.se, tau, 2.0 * level)?,
+                        None => self.sequence(level)?.multiplier(whole(of.units)),
+                    };
                 }
                 Ok(bounds(z))
             }
             Method::Fixed => {
-                let over = self.information(units).is_none_or(|t| t >= 1.0 - 1e-9);
-                if over || self.last {
+                let over = self.information(of.units).is_none_or(|t| t >= 1.0 - 1e-9);
+                if self.was_read(of.key) {
+                    Ok(Verge::Hidden(READ))
+                } else if over || self.last {
                     Ok(bounds(levels.map(single)))
                 } else {
                     Ok(Verge::Hidden(
@@ -251,31 +288,100 @@ impl<'a> Monitor<'a> {
                 let looks = f64::from(self.design.looks);
                 Ok(bounds(levels.map(|level| single(level / looks))))
             }
-            Method::FixedPower => {
-                let Some(matters) = matters else {
-                    return Ok(bounds(levels.map(single)));
-                };
-                let ready = self.precision(effect, matters, self.levels.success) >= 1.0;
-                if (ready && !self.looks.looks.is_empty()) || self.last {
-                    Ok(bounds(levels.map(single)))
-                } else {
-                    Ok(Verge::Hidden(
-                        "a fixed-power design shows effects once they are precise enough, at its second look at the earliest",
-                    ))
-                }
-            }
+            Method::FixedPower => match of.progress {
+                // What has no size that matters is seen with the metrics that have one, and hidden with them.
+                None => Ok(bounds(levels.map(single))),
+                Some(_) if self.was_read(of.key) => Ok(Verge::Hidden(READ)),
+                Some(progress) if progress.stop || self.last => Ok(bounds(levels.map(single))),
+                Some(_) => Ok(Verge::Hidden(
+                    "a fixed-power design shows effects once they are precise enough, at its second look at the earliest",
+                )),
+            },
         }
     }
 
-    fn group_sequential(&self, key: &str, level: f64, t: f64) -> Result<f64, MethodError> {
+    /// Whether an earlier look showed the effect on a metric.
+    fn was_read(&self, key: &str) -> bool {
+        let read = |look: &Look| {
+            look.metrics
+                .get(key)
+                .is_some_and(|metric| metric.z.is_some())
+        };
+        self.looks.looks.iter().any(read)
+    }
+
+    /// Scale of the mixture of [`Method::Msprt`]: what matters. A metric that is only scanned has none, and
+    /// is watched by a confidence sequence.
+    fn tau(&self, of: &Watched<'_>) -> Option<f64> {
+        of.matters.filter(|_| self.design.method == Method::Msprt)
+    }
+
+    fn sequence(&self, level: f64) -> Result<ConfidenceSequence, MethodError> {
+        ConfidenceSequence::one_sided(level, self.design.max_units.unwrap_or(TUNED_UNITS))
+    }
+
+    /// What to remember of a metric that was judged. `z`: against the value that its own test rejects,
+    /// positive is good; `towards`: the same with the sign that its own test rejects by.
+    pub(super) fn remember(
+        &self,
+        of: &Watched<'_>,
+        t: f64,
+        [z, towards]: [f64; 2],
+        bound: f64,
+    ) -> Result<LookMetric, MethodError> {
+        let at = |z: f64| match of.effect.df {
+            Some(df) => t_sf(z, df),
+            None => normal_sf(z),
+        };
+        let spent = match self.design.method {
+            Method::Gst => Some(self.group_sequential(of.key, of.level, t)?.spent),
+            _ => None,
+        };
+        let p = match self.design.method {
+            Method::AlwaysValid | Method::Msprt => {
+                let own = Effect {
+                    delta: towards * of.effect.se,
+                    se: of.effect.se,
+                    df: None,
+                };
+                let now = match self.tau(of) {
+                    // In one direction: half the two-sided one.
+                    Some(tau) if towards > 0.0 => {
+                        (0.5 * libm::exp(-msprt(&own, tau)?.ln_e)).min(1.0)
+                    }
+                    Some(_) => 1.0,
+                    None => self.sequence(of.level)?.evidence(&own, whole(of.units)).p,
+                };
+                let before = self.looks.looks.iter();
+                let before = before.filter_map(|look| look.metrics.get(of.key)?.p);
+                Some(before.fold(now, f64::min))
+            }
+            _ => None,
+        };
+        Ok(LookMetric {
+            t,
+            z: Some(z),
+            bound: Some(bound),
+            nominal: Some(at(bound)),
+            spent,
+            p,
+        })
+    }
+
+    fn group_sequential(
+        &self,
+        key: &str,
+        level: f64,
+        t: f64,
+    ) -> Result<sequential::Look, MethodError> {
         let mut fractions = self.fractions(key);
         fractions.push(t);
         let known = (
             level.to_bits(),
             fractions.iter().map(|t| t.to_bits()).collect::<Vec<u64>>(),
         );
-        if let Some(bound) = self.known.borrow().get(&known) {
-            return Ok(*bound);
+        if let Some(look) = self.known.borrow().get(&known) {
+            return Ok(*look);
         }
         fractions.pop();
         let mut test = GroupSequential::planned(level, self.spending(), &fractions)?;
@@ -284,8 +390,8 @@ impl<'a> Monitor<'a> {
         } else {
             test.look(t)?
         };
-        self.known.borrow_mut().insert(known, look.z);
-        Ok(look.z)
+        self.known.borrow_mut().insert(known, look);
+        Ok(look)
     }
 
     fn spending(&self) -> Spending {
@@ -296,24 +402,23 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    /// The estimate of a group-sequential test that stops here, corrected for stopping when it looked
-    /// good; `None` at the first look, and where an earlier one could have stopped it. `sign`: +1 where more is better.
-    pub(super) fn median_unbiased(
+    /// Estimate and 95 % interval of a group-sequential test that stops here, corrected for stopping when it
+    /// looked good; `None` at the first look, and where an earlier one could have stopped it. `sign`: +1
+    /// where more is better.
+    pub(super) fn at_stop(
         &self,
-        key: &str,
-        units: f64,
-        effect: &Effect,
+        of: &Watched<'_>,
         sign: f64,
-    ) -> Result<Option<f64>, MethodError> {
+    ) -> Result<Option<(f64, Interval)>, MethodError> {
         let Some(t) = self
-            .information(units)
+            .information(of.units)
             .filter(|t| *t > 0.0 && self.design.method == Method::Gst)
         else {
             return Ok(None);
         };
-        let mut fractions = self.fractions(key);
+        let mut fractions = self.fractions(of.key);
         let crossed = |look: &Look| {
-            let metric = look.metrics.get(key);
+            let metric = look.metrics.get(of.key);
             metric.is_some_and(|m| m.z.zip(m.bound).is_some_and(|(z, bound)| z >= bound))
         };
         if fractions.is_empty() || self.looks.looks.iter().any(crossed) {
@@ -322,11 +427,18 @@ impl<'a> Monitor<'a> {
         fractions.push(t);
         let test = GroupSequential::planned(self.levels.success, self.spending(), &fractions)?;
         let good = Effect {
-            delta: sign * effect.delta,
-            ..*effect
+            delta: sign * of.effect.delta,
+            ..of.effect
         };
         let stop = test.at_stop(&good, 0.95)?;
-        Ok(Some(sign * stop.median_unbiased))
+        let ends = [sign * stop.interval.low, sign * stop.interval.high];
+        Ok(Some((
+            sign * stop.median_unbiased,
+            Interval {
+                low: ends[0].min(ends[1]),
+                high: ends[0].max(ends[1]),
+            },
+        )))
     }
 
     /// Information fractions at the looks before this one.

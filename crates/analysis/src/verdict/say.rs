@@ -1,9 +1,10 @@
 //! The verdict in sentences that an owner can repeat.
 
-use super::document::{Check, Status, Verdict};
+use super::document::{Check, SegmentResult, Status, Verdict};
+use super::monitor::READ;
 use super::rule::Facts;
 use super::words;
-use crate::plan::{Kind, Method, Role, Window};
+use crate::plan::{Kind, Method, Metric, Role, Window};
 
 /// Headline, reasons and what to do next.
 pub(super) fn say(facts: &Facts<'_>, ended: bool, verdict: &mut Verdict) {
@@ -109,6 +110,9 @@ pub(super) fn say(facts: &Facts<'_>, ended: bool, verdict: &mut Verdict) {
         }
         _ => {
             verdict.headline = match (&facts.hidden, verdict.information) {
+                (Some(reason), _) if reason == READ => {
+                    "This design was read at an earlier look, and that reading stands.".to_owned()
+                }
                 (Some(_), _) => {
                     "Keep running: effects stay hidden until the design allows a look.".to_owned()
                 }
@@ -192,6 +196,13 @@ fn reasons(facts: &Facts<'_>, verdict: &mut Verdict) {
             ));
         }
     }
+    for metric in facts.metrics {
+        for caution in metric.comparisons.iter().flat_map(|c| &c.cautions) {
+            verdict
+                .reasons
+                .push(format!("Note, {}: {caution}.", metric.name));
+        }
+    }
     if let Some(reason) = &facts.hidden {
         verdict
             .reasons
@@ -200,6 +211,31 @@ fn reasons(facts: &Facts<'_>, verdict: &mut Verdict) {
     for waiting in &facts.waiting {
         verdict.reasons.push(format!("Not judged yet, {waiting}."));
     }
+}
+
+/// What to mind before an effect is believed.
+pub(super) fn cautions(
+    metric: &Metric,
+    arm: &str,
+    twyman: bool,
+    segments: &[SegmentResult],
+) -> Vec<String> {
+    let mut cautions = Vec::new();
+    if twyman {
+        cautions.push(format!(
+            "the effect of `{arm}` is larger than is believable: by Twyman's law look for a defect in logging or \
+             assignment before celebrating"
+        ));
+    }
+    for segment in segments.iter().filter(|segment| segment.simpson) {
+        cautions.push(format!(
+            "the effect of `{arm}` over everybody points the other way than in every value of `{}` (Simpson's \
+             paradox): the arms have different shares of its values, so {} cannot be compared as a whole until \
+             the cause is found",
+            segment.segment, metric.name
+        ));
+    }
+    cautions
 }
 
 pub(super) fn assumptions(facts: &Facts<'_>) -> Vec<String> {

@@ -1,21 +1,25 @@
-//! The effect by day, by age and by segment.
+//! The effect by day, by age and by segment, and which arm for which segment.
 
 use super::Evidence;
 use super::document::{
-    AgeEffect, DayEffect, InterleavingResult, Novelty, PeriodEffect, SegmentResult, SegmentValue,
-    SessionsResult, UptakeResult,
+    AgeEffect, DayEffect, InterleavingResult, Novelty, PeriodEffect, PolicyChoice, PolicyResult,
+    SegmentResult, SegmentValue, SessionsResult, ShrunkEffect, UptakeResult,
 };
 use super::estimate::{Stretch, estimate};
 use super::words;
 use crate::methods::always_valid::ConfidenceSequence;
+use crate::methods::effect::{Effect, Interval};
 use crate::methods::interleaving::by_session;
-use crate::methods::{iv, mean};
+use crate::methods::moments::{Summary, Tally};
+use crate::methods::{iv, mean, multiplicity, novelty, policy, segments};
 use crate::plan::{Kind, MetricType};
 use crate::units::fold::AGES;
 use crate::units::statistics::{Attribute, Of};
 
 /// Level of the band around the cumulative effect.
 const BAND_ALPHA: f64 = 0.05;
+/// Of what stands beside the decision, and is not corrected for looks.
+const CONFIDENCE: f64 = 0.95;
 /// Segments smaller than this are not shown: their interval says nothing.
 const FEWEST_UNITS: u64 = 20;
 
@@ -85,16 +89,30 @@ pub(super) fn by_day(
     effects
 }
 
-/// Day 1, week 1 and week 2, and the effect on each day since first exposure.
-pub(super) fn by_age(evidence: &Evidence<'_>, at: usize, arm: usize) -> Option<Novelty> {
-    let strata = evidence.statistics.strata();
+/// Day 1, week 1 and week 2, and the effect on each day since first exposure. Stretches of weights are
+/// compared in themselves: units that are old came early, and pooled a ramp would look like an effect of age.
+pub(super) fn by_age(
+    evidence: &Evidence<'_>,
+    stretches: &[Stretch],
+    at: usize,
+    arm: usize,
+) -> Option<Novelty> {
     let effect = |of| {
-        let moments = |arm| evidence.statistics.moments(at, arm, &strata, of);
-        let (control, treatment) = (moments(0)?, moments(arm)?);
-        let effect = mean::compare(&control.summary(0), &treatment.summary(0))
-            .ok()?
-            .normal();
-        Some((control.n + treatment.n, effect))
+        let (mut comparisons, mut units) = (Vec::new(), Vec::new());
+        for stretch in stretches {
+            let moments = |arm| {
+                let moments = evidence.statistics.moments(at, arm, &stretch.strata, of)?;
+                Some(moments.summary(0))
+            };
+            if let (Some(control), Some(treatment)) = (moments(0), moments(arm))
+                && let Ok(comparison) = mean::compare(&control, &treatment)
+            {
+                units.push(control.n + treatment.n);
+                comparisons.push(comparison);
+            }
+        }
+        let comparison = segments::stratified(&comparisons, &units).ok()?;
+        Some((units.iter().sum::<u64>(), comparison.normal()))
     };
     let periods: Vec<PeriodEffect> = ["day 1", "week 1", "week 2"]
         .into_iter()
@@ -112,23 +130,30 @@ pub(super) fn by_age(evidence: &Evidence<'_>, at: usize, arm: usize) -> Option<N
     if periods.len() < 2 {
         return None;
     }
-    let days: Vec<AgeEffect> = (0..u16::try_from(AGES).unwrap_or(0))
-        .filter_map(|day| {
-            let (_, effect) = effect(Of::Age(day))?;
-            Some(AgeEffect {
+    let (days, effects): (Vec<u16>, Vec<Effect>) = (0..u16::try_from(AGES).unwrap_or(0))
+        .filter_map(|day| Some((day, effect(Of::Age(day))?.1)))
+        .unzip();
+    let trend = (days.len() == AGES)
+        .then(|| {
+            let days: Vec<u32> = days.iter().copied().map(u32::from).collect();
+            novelty::trend(&days, &effects).ok()
+        })
+        .flatten();
+    let paired = effect(Of::WeekTwoMinusOne).map(|(_, effect)| effect);
+    Some(Novelty {
+        periods,
+        days: days
+            .into_iter()
+            .zip(&effects)
+            .map(|(day, effect)| AgeEffect {
                 day,
                 delta: effect.delta,
                 se: effect.se,
             })
-        })
-        .collect();
-    let slope = (days.len() == AGES).then(|| wls(&days)).flatten();
-    let paired = effect(Of::WeekTwoMinusOne).map(|(_, effect)| effect);
-    Some(Novelty {
-        periods,
-        days,
-        slope: slope.map(|s| s.0),
-        slope_se: slope.map(|s| s.1),
+            .collect(),
+        intercept: trend.map(|t| t.intercept.delta),
+        slope: trend.map(|t| t.slope.delta),
+        slope_se: trend.map(|t| t.slope.se),
         week_two_minus_one: paired.map(|e| e.delta),
         week_two_minus_one_se: paired.map(|e| e.se),
     })
@@ -201,40 +226,22 @@ pub(super) fn interleaving(evidence: &Evidence<'_>, hidden: bool) -> Option<Inte
     })
 }
 
-/// Slope of the effect on ln(1 + day), weighted by known variances, and its standard error.
-fn wls(days: &[AgeEffect]) -> Option<(f64, f64)> {
-    let mut s = [0.0; 5];
-    for day in days {
-        let w = 1.0 / (day.se * day.se);
-        let x = f64::from(day.day).ln_1p();
-        for (sum, term) in s
-            .iter_mut()
-            .zip([w, w * x, w * x * x, w * day.delta, w * x * day.delta])
-        {
-            *sum += term;
-        }
-    }
-    let [w, x, xx, y, xy] = s;
-    let determinant = w * xx - x * x;
-    (determinant > 0.0).then(|| ((w * xy - x * y) / determinant, (w / determinant).sqrt()))
-}
-
-/// Effects in the declared segments.
+/// Effects in the segments of the plan. `overall`: the effect over everybody.
 pub(super) fn segments(
     evidence: &Evidence<'_>,
     stretches: &[Stretch],
     at: usize,
     arm: usize,
+    overall: f64,
 ) -> Vec<SegmentResult> {
-    let statistics = evidence.statistics;
     // Values of quantiles are not kept apart by segment.
     if matches!(evidence.plan.metrics[at].kind, MetricType::Quantile(_)) {
         return Vec::new();
     }
-    let mut results = Vec::new();
+    let mut results: Vec<SegmentResult> = Vec::new();
     for (index, segment) in (0_u16..).zip(&evidence.plan.segments) {
-        let names = evidence.words.segments.get(usize::from(index));
-        let mut values: Vec<SegmentValue> = statistics
+        let mut found: Vec<(String, [u64; 2], Effect)> = evidence
+            .statistics
             .values_of(Attribute::Segment(index))
             .into_iter()
             .filter_map(|value| {
@@ -244,86 +251,215 @@ pub(super) fn segments(
                     estimated.comparison.control.n,
                     estimated.comparison.treatment.n,
                 ];
-                if units[0].min(units[1]) < FEWEST_UNITS {
-                    return None;
-                }
-                let name = names
-                    .and_then(|names| names.get(value as usize))
-                    .cloned()
-                    .unwrap_or_default();
+                (units[0].min(units[1]) >= FEWEST_UNITS)
+                    .then(|| (value_name(evidence, index, value), units, estimated.effect))
+            })
+            .collect();
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        if found.is_empty() {
+            continue;
+        }
+        let effects: Vec<Effect> = found.iter().map(|(_, _, effect)| *effect).collect();
+        let test = segments::heterogeneity(&effects).ok();
+        let values = found
+            .into_iter()
+            .enumerate()
+            .filter_map(|(at, (value, units, effect))| {
+                let shrunk = test.as_ref().and_then(|test| test.shrunk.get(at));
                 Some(SegmentValue {
-                    value: if name.is_empty() {
-                        "(none)".to_owned()
-                    } else {
-                        name
-                    },
+                    value,
                     units,
-                    delta: estimated.effect.delta,
-                    se: estimated.effect.se,
-                    interval: estimated.effect.interval(0.95).ok()?,
+                    delta: effect.delta,
+                    se: effect.se,
+                    interval: effect.interval(CONFIDENCE).ok()?,
+                    p: effect.p_two_sided(),
+                    // Corrected below, when all columns are there.
+                    p_holm: 1.0,
+                    p_hommel: 1.0,
+                    p_bh: 1.0,
+                    shrunk: shrunk.and_then(|shrunk| {
+                        Some(ShrunkEffect {
+                            delta: shrunk.delta,
+                            se: shrunk.se,
+                            interval: shrunk.interval(CONFIDENCE).ok()?,
+                        })
+                    }),
                 })
             })
             .collect();
-        values.sort_by(|a, b| a.value.cmp(&b.value));
-        if values.is_empty() {
-            continue;
-        }
-        let (heterogeneity_p, i_squared) = heterogeneity(&values);
         results.push(SegmentResult {
             segment: segment.clone(),
-            heterogeneity_p,
-            i_squared,
+            confirmatory: usize::from(index) < evidence.plan.confirmatory,
+            q: test.as_ref().map(|t| t.q),
+            heterogeneity_p: test.as_ref().map(|t| t.p),
+            i_squared: test.as_ref().map(|t| t.i_squared),
+            tau_squared: test.as_ref().map(|t| t.tau_squared),
+            pooled: test.as_ref().map(|t| t.pooled.delta),
+            pooled_se: test.as_ref().map(|t| t.pooled.se),
+            simpson: effects.len() > 1 && segments::is_simpson(overall, &effects),
             values,
         });
+    }
+    for confirmatory in [true, false] {
+        correct(&mut results, confirmatory);
     }
     results
 }
 
-/// Cochran's Q and I².
-#[expect(clippy::cast_precision_loss, reason = "a count of segments")]
-fn heterogeneity(values: &[SegmentValue]) -> (Option<f64>, Option<f64>) {
-    if values.len() < 2 {
-        return (None, None);
+/// Corrects the p-values of all columns of one kind for their number.
+fn correct(results: &mut [SegmentResult], confirmatory: bool) {
+    let mut values: Vec<&mut SegmentValue> = results
+        .iter_mut()
+        .filter(|result| result.confirmatory == confirmatory)
+        .flat_map(|result| &mut result.values)
+        .collect();
+    let p: Vec<f64> = values.iter().map(|value| value.p).collect();
+    let (holm, hommel, bh) = (
+        multiplicity::holm(&p),
+        multiplicity::hommel(&p),
+        multiplicity::benjamini_hochberg(&p),
+    );
+    for (at, value) in values.iter_mut().enumerate() {
+        value.p_holm = holm[at];
+        value.p_hommel = hommel[at];
+        value.p_bh = bh[at];
     }
-    let weight = |v: &SegmentValue| 1.0 / (v.se * v.se);
-    let total: f64 = values.iter().map(weight).sum();
-    let pooled = values.iter().map(|v| weight(v) * v.delta).sum::<f64>() / total;
-    let q: f64 = values
-        .iter()
-        .map(|v| weight(v) * (v.delta - pooled).powi(2))
-        .sum();
-    let df = (values.len() - 1) as f64;
-    let i_squared = if q > 0.0 {
-        ((q - df) / q).max(0.0)
-    } else {
-        0.0
-    };
-    (
-        Some(crate::methods::special::chi_square_sf(q, df)),
-        Some(i_squared),
-    )
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// E13 of the reference numbers.
-    #[test]
-    fn novelty_slope() {
-        let effects = [
-            0.9, 0.72, 0.6, 0.5, 0.45, 0.4, 0.37, 0.33, 0.31, 0.3, 0.29, 0.28, 0.27, 0.27,
-        ];
-        let days: Vec<AgeEffect> = (0..)
-            .zip(effects)
-            .map(|(day, delta)| AgeEffect {
-                day,
-                delta,
-                se: 0.05,
-            })
-            .collect();
-        let (slope, se) = wls(&days).expect("varies");
-        assert!((slope + 0.245_382).abs() < 5e-7, "{slope}");
-        assert!((se - 0.017_914).abs() < 5e-7, "{se}");
+fn value_name(evidence: &Evidence<'_>, segment: u16, value: u32) -> String {
+    let names = evidence.words.segments.get(usize::from(segment));
+    match names.and_then(|names| names.get(value as usize)) {
+        Some(name) if !name.is_empty() => name.clone(),
+        _ => "(none)".to_owned(),
     }
+}
+
+/// Whom to give which arm: chosen on one half of the units, valued on the other.
+pub(super) fn policies(
+    evidence: &Evidence<'_>,
+    stretches: &[Stretch],
+    at: usize,
+) -> Vec<PolicyResult> {
+    // Stretches of other weights are other times: pooled they would confound.
+    let [stretch] = stretches else {
+        return Vec::new();
+    };
+    (0_u16..)
+        .zip(&evidence.plan.segments)
+        .filter_map(|(index, segment)| policy(evidence, stretch, at, index, segment))
+        .collect()
+}
+
+fn policy(
+    evidence: &Evidence<'_>,
+    stretch: &Stretch,
+    at: usize,
+    index: u16,
+    column: &str,
+) -> Option<PolicyResult> {
+    let arms = &evidence.plan.arms;
+    let sign = evidence.plan.metrics[at].direction.sign();
+    let statistics = evidence.statistics;
+    let part = |name: String, tallies: &[Vec<Tally>; 2]| {
+        let [learn, evaluate] = tallies.each_ref().map(|half| {
+            half.iter()
+                .map(|tally| {
+                    let summary = tally.moments().summary(0);
+                    Summary {
+                        mean: sign * summary.mean,
+                        ..summary
+                    }
+                })
+                .collect()
+        });
+        policy::Segment {
+            name,
+            learn,
+            evaluate,
+        }
+    };
+    let mut parts = Vec::new();
+    let none = || vec![Tally::new(1); arms.len()];
+    let (mut rest, mut together) = ([none(), none()], Vec::new());
+    for value in statistics.values_of(Attribute::Segment(index)) {
+        let half = |learns| {
+            (0..arms.len())
+                .map(|arm| {
+                    statistics
+                        .tally(at, arm, &stretch.strata, Of::Half(index, value, learns))
+                        .unwrap_or_else(|| Tally::new(1))
+                })
+                .collect::<Vec<Tally>>()
+        };
+        let tallies = [half(true), half(false)];
+        let name = value_name(evidence, index, value);
+        if tallies.iter().flatten().all(|t| t.n() >= FEWEST_UNITS) {
+            parts.push(part(name, &tallies));
+        } else {
+            // Too few to choose for: all such values get one arm.
+            for (sums, tallies) in rest.iter_mut().zip(&tallies) {
+                for (sum, tally) in sums.iter_mut().zip(tallies) {
+                    sum.merge(tally).ok()?;
+                }
+            }
+            together.push(name);
+        }
+    }
+    parts.sort_by(|a, b| a.name.cmp(&b.name));
+    if rest.iter().flatten().all(|tally| tally.n() >= 2) {
+        together.sort();
+        parts.push(part(together.join(", "), &rest));
+    }
+    if parts.len() < 2 {
+        return None;
+    }
+    let found = policy::by_segment(&parts, FEWEST_UNITS, CONFIDENCE).ok()?;
+    let units = [
+        parts.iter().flat_map(|part| &part.learn).map(|a| a.n).sum(),
+        parts
+            .iter()
+            .flat_map(|part| &part.evaluate)
+            .map(|a| a.n)
+            .sum(),
+    ];
+    let ends = |interval: Interval| Interval {
+        low: (sign * interval.low).min(sign * interval.high),
+        high: (sign * interval.low).max(sign * interval.high),
+    };
+    let gain = if found.gain.se > 0.0 {
+        found.gain.interval(CONFIDENCE).ok()?
+    } else {
+        Interval {
+            low: 0.0,
+            high: 0.0,
+        }
+    };
+    Some(PolicyResult {
+        segment: column.to_owned(),
+        choices: found
+            .choices
+            .into_iter()
+            .map(|choice| PolicyChoice {
+                value: choice.name,
+                arm: arms[choice.arm].name.clone(),
+                fell_back: choice.fell_back,
+            })
+            .collect(),
+        best_single_arm: arms[found.best_single_arm].name.clone(),
+        units,
+        value: sign * found.value.delta,
+        se: found.value.se,
+        interval: ends(found.interval),
+        single: sign * found.single_value.delta,
+        gain: sign * found.gain.delta,
+        gain_se: found.gain.se,
+        gain_interval: ends(gain),
+        words: if found.gain.se == 0.0 {
+            "the same arm for everybody"
+        } else if gain.low > 0.0 {
+            "evidence that choosing by segment is better"
+        } else {
+            "no evidence that choosing by segment is better"
+        },
+    })
 }

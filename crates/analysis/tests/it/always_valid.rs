@@ -46,6 +46,22 @@ fn interval_and_p_value_agree() {
     assert!(at(edge * 1.001) < 0.05 && at(edge * 0.999) > 0.05);
 }
 
+/// The same in one direction: the bound is crossed exactly when the p-value falls below α, and bad news
+/// is no evidence.
+#[test]
+fn one_sided_bound_and_p_value_agree() {
+    for alpha in [0.01, 0.05, 0.2] {
+        let cs = ConfidenceSequence::one_sided(alpha, 5000).expect("valid");
+        let p = |z: f64| {
+            let effect = Effect::new(z, 1.0, None).expect("valid");
+            cs.evidence(&effect, UNITS).p
+        };
+        close(p(cs.multiplier(UNITS)), alpha, 1e-12);
+        assert_eq!((p(0.0), p(-9.0)), (1.0, 1.0));
+        assert!(p(60.0) < 1e-300, "far out it does not overflow");
+    }
+}
+
 #[test]
 fn a_one_sided_sequence_is_tighter() {
     let one = ConfidenceSequence::one_sided(0.05, 5000).expect("valid");

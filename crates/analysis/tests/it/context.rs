@@ -1,14 +1,12 @@
 //! Encouragement, segments, novelty, quantiles, interleaving, offline against online: reference numbers.
 
-use proptest::prelude::*;
-use refrain_analysis::methods::effect::{ConfidenceSet, Effect};
+use refrain_analysis::methods::effect::{ArmEstimate, Comparison, ConfidenceSet, Effect};
 use refrain_analysis::methods::interleaving::{self, Sessions};
 use refrain_analysis::methods::moments::{PairSummary, Summary, Tally};
 use refrain_analysis::methods::offline_online::{Experiment, agreement};
-use refrain_analysis::methods::quantile::{self, Histogram};
-use refrain_analysis::methods::{iv, novelty, segments};
+use refrain_analysis::methods::{iv, novelty, quantile, segments};
 
-use crate::support::{SplitMix, close};
+use crate::support::close;
 
 fn pairs(rows: &[(f64, f64)]) -> PairSummary {
     let mut tally = Tally::new(2);
@@ -73,14 +71,26 @@ fn simpson_is_seen_and_stratification_mends_it() {
     let strata = effects(&[(-0.1, 0.05), (-0.2, 0.05)]);
     assert!(segments::is_simpson(0.3, &strata));
     assert!(!segments::is_simpson(-0.3, &strata));
+    let stratum = |control, treatment| {
+        let arm = |value| ArmEstimate {
+            n: 100,
+            value,
+            variance: 0.00125,
+        };
+        Comparison::new(arm(control), arm(treatment)).expect("valid")
+    };
+    let strata = [stratum(2.0, 1.9), stratum(1.0, 0.8)];
     let mended = segments::stratified(&strata, &[300, 100]).expect("valid");
-    close(mended.delta, -0.125, 1e-12);
+    close(mended.control.value, 1.75, 1e-12);
+    let effect = mended.normal();
+    close(effect.delta, -0.125, 1e-12);
     close(
-        mended.se,
+        effect.se,
         0.05 * (0.75f64.powi(2) + 0.25f64.powi(2)).sqrt(),
         1e-12,
     );
     assert!(segments::stratified(&strata, &[0, 0]).is_err());
+    assert!(segments::stratified(&strata, &[1]).is_err());
 }
 
 #[test]
@@ -95,36 +105,6 @@ fn novelty_of_the_reference() {
     close(trend.slope.delta, -0.245382, 5e-7);
     close(trend.slope.se, 0.017914, 5e-7);
     close(trend.slope.z(), -13.697593, 5e-6);
-    close(
-        novelty::average(&daily[..7]).expect("valid").delta,
-        0.562857,
-        5e-7,
-    );
-    close(
-        novelty::average(&daily[7..]).expect("valid").delta,
-        0.292857,
-        5e-7,
-    );
-    let change = novelty::change(&daily[..7], &daily[7..]).expect("valid");
-    close(change.delta, -0.270000, 5e-7);
-    close(change.se, 0.026726, 5e-7);
-}
-
-#[test]
-fn a_paired_change_uses_the_covariance() {
-    let rows = |lift: f64| -> Vec<(f64, f64)> {
-        let mut random = SplitMix::new(3);
-        (0..500)
-            .map(|_| {
-                let level = 10.0 * random.uniform();
-                (level + random.uniform() + lift, level + random.uniform())
-            })
-            .collect()
-    };
-    let (c, t) = (pairs(&rows(0.0)), pairs(&rows(1.0)));
-    let paired = novelty::paired_change(&c, &t).expect("valid");
-    close(paired.delta, -1.0, 1e-9);
-    assert!(paired.se < 0.04, "{paired:?}");
 }
 
 #[test]
@@ -147,17 +127,21 @@ fn quantile_of_the_reference() {
     close(clustered.low, found.low, 0.7);
     close(clustered.high, found.high, 4.0);
 
-    let mut histogram = Histogram::default();
+    // As the tool has it: the values by rank, and the spread from sums over units.
+    let mut tally = Tally::new(2);
     for v in &sorted {
-        histogram.add(*v).expect("positive");
+        let below = if *v <= found.value { 1.0 } else { 0.0 };
+        tally.push(&[below, 1.0]).expect("finite");
     }
-    let binned = histogram.quantile(0.99, 1.0, 0.95).expect("valid");
-    assert!((binned.value / found.value - 1.0).abs() <= Histogram::RESOLUTION);
-    assert!((binned.low / found.low - 1.0).abs() <= Histogram::RESOLUTION);
-    assert!(histogram.add(-1.0).is_err() && histogram.add(f64::NAN).is_err());
+    let inflation = quantile::inflation(&tally.moments(), 0.99, 1000).expect("units");
+    close(inflation, 1000.0 / 999.0, 1e-9);
+    let ranked = quantile::of_ranks(0.99, 1000, 1.0, 0.95, 0.0, |rank| {
+        sorted[usize::try_from(rank - 1).expect("small")]
+    });
+    assert_eq!(ranked.expect("valid"), found);
     assert!(quantile::independent(&[2.0, 1.0], 0.5, 0.95).is_err());
-    let comparison = quantile::compare(&found, &clustered).expect("valid");
-    close(comparison.normal().delta, 0.0, 1e-9);
+    let arm = quantile::arm(&found, 400);
+    assert_eq!((arm.n, arm.value), (400, found.value));
 }
 
 #[test]
@@ -233,23 +217,4 @@ fn offline_against_online_of_the_reference() {
     assert!(found.few && found.leave_one_out_rmse < found.leave_one_out_baseline);
     close(found.sign_agreement, 1.0, 1e-15);
     assert!(agreement(&archive[..3], 0.95).is_err());
-}
-
-proptest! {
-    /// A histogram never misplaces a rank by more than its resolution, and merging is counting.
-    #[test]
-    fn histogram_ranks(values in prop::collection::vec(0.0f64..1e9, 2..200), cut in 0usize..200) {
-        let cut = cut.min(values.len());
-        let (mut a, mut b) = (Histogram::default(), Histogram::default());
-        for v in &values[..cut] { a.add(*v).expect("fits"); }
-        for v in &values[cut..] { b.add(*v).expect("fits"); }
-        b.merge(&a);
-        let mut sorted = values.clone();
-        sorted.sort_by(f64::total_cmp);
-        for (rank, v) in (1..).zip(&sorted) {
-            let got = b.at_rank(rank).expect("within");
-            prop_assert!((got - v).abs() <= Histogram::RESOLUTION * v, "{got} {v}");
-        }
-        prop_assert_eq!(b.at_rank(values.len() as u64 + 1), None);
-    }
 }

@@ -17,7 +17,9 @@ const ALPHA: f64 = 0.05;
 const UNITS: u64 = 500;
 
 const DAILY: &str = "measured daily";
-const DESIGNS: [(&str, &str); 6] = [
+const MSPRT: &str = "mixture SPRT";
+const FIXED_POWER: &str = "fixed power";
+const DESIGNS: [(&str, &str); 7] = [
     ("group-sequential", r#"{ method = "gst", max_units = 500 }"#),
     (
         "always-valid",
@@ -28,7 +30,8 @@ const DESIGNS: [(&str, &str); 6] = [
         "bonferroni",
         r#"{ method = "bonferroni", max_units = 500, looks = 4 }"#,
     ),
-    ("fixed-power", r#"{ method = "fixed_power" }"#),
+    (MSPRT, r#"{ method = "msprt", max_units = 500 }"#),
+    (FIXED_POWER, r#"{ method = "fixed_power" }"#),
     (DAILY, r#"{ method = "gst", max_units = 500 }"#),
 ];
 /// Days at which an owner looks; the last has all units.
@@ -77,6 +80,8 @@ struct Tally {
     harmed: u64,
     invalid: u64,
     srm: u64,
+    /// Effects were shown at some look.
+    revealed: u64,
 }
 
 #[test]
@@ -96,16 +101,20 @@ fn nothing_ships_more_often_than_promised() {
                 harmed: a.harmed + b.harmed,
                 invalid: a.invalid + b.invalid,
                 srm: a.srm + b.srm,
+                revealed: a.revealed + b.revealed,
             });
         println!(
-            "{name:18} of {count} A/A: ships {} = {:.4} (at most {:.4}), stops for harm {:.4}, sample-ratio alarms {:.4}, invalid {:.4}",
+            "{name:18} of {count} A/A: ships {} = {:.4} (at most {:.4}), stops for harm {:.4}, sample-ratio alarms {:.4}, invalid {:.4}, effects shown {:.4}",
             sum.shipped,
             rate(sum.shipped),
             bound(ALPHA),
             rate(sum.harmed),
             rate(sum.srm),
-            rate(sum.invalid)
+            rate(sum.invalid),
+            rate(sum.revealed)
         );
+        // A design that never looks never errs.
+        assert!(rate(sum.revealed) > 0.9, "{name}: {sum:?}");
         assert!(rate(sum.shipped) <= bound(ALPHA), "{name}: {sum:?}");
         // Deterioration: 1 % over both metrics.
         assert!(rate(sum.harmed) <= bound(0.01), "{name}: {sum:?}");
@@ -131,9 +140,9 @@ fn one(seed: u64) -> [Tally; DESIGNS.len()] {
             plan.metrics[0].window = Window::Daily { days: 14 };
             plan.metrics[0].covariate = None;
         }
-        if name == "fixed-power" {
-            // An effect that so few units can see, or it would never be precise enough to look.
-            plan.metrics[0].mde = Some(Margin::Relative(0.2));
+        if matches!(name, FIXED_POWER | MSPRT) {
+            // An effect that so few units can see: precise enough at the second look or the third.
+            plan.metrics[0].mde = Some(Margin::Relative(0.4));
         }
         let days: &[i64] = if name == "fixed" { &LOOKS[3..] } else { &LOOKS };
         look_at(folder.path(), &plan, days)
@@ -160,6 +169,9 @@ fn look_at(log: &Path, plan: &Plan, days: &[i64]) -> Tally {
             .any(|check| check.id == "srm" && check.status == Status::Fail)
         {
             tally.srm = 1;
+        }
+        if !analysis.metrics[0].comparisons.is_empty() {
+            tally.revealed = 1;
         }
         match analysis.verdict.recommendation {
             "SHIP" | "ADVANCE" => tally.shipped = 1,
