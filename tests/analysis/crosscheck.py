@@ -2,8 +2,9 @@
 
     python tests/analysis/crosscheck.py target/debug/examples/methods [SEED]
 
-statsmodels, scipy, linearmodels and spotify-confidence answer the same questions; the numbers must agree to
-the tolerance beside each comparison. Without a seed one is drawn and printed, so that every run is new and
+statsmodels, scipy, linearmodels and spotify-confidence answer the same questions; where no library does, the
+definition is worked out by brute force (a mixture by quadrature, a policy's value by going through all lists).
+The numbers must agree to the tolerance beside each comparison. Without a seed one is drawn and printed, so that every run is new and
 any can be had again.
 """
 
@@ -17,6 +18,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import scipy.optimize
 import scipy.stats as st
 import statsmodels.api as sm
 from linearmodels.iv import IV2SLS
@@ -366,6 +368,103 @@ def again_and_again(check, rng):
     check.same("longitudinal: GLS (statsmodels)", [ours["effect"]["delta"], ours["effect"]["se"]], [fit.params[1], fit.bse[1]], 1e-7)
 
 
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(400)
+
+
+def log_mixture(log_ratio, deviation, half=False):
+    """Logarithm of the mean likelihood ratio over normal (or half-normal) effects: quadrature where there is any weight."""
+    log_density = lambda v: log_ratio(v) - 0.5 * (v / deviation) ** 2 - math.log(deviation * math.sqrt(2 * math.pi)) + math.log(1 + half)
+    low, high = (0.0 if half else -15 * deviation), 15 * deviation
+    for _ in range(3):
+        grid = np.linspace(low, high, 4001)
+        values = log_density(grid)
+        there = grid[values > values.max() - 45]
+        step = grid[1] - grid[0]
+        low, high = max(low, there[0] - step), min(high, there[-1] + step)
+    values = log_density((high + low) / 2 + (high - low) / 2 * NODES)
+    return values.max() + math.log((high - low) / 2 * WEIGHTS @ np.exp(values - values.max()))
+
+
+def looked_at_always(check, rng):
+    n, tuned, alpha = int(rng.integers(200, 50_000)), int(rng.integers(200, 50_000)), float(rng.choice([0.05, 0.025, 0.01]))
+    se = float(rng.uniform(0.05, 2))
+    effect = {"delta": float(se * rng.uniform(-4, 4)), "se": se}
+    ours = check.ask("confidence_sequence", effect=effect, units=n, tuned_units=tuned, alpha=alpha)
+    # A bet on each unit's drift, normal around 0 with deviation r (Waudby-Smith et al. 2021): z √n is the sum.
+    log_wealth = lambda z, deviation, half=False: log_mixture(lambda v: v * z * math.sqrt(n) - v**2 * n / 2, deviation, half)
+    r, r1 = ours["scale"]
+    z = effect["delta"] / se
+    check.same("confidence sequence: e-value (quadrature)", ours["evidence"]["ln_e"], log_wealth(z, r), 1e-7, 1e-7)
+    crossing = scipy.optimize.brentq(lambda z: math.log(alpha) + log_wealth(z, r), 0.5, 60, xtol=1e-11)
+    check.same("confidence sequence: where the bet wins (quadrature)", ours["multiplier"][0], crossing, 1e-7)
+    check.same(
+        "confidence sequence: interval",
+        [ours["interval"]["low"], ours["interval"]["high"]],
+        [effect["delta"] - crossing * se, effect["delta"] + crossing * se],
+        1e-7,
+        1e-9,
+    )
+    # One-sided: a half-normal bet, of which the closed form gives away at most 2 α / √(n r² + 1).
+    given_away = alpha * math.exp(log_wealth(ours["multiplier"][1], r1, half=True)) - 1
+    most = 2 * alpha / math.sqrt(n * r1**2 + 1)
+    check.same("confidence sequence: one-sided (quadrature)", given_away, most / 2, 0, most / 2 + 1e-9)
+    # r is such that the band is narrowest at the units tuned for, nearly.
+    def width(r):
+        nr = tuned * r * r
+        return math.sqrt(2 * (nr + 1) * math.log(math.sqrt(nr + 1) / alpha) / nr)
+
+    best = scipy.optimize.minimize_scalar(lambda log_r: width(math.exp(log_r)), bounds=(math.log(r) - 3, math.log(r) + 3), method="bounded")
+    check.same("confidence sequence: narrowest (scipy)", width(r), best.fun, 5e-3)
+
+    tau = float(rng.uniform(0.2, 5)) * se
+    ours = check.ask("msprt", effect=effect, tau=tau, alpha=alpha)
+    log_ratio = lambda delta: log_mixture(lambda v: (delta * v - v * v / 2) / se**2, tau)
+    check.same("mSPRT: likelihood ratio (quadrature)", ours["evidence"]["ln_e"], log_ratio(effect["delta"]), 1e-7, 1e-7)
+    check.same("mSPRT: p", ours["evidence"]["p"], min(1, math.exp(-log_ratio(effect["delta"]))), 1e-6)
+    crossing = scipy.optimize.brentq(lambda z: math.log(alpha) + log_ratio(z * se), 0.5, 60, xtol=1e-11)
+    check.same("mSPRT: where it rejects (quadrature)", ours["multiplier"], crossing, 1e-7)
+
+
+def slates(check, rng):
+    """All lists of two out of four items, as often as the logging policy shows them: the mean is the value itself."""
+    items = range(4)
+    first = {i: w / 16 for i, w in zip(items, (8, 4, 2, 2))}
+    then = {(i, j): w / 4 for i in items for j, w in zip([j for j in items if j != i], rng.permutation([2, 1, 1]))}
+    target_first = dict(zip(items, rng.dirichlet(np.ones(4))))
+    target_then = {(i, j): p for i in items for j, p in zip([j for j in items if j != i], rng.dirichlet(np.ones(3)))}
+    pairs = list(then)
+    below = lambda head, tail: {j: sum(head[i] * p for (i, k), p in tail.items() if k == j) for j in items}
+    logged_below, target_below = below(first, then), below(target_first, target_then)
+    own, after, whole = rng.normal(1, 1, (2, 4)), rng.normal(1, 1, (4, 4)), rng.normal(1, 1, (2, 4, 4))
+    rewards = {
+        # Of the place and the item alone; of the items above, too; of all.
+        "independent": lambda i, j: [own[0, i], own[1, j]],
+        "cascade": lambda i, j: [own[0, i], after[i, j]],
+        "standard": lambda i, j: [whole[0, i, j], whole[1, i, j]],
+    }
+    for name, reward in rewards.items():
+        rows = [
+            dict(
+                rewards=lists(reward(i, j)),
+                logged=[first[i], then[i, j]],
+                target=[target_first[i], target_then[i, j]],
+                logged_marginal=[first[i], logged_below[j]],
+                target_marginal=[target_first[i], target_below[j]],
+            )
+            for i, j in pairs
+            for _ in range(round(64 * first[i] * then[i, j]))
+        ]
+        assert len(rows) == 64
+        truth = sum(target_first[i] * target_then[i, j] * sum(reward(i, j)) for i, j in pairs)
+        # What assumes less is right as well.
+        for estimator in list(rewards)[list(rewards).index(name) :]:
+            ours = check.ask("slates", slates=rows, estimator=estimator)
+            check.same(f"slates: {estimator} (all lists)", ours["delta"], truth, 1e-9)
+        weight = np.array([np.prod(np.divide(row["target"], row["logged"])) for row in rows])
+        total = weight * np.array([sum(row["rewards"]) for row in rows])
+        check.same("slates: error (scipy)", check.ask("slates", slates=rows, estimator="standard")["se"], st.sem(total), 1e-9)
+
+
 def off_policy(check, rng):
     n = 400
     logged = rng.choice([0.2, 0.3, 0.5], n, p=[0.2, 0.3, 0.5])
@@ -390,6 +489,35 @@ def off_policy(check, rng):
     robust = sm.OLS(0.4 + w * (reward - 0.4), one).fit()
     ours = check.ask("off_policy", rows=rows, estimator="doubly_robust")["value"]
     check.same("off-policy: doubly robust (statsmodels)", [ours["delta"], ours["se"]], [robust.params[0], robust.bse[0]], 1e-8)
+
+
+def modelled(check, rng):
+    n = 300
+    logged = rng.choice([0.25, 0.5], n)
+    model, averaged = rng.uniform(0, 1, n), rng.uniform(0, 1, n)
+    reward = rng.binomial(1, model).astype(float)
+    w = rng.choice([0.5, 1.0, 1.5], n)
+    rows = [
+        dict(logged=float(p), target=float(p * v), reward=float(r), predicted=float(m), predicted_target=float(a), user=i)
+        for i, (p, v, r, m, a) in enumerate(zip(logged, w, reward, model, averaged))
+    ]
+    if abs((w.mean() - 1) / st.sem(w)) > 2.5:
+        return
+    one = np.ones(n)
+    for name, values in (("direct", averaged), ("doubly_robust", averaged + w * (reward - model))):
+        fit = sm.OLS(values, one).fit()
+        ours = check.ask("off_policy", rows=rows, estimator=name)["value"]
+        check.same(f"off-policy with a model: {name} (statsmodels)", [ours["delta"], ours["se"]], [fit.params[0], fit.bse[0]], 1e-8)
+    ours = check.ask("off_policy", rows=rows, estimator={"clipped": 1.2})["value"]
+    fit = sm.OLS(np.minimum(w, 1.2) * reward, one).fit()
+    check.same("off-policy: clipped (statsmodels)", [ours["delta"], ours["se"]], [fit.params[0], fit.bse[0]], 1e-8)
+    ours = check.ask("off_policy", rows=rows, estimator={"switch": 1.2})["value"]
+    fit = sm.OLS(averaged + np.where(w <= 1.2, w, 0) * (reward - model), one).fit()
+    check.same("off-policy: switch (statsmodels)", [ours["delta"], ours["se"]], [fit.params[0], fit.bse[0]], 1e-8)
+    shrunk = 2 * w / (w**2 + 2)
+    ours = check.ask("off_policy", rows=rows, estimator={"shrunk": 2.0})["value"]
+    fit = sm.OLS(averaged + shrunk * (reward - model), one).fit()
+    check.same("off-policy: shrunk (statsmodels)", [ours["delta"], ours["se"]], [fit.params[0], fit.bse[0]], 1e-8)
 
 
 def distributions(check, rng):
@@ -418,7 +546,8 @@ def main():
     for _ in range(ROUNDS):
         for compare in (
             means, proportions, ratios, covariates, sequential, sizes, several, segment_effects, new_things, differences,
-            encouragement, regressions, archives, ratios_of_samples, interleaved, quantiles, again_and_again, off_policy, distributions,
+            encouragement, regressions, archives, ratios_of_samples, interleaved, quantiles, again_and_again, off_policy, modelled, slates,
+            looked_at_always, distributions,
         ):  # fmt: skip
             compare(check, rng)
     for what, count in check.done.items():

@@ -4,13 +4,14 @@
 
 use std::io::BufRead as _;
 
+use refrain_analysis::methods::always_valid::{self, ConfidenceSequence};
 use refrain_analysis::methods::did::Panel;
 use refrain_analysis::methods::effect::{Comparison, Effect};
 use refrain_analysis::methods::interleaving::{self, Sessions};
 use refrain_analysis::methods::linear::{Covariance, Regression};
 use refrain_analysis::methods::longitudinal::{self, Components};
 use refrain_analysis::methods::moments::{Moments, Summary, Tally};
-use refrain_analysis::methods::off_policy::{self, Row};
+use refrain_analysis::methods::off_policy::{self, Row, Slate, SlateMethod, slate_value};
 use refrain_analysis::methods::offline_online::{self, Experiment};
 use refrain_analysis::methods::power::Target;
 use refrain_analysis::methods::proportion::{self, Share};
@@ -110,6 +111,22 @@ enum Question {
     OffPolicy {
         rows: Vec<Row>,
         estimator: off_policy::Method,
+    },
+    /// One look of a confidence sequence.
+    ConfidenceSequence {
+        effect: Effect,
+        units: u64,
+        tuned_units: u64,
+        alpha: f64,
+    },
+    Msprt {
+        effect: Effect,
+        tau: f64,
+        alpha: f64,
+    },
+    Slates {
+        slates: Vec<Slate>,
+        estimator: SlateMethod,
     },
     /// Survival functions and quantiles.
     Distributions {
@@ -285,6 +302,26 @@ fn answer(question: Question) -> Result<Value, MethodError> {
         Question::OffPolicy { rows, estimator } => {
             json!(off_policy::value(&rows, estimator, 0.95)?)
         }
+        Question::ConfidenceSequence {
+            effect,
+            units,
+            tuned_units,
+            alpha,
+        } => {
+            let two = ConfidenceSequence::two_sided(alpha, tuned_units)?;
+            let one = ConfidenceSequence::one_sided(alpha, tuned_units)?;
+            json!({
+                "scale": [two.scale(), one.scale()],
+                "multiplier": [two.multiplier(units), one.multiplier(units)],
+                "interval": two.interval(&effect, units),
+                "evidence": two.evidence(&effect, units),
+            })
+        }
+        Question::Msprt { effect, tau, alpha } => json!({
+            "evidence": always_valid::msprt(&effect, tau)?,
+            "multiplier": always_valid::msprt_multiplier(effect.se, tau, alpha)?,
+        }),
+        Question::Slates { slates, estimator } => json!(slate_value(&slates, estimator)?),
         Question::Distributions {
             z,
             t,
