@@ -1,10 +1,14 @@
-"""The table of units that DuckDB and Spark make from a log gives the verdict of the log itself.
+"""The table of units that a warehouse makes from a log gives the verdict of the log itself.
 
-    python tests/analysis/warehouse.py target/release/refrain [duckdb] [spark]
+    python tests/analysis/warehouse.py target/release/refrain [duckdb] [spark] [bigquery] [trino]
 
-One simulated log with retries, bots, units in two arms and changed weights is analysed three ways: the
-log itself, and the table that each engine makes with the statement of `refrain experiment sql`. Every
-number of every comparison and check must agree to 1e-9, relatively.
+Simulated logs with retries, bots, units in two arms, changed weights, outcomes sent twice and a cut-off in
+the middle are analysed several ways: the log itself, and the table that each engine makes with the statement
+of `refrain experiment sql`. Every number of every comparison and check must agree to 1e-9, relatively.
+
+DuckDB and Spark run here. For BigQuery and Trino, sqlglot reads the statement by their grammar, and DuckDB
+runs what it means: that finds a statement that is not theirs or asks for something else, and not what the
+engine itself would make of its types.
 """
 
 import json
@@ -15,6 +19,14 @@ import subprocess
 import sys
 import tempfile
 
+import duckdb
+import sqlglot
+from sqlglot import exp
+
+DIALECTS = ("duckdb", "spark", "bigquery", "trino")
+# Functions that sqlglot has no name for, though the engine has them.
+OWN = {"duckdb": {"EPOCH_US"}}
+
 
 def run(*command):
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
@@ -23,12 +35,30 @@ def run(*command):
     return done.stdout
 
 
-def duckdb_units(statement, folder, out):
-    import duckdb
+TABLES = {"exposures": "exposures", "outcomes": "outcomes", "covariates": "unit_covariates"}
 
+
+def parsed(statement, dialect):
+    """The statement as its dialect's grammar has it: one SELECT, of functions that are known."""
+    trees = sqlglot.parse(statement, read=dialect, error_level=sqlglot.ErrorLevel.RAISE)
+    assert len(trees) == 1 and isinstance(trees[0], exp.Select), f"{dialect}: {[type(tree) for tree in trees]}"
+    unknown = {call.name.upper() for call in trees[0].find_all(exp.Anonymous)} - OWN.get(dialect, set())
+    assert not unknown, f"{dialect}: {unknown}"
+    return trees[0]
+
+
+def duckdb_units(statement, folder, out, dialect="duckdb"):
     db = duckdb.connect()
     db.execute("SET TimeZone = 'America/New_York'")  # must not matter
+    for table, name in TABLES.items():
+        db.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{folder}/{table}/*.parquet')")
+    if dialect != "duckdb":
+        statement = parsed(statement, dialect).sql("duckdb", unsupported_level=sqlglot.ErrorLevel.RAISE)
     db.execute(f"COPY ({statement}) TO '{out}' (FORMAT parquet)")
+
+
+def translated(dialect):
+    return lambda statement, folder, out: duckdb_units(statement, folder, out, dialect)
 
 
 def spark_units(statement, folder, out):
@@ -44,15 +74,26 @@ def spark_units(statement, folder, out):
         .getOrCreate()
     )
     spark.sparkContext.setLogLevel("ERROR")
-    for table in ("exposures", "outcomes", "covariates"):
-        name = "unit_covariates" if table == "covariates" else table
+    for table, name in TABLES.items():
         spark.read.parquet(str(folder / table)).createOrReplaceTempView(name)
     parts = pathlib.Path(str(out) + ".parts")
     spark.sql(statement).coalesce(1).write.parquet(str(parts))
     shutil.copy(next(parts.glob("*.parquet")), out)
 
 
-ENGINES = {"duckdb": duckdb_units, "spark": spark_units}
+ENGINES = {"duckdb": duckdb_units, "spark": spark_units, "bigquery": translated("bigquery"), "trino": translated("trino")}
+
+
+def sent_twice(log):
+    """Gives outcomes an id, but for every tenth; sends every seventh again, and some of these a day later."""
+    path = log / "outcomes" / "simulated-0.parquet"
+    duckdb.execute(
+        f"""CREATE OR REPLACE TABLE outcomes AS SELECT *,
+            CASE WHEN n % 10 > 0 THEN unhex(md5(n::VARCHAR)) END AS outcome_id
+            FROM (SELECT *, row_number() OVER () AS n FROM read_parquet('{path}'))"""
+    )
+    again = "SELECT * REPLACE (ts + INTERVAL 1 DAY * (n % 2) AS ts) FROM outcomes WHERE n % 7 = 0 AND outcome_id IS NOT NULL"
+    duckdb.execute(f"COPY (SELECT * EXCLUDE n FROM (FROM outcomes UNION ALL {again})) TO '{path}' (FORMAT parquet)")
 
 
 def same(a, b, path=""):
@@ -77,24 +118,37 @@ def main():
     refrain, *engines = sys.argv[1:]
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
-        for name, faults in {
-            "sound": ["--lift", "0.05"],
-            "faulty": ["--ramp", "--switchers", "0.0004", "--treatment-bots", "0.0005"],
-        }.items():
-            log = scratch / name
-            run(refrain, "experiment", "simulate", "--out", log, "--units", "6000", *faults)
+        faults = ["--ramp", "--switchers", "0.0004", "--treatment-bots", "0.0005"]
+        for name, simulated, flags in (
+            ("sound", ["--lift", "0.05"], []),
+            ("faulty", faults, []),
+            ("half way", [*faults, "--lift", "0.05"], ["--until", "2026-01-15T06:00:00Z"]),
+            ("sent twice", ["--lift", "0.05"], ["--outcome-ids"]),
+            ("both", faults, ["--outcome-ids", "--until", "2026-01-24"]),
+        ):
+            log = scratch / name.replace(" ", "-")
+            run(refrain, "experiment", "simulate", "--out", log, "--units", "6000", *simulated)
             plan = log / "plan.toml"
             # Quantiles need the events themselves.
             text = plan.read_text()
             plan.write_text(text[: text.rindex("[[experiment.blend.metric]]")])
-            whole = json.loads(run(refrain, "experiment", "analyze", "--json", "--config", plan, "--log", log))
+            subject = ["--config", plan, "--log", log]
+            if "--outcome-ids" in flags:
+                once = json.loads(run(refrain, "experiment", "analyze", "--json", *subject))
+                sent_twice(log)
+            until = flags[-2:] if "--until" in flags else []
+            whole = json.loads(run(refrain, "experiment", "analyze", "--json", *subject, *until))
+            if "--outcome-ids" in flags:
+                assert whole["data"]["leftovers"]["duplicate_outcomes"] > 1000
+                assert until or whole["metrics"][0]["arms"] == once["metrics"][0]["arms"], "counted once"
+            for dialect in DIALECTS:
+                parsed(run(refrain, "experiment", "sql", "--config", plan, "--dialect", dialect, *flags), dialect)
             for engine in engines or ENGINES:
-                tables = []
-                if engine == "duckdb":
-                    for flag, table in (("exposures",) * 2, ("outcomes",) * 2, ("covariates",) * 2):
-                        tables += [f"--{flag}", f"read_parquet('{log}/{table}/*.parquet')"]
-                statement = run(refrain, "experiment", "sql", "--config", plan, "--dialect", engine, *tables)
-                units = scratch / f"{name}-{engine}.parquet"
+                # Starting Spark for each variant takes longer than it tells.
+                if engine == "spark" and flags and name != "both":
+                    continue
+                statement = run(refrain, "experiment", "sql", "--config", plan, "--dialect", engine, *flags)
+                units = scratch / f"{log.name}-{engine}.parquet"
                 ENGINES[engine](statement, log, units)
                 table = json.loads(run(refrain, "experiment", "analyze", "--json", "--config", plan, "--units", units))
                 for part in ("verdict", "metrics"):
