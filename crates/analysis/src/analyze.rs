@@ -156,6 +156,7 @@ pub fn from_log(
 /// Analyses a table with one row a unit, as the statements of [`crate::sql`] make it.
 ///
 /// What needs the events themselves is not there: quantile metrics, daily and novelty curves, latency.
+/// Memory is bounded as for a log; [`ReadOptions::until_us`] must be the table's own cut-off, if given.
 ///
 /// # Errors
 /// [`AnalyzeError`], with file, row group and row.
@@ -167,7 +168,7 @@ pub fn from_units(
     if plan.kind == Kind::Interleave {
         return Err(AnalyzeError::NeedsLog);
     }
-    let read = table::read(path, plan, options.read.until_us)?;
+    let read = table::read(path, plan, &options.read)?;
     let cutoff_us = read.cutoff_us;
     let looks = earlier(plan, options, cutoff_us)?;
     let quantiles = QuantileSums::new();

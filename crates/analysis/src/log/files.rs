@@ -269,7 +269,8 @@ fn as_dictionary(field: &Field, needed: &[Needed], segments: &[String]) -> Field
     }
 }
 
-fn check(
+/// Whether a column is there and can be read as `kind`.
+pub(crate) fn check(
     path: &Path,
     schema: &Schema,
     name: &str,

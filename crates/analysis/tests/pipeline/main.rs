@@ -9,4 +9,5 @@ mod page;
 mod panel;
 mod reference;
 mod support;
+mod units;
 mod verdicts;
