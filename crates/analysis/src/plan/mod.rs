@@ -60,8 +60,6 @@ pub enum Kind {
     Ab,
     /// Does the treatment hurt anything? No claim of success is made.
     Rollout,
-    /// Computed and never shown: lists and cost are compared, listeners are not.
-    Shadow,
     /// Two rankings in one list.
     Interleave,
     /// A frozen control group beside everything that shipped.
@@ -363,6 +361,16 @@ pub enum PlanError {
         /// Those that are.
         known: String,
     },
+    /// An experiment without anybody to judge it by.
+    #[error(
+        "experiment `{name}` is of kind \"shadow\": its arms are computed beside what is served and never shown, \
+         so no listener can tell which is better and there is no verdict. How its lists and times differ stands \
+         in the section Lists of the report on an `ab` experiment with the same variants, and in the log under shadow/"
+    )]
+    Shadow {
+        /// The experiment.
+        name: String,
+    },
     /// A value that cannot be meant.
     #[error("{place}: {problem}")]
     Field {
@@ -470,6 +478,11 @@ impl Plan {
                 known: known(),
             });
         };
+        if raw.get("kind").and_then(toml::Value::as_str) == Some("shadow") {
+            return Err(PlanError::Shadow {
+                name: name.to_owned(),
+            });
+        }
         let digest =
             xxhash_rust::xxh3::xxh3_128(toml::to_string(raw).unwrap_or_default().as_bytes());
         let raw: file::Experiment =

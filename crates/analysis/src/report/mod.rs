@@ -16,6 +16,7 @@ mod svg;
 
 use std::fmt::Write as _;
 
+use crate::archive::Entry;
 use crate::methods::effect::{ConfidenceSet, Interval};
 use crate::plan::{Design, Kind, Margin, Method, Role, SpendingRule};
 use crate::verdict::Analysis;
@@ -34,6 +35,12 @@ const STYLE: &str = include_str!("style.css");
 /// The page. `command` is what makes the analysis again.
 #[must_use]
 pub fn html(analysis: &Analysis, command: &str) -> String {
+    decided_html(analysis, command, &[])
+}
+
+/// The page with what an archive says of the owner's decisions.
+#[must_use]
+pub fn decided_html(analysis: &Analysis, command: &str, archive: &[Entry]) -> String {
     let plan = &analysis.plan;
     let mut page = String::with_capacity(64 << 10);
     let title = if plan.question.is_empty() {
@@ -58,7 +65,7 @@ pub fn html(analysis: &Analysis, command: &str) -> String {
         esc(title),
     );
     header(&mut page, analysis);
-    verdict(&mut page, analysis);
+    verdict(&mut page, analysis, archive);
     if analysis.verdict.effects_hidden.is_none() {
         metrics(&mut page, analysis);
         time(&mut page, analysis);
@@ -121,7 +128,6 @@ fn header(page: &mut String, analysis: &Analysis) {
     let kind = match plan.kind {
         Kind::Ab => "A/B experiment",
         Kind::Rollout => "monitored rollout: guardrails only, no claim of success",
-        Kind::Shadow => "shadow: computed, never shown",
         Kind::Interleave => "interleaving: both arms draft one list",
         Kind::Holdout => "holdout",
     };
@@ -161,7 +167,7 @@ fn header(page: &mut String, analysis: &Analysis) {
     if !lacking.is_empty() {
         let _ = write!(
             page,
-            "<p class=\"status warn\">This plan lacks {}.</p>",
+            "<p class=\"status warn\">! This plan lacks {}.</p>",
             words::list(&lacking)
         );
     }
@@ -176,7 +182,7 @@ fn code(texts: &[String]) -> String {
     texts.join(", ")
 }
 
-fn verdict(page: &mut String, analysis: &Analysis) {
+fn verdict(page: &mut String, analysis: &Analysis, archive: &[Entry]) {
     let verdict = &analysis.verdict;
     let (class, sign) = match verdict.recommendation {
         "SHIP" | "ADVANCE" => ("good", "✓"),
@@ -203,8 +209,38 @@ fn verdict(page: &mut String, analysis: &Analysis) {
         }
         page.push_str("</ul>");
     }
-    page.push_str("<p class=\"decision\">This is a recommendation. What the owner decided, and why, belongs in the journal: \
-        <code>refrain experiment archive --decision</code>.</p></section>");
+    decisions(page, analysis, archive);
+    page.push_str("</section>");
+}
+
+/// What the owner made of the recommendation, of this look or another.
+fn decisions(page: &mut String, analysis: &Analysis, archive: &[Entry]) {
+    let plan = &analysis.plan;
+    let mut told = false;
+    for entry in archive
+        .iter()
+        .filter(|entry| entry.experiment == plan.experiment && entry.epoch == plan.epoch)
+    {
+        told = true;
+        let _ = write!(
+            page,
+            "<p class=\"decision\"><b>Decided: {}.</b> By {}, {}; the recommendation on data up to {} was {}.{}</p>",
+            esc(&entry.decision),
+            esc(&entry.by),
+            esc(&entry.at),
+            esc(&entry.cutoff),
+            esc(&entry.recommendation.replace('_', " ")),
+            if entry.reason.is_empty() {
+                String::new()
+            } else {
+                format!(" {}", esc(&sentence(&entry.reason)))
+            }
+        );
+    }
+    if !told {
+        page.push_str("<p class=\"decision\">This is a recommendation. What the owner decided, and why, belongs in the journal: \
+            <code>refrain experiment archive --decision</code>.</p>");
+    }
 }
 
 /// With a capital letter and a full stop.
@@ -666,6 +702,24 @@ fn operation(page: &mut String, analysis: &Analysis) {
     if analysis.operation.is_empty() {
         return;
     }
+    if analysis.verdict.effects_hidden.is_some() {
+        let mut rows = String::new();
+        for arm in &analysis.operation {
+            let _ = write!(
+                rows,
+                "<tr><td>{}</td><td class=\"n\">{}</td></tr>",
+                esc(&arm.arm),
+                words::percent(arm.served_other)
+            );
+        }
+        let _ = write!(
+            page,
+            "<h2>Operation</h2><p>Requests, latency, empty and degraded answers of each arm are hidden with the effects: metrics count them.</p>\
+             <div class=\"scroll\"><table><thead><tr><th>Arm</th><th class=\"n\">Served otherwise</th></tr></thead><tbody>{rows}</tbody></table></div>"
+        );
+        page.push_str(&help(&["Served otherwise"]));
+        return;
+    }
     page.push_str("<h2>Operation</h2><div class=\"scroll\"><table><thead><tr><th>Arm</th><th class=\"n\">Requests</th><th class=\"n\">Latency 50 %</th>\
         <th class=\"n\">95 %</th><th class=\"n\">99 %</th><th class=\"n\">Empty</th><th class=\"n\">Degraded</th><th class=\"n\">Served otherwise</th></tr></thead><tbody>");
     for arm in &analysis.operation {
@@ -682,9 +736,9 @@ fn operation(page: &mut String, analysis: &Analysis) {
             page,
             "<tr><td>{}</td><td class=\"n\">{}</td>{latency}<td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
             esc(&arm.arm),
-            words::count(arm.requests),
-            words::percent(arm.empty),
-            words::percent(arm.degraded),
+            arm.requests.map_or_else(dash, words::count),
+            arm.empty.map_or_else(dash, words::percent),
+            arm.degraded.map_or_else(dash, words::percent),
             words::percent(arm.served_other)
         );
     }
@@ -695,6 +749,10 @@ fn operation(page: &mut String, analysis: &Analysis) {
         "Empty, Degraded",
         "Served otherwise",
     ]));
+}
+
+fn dash() -> String {
+    "–".to_owned()
 }
 
 fn power(page: &mut String, analysis: &Analysis) {

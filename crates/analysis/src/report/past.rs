@@ -27,7 +27,7 @@ pub fn html(found: &Foretelling, command: &str) -> String {
         section(&mut page, pair, found.relative);
     }
     if found.pairs.is_empty() {
-        page.push_str("<p class=\"status warn\">No archived experiment has both an offline change and an effect.</p>");
+        page.push_str("<p class=\"status warn\">! No archived experiment has both an offline change and an effect.</p>");
     } else {
         page.push_str(&help(&[
             "Experiments",

@@ -52,7 +52,7 @@ pub(super) fn observed(evidence: &Evidence<'_>, stretches: &[Stretch]) -> Observ
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-pub(super) fn operation(evidence: &Evidence<'_>) -> Vec<OperationResult> {
+pub(super) fn operation(evidence: &Evidence<'_>, hide: bool) -> Vec<OperationResult> {
     evidence
         .plan
         .arms
@@ -65,10 +65,11 @@ pub(super) fn operation(evidence: &Evidence<'_>) -> Vec<OperationResult> {
             let ms = |q| latencies.quantile(q) / 1000.0;
             OperationResult {
                 arm: arm.name.clone(),
-                requests: operation.requests,
-                latency_ms: (operation.latency.n() > 0).then(|| [ms(0.5), ms(0.95), ms(0.99)]),
-                empty: share(operation.empty),
-                degraded: share(operation.degraded),
+                requests: (!hide).then_some(operation.requests),
+                latency_ms: (!hide && operation.latency.n() > 0)
+                    .then(|| [ms(0.5), ms(0.95), ms(0.99)]),
+                empty: (!hide).then(|| share(operation.empty)),
+                degraded: (!hide).then(|| share(operation.degraded)),
                 served_other: share(operation.served_other),
             }
         })

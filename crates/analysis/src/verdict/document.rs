@@ -667,19 +667,20 @@ pub struct AgeEffect {
     pub se: f64,
 }
 
-/// Requests of an arm.
+/// Requests of an arm. Any of them may be what a metric counts, so they are absent where effects are
+/// hidden; only what the arm did not serve is told all the same.
 #[derive(Debug, Clone, Serialize)]
 pub struct OperationResult {
     /// The arm.
     pub arm: String,
     /// Distinct exposures.
-    pub requests: u64,
+    pub requests: Option<u64>,
     /// Latency quantiles in milliseconds: 50 %, 95 %, 99 %.
     pub latency_ms: Option<[f64; 3]>,
     /// Share of empty answers.
-    pub empty: f64,
+    pub empty: Option<f64>,
     /// Share of degraded answers.
-    pub degraded: f64,
+    pub degraded: Option<f64>,
     /// Share in which another arm, or none, was served.
     pub served_other: f64,
 }

@@ -22,6 +22,8 @@ use crate::plan::{Direction, Kind, Margin, Method, Metric, MetricType, Plan, Rol
 const TWYMAN_MDE: f64 = 5.0;
 /// So is one this many standard errors from zero.
 const TWYMAN_Z: f64 = 8.0;
+/// A standard error this small against the values is what rounding leaves of none at all.
+const ROUNDING: f64 = 1e-12;
 
 pub(super) fn reach(evidence: &Evidence<'_>) -> (Analysis, Look) {
     let plan = evidence.plan;
@@ -167,6 +169,11 @@ pub(super) fn reach(evidence: &Evidence<'_>) -> (Analysis, Look) {
         .map(account::look_result)
         .collect();
     looks.push(account::look_result(&look));
+    if hide {
+        for metric in looks.iter_mut().flat_map(|look| look.metrics.values_mut()) {
+            metric.z = None;
+        }
+    }
     let analysis = Analysis {
         schema: SCHEMA,
         version: env!("CARGO_PKG_VERSION"),
@@ -178,7 +185,7 @@ pub(super) fn reach(evidence: &Evidence<'_>) -> (Analysis, Look) {
         interleaving: series::interleaving(evidence, hide),
         off_policy: None,
         lists: None,
-        operation: account::operation(evidence),
+        operation: account::operation(evidence, hide),
         looks,
         data: account::data(evidence),
     };
@@ -268,6 +275,12 @@ impl One<'_> {
             ));
         }
         let control = estimated.comparison.control.value;
+        let size = control
+            .abs()
+            .max(estimated.comparison.treatment.value.abs());
+        if estimated.effect.se <= ROUNDING * size {
+            return Err(MethodError::NoVariance { what: "the metric" });
+        }
         let margin = metric.margin.map(|margin| margin.absolute(control));
         let mde = metric.mde.map(|mde| mde.absolute(control));
         let units = comparison_units(self.evidence, self.stretches, self.at);

@@ -1,13 +1,18 @@
 //! Can the data be trusted? Asked before any effect is looked at.
 
-use super::Evidence;
+mod ratio;
+
 use super::document::{Check, Status};
 use super::estimate::{Stretch, estimate};
 use super::words;
+use super::{Evidence, Input};
+use crate::methods::moments::count;
 use crate::methods::special::chi_square_sf;
 use crate::methods::{mean, srm};
 use crate::plan::{Kind, Metric, MetricType, Missing, Source};
 use crate::units::statistics::{Attribute, Of};
+use crate::units::table::in_table;
+use ratio::{expected, sample_ratio, sample_ratio_by_segment};
 
 /// The checks, and the sequential p-value of the sample ratio for later looks.
 pub(super) struct Findings {
@@ -21,8 +26,8 @@ impl Findings {
     }
 }
 
-/// A sample ratio less likely than this is told even where it does not fail.
-const SRM_WARN: f64 = 0.01;
+/// Share of an arm's answers that are not its own from which on that is told.
+const SERVED_WARN: f64 = 0.01;
 
 /// Asks everything.
 pub(super) fn ask(evidence: &Evidence<'_>, stretches: &[Stretch]) -> Findings {
@@ -40,13 +45,18 @@ pub(super) fn ask(evidence: &Evidence<'_>, stretches: &[Stretch]) -> Findings {
         return Findings { checks, srm_p };
     }
     let srm_p = sample_ratio(evidence, stretches, &mut checks);
+    sample_ratio_by_segment(evidence, stretches, &mut checks);
     let level = evidence.plan.design.alpha_quality / tests(evidence);
     units_by_arm(evidence, stretches, level, &mut checks);
     balance(evidence, stretches, level, &mut checks);
     for (at, metric) in evidence.plan.metrics.iter().enumerate() {
-        missing(evidence, at, metric, level, &mut checks);
+        // What a table of units cannot hold is not missing from it.
+        if matches!(evidence.input, Input::Log { .. }) || in_table(metric) {
+            missing(evidence, at, metric, level, &mut checks);
+        }
     }
     losses(evidence, stretches, level, &mut checks);
+    served(evidence, &mut checks);
     configuration(evidence, stretches, &mut checks);
     Findings { checks, srm_p }
 }
@@ -61,107 +71,6 @@ fn tests(evidence: &Evidence<'_>) -> f64 {
         .filter(|m| m.missing == Missing::Exclude)
         .count();
     (3 + covariates + missing) as f64
-}
-
-/// Pearson's test of counts against expected counts that were added up over stretches.
-fn over_stretches(stretches: &[Stretch]) -> (f64, f64) {
-    let mut chi_square = 0.0;
-    let mut df = 0.0;
-    for stretch in stretches {
-        if let Ok(test) = srm::fixed(&stretch.units, &stretch.shares) {
-            chi_square += test.chi_square;
-            #[expect(clippy::cast_precision_loss, reason = "a count of arms")]
-            {
-                df += test.df as f64;
-            }
-        }
-    }
-    (chi_square, df)
-}
-
-fn sample_ratio(
-    evidence: &Evidence<'_>,
-    stretches: &[Stretch],
-    checks: &mut Vec<Check>,
-) -> Option<f64> {
-    let plan = evidence.plan;
-    let units = evidence.statistics.units_of(Attribute::All, 0);
-    let mut check = Check {
-        id: "srm".to_owned(),
-        name: "Sample ratio".to_owned(),
-        status: Status::Pass,
-        finding: String::new(),
-        p: None,
-        threshold: None,
-        hints: Vec::new(),
-    };
-    if let Some(empty) = units.iter().position(|units| *units == 0) {
-        check.status = Status::Fail;
-        check.finding = format!("arm `{}` has no units at all", plan.arms[empty].name);
-        check
-            .hints
-            .push("is the arm served, and does it log its exposures under this name?".to_owned());
-        checks.push(check);
-        return None;
-    }
-    let (chi_square, df) = over_stretches(stretches);
-    let p = chi_square_sf(chi_square, df);
-    let ln_e: f64 = stretches
-        .iter()
-        .filter_map(|s| srm::sequential(&s.units, &s.shares).ok())
-        .map(|test| test.ln_e)
-        .sum();
-    let now = (-ln_e).exp().min(1.0);
-    let earlier = evidence
-        .looks
-        .looks
-        .iter()
-        .filter_map(|look| look.srm_p)
-        .fold(1.0, f64::min);
-    let sequential = now.min(earlier);
-    let counts: Vec<String> = plan
-        .arms
-        .iter()
-        .zip(&units)
-        .map(|(arm, units)| format!("{} {}", arm.name, words::count(*units)))
-        .collect();
-    let expected = expected(stretches, plan.arms.len());
-    let expected: Vec<String> = expected.iter().map(|e| format!("{e:.0}")).collect();
-    // The first look has the sharper test to itself; later ones must stay honest over all of them.
-    let first = evidence.looks.looks.is_empty();
-    let (p, threshold, test) = if first {
-        (
-            p,
-            plan.design.alpha_srm,
-            format!("chi-square {chi_square:.2}"),
-        )
-    } else {
-        (
-            sequential,
-            srm::SEQUENTIAL_ALPHA,
-            "valid over all looks".to_owned(),
-        )
-    };
-    check.p = Some(p);
-    check.threshold = Some(threshold);
-    check.status = if p < threshold {
-        Status::Fail
-    } else if first && p < SRM_WARN {
-        Status::Warn
-    } else {
-        Status::Pass
-    };
-    check.finding = format!(
-        "{}; expected {} ({test}, p = {})",
-        counts.join(", "),
-        expected.join(", "),
-        words::p(p)
-    );
-    if check.status != Status::Pass {
-        check.hints = suspects(evidence, stretches);
-    }
-    checks.push(check);
-    Some(sequential)
 }
 
 /// Of interleaved lists: does each arm pick first as often as the other, and do events name items?
@@ -239,93 +148,6 @@ fn draft(evidence: &Evidence<'_>, checks: &mut Vec<Check>) -> Option<f64> {
         }
     }
     sequential
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "counts of units are far below 2^53"
-)]
-fn expected(stretches: &[Stretch], arms: usize) -> Vec<f64> {
-    (0..arms)
-        .map(|arm| {
-            stretches
-                .iter()
-                .map(|s| {
-                    s.units.iter().sum::<u64>() as f64 * s.shares.get(arm).copied().unwrap_or(0.0)
-                })
-                .sum()
-        })
-        .collect()
-}
-
-/// Where the mismatch sits, most suspicious first.
-fn suspects(evidence: &Evidence<'_>, stretches: &[Stretch]) -> Vec<String> {
-    let (statistics, plan) = (evidence.statistics, evidence.plan);
-    let mut cells = Vec::new();
-    let mut add = |attribute: &str, of: Attribute, name: &dyn Fn(u32) -> String| {
-        let values = statistics.values_of(of);
-        // An attribute with one value cannot tell it from all.
-        if values.len() > 1 {
-            cells.extend(values.into_iter().map(|value| srm::Cell {
-                attribute: attribute.to_owned(),
-                value: name(value),
-                counts: statistics.units_of(of, value),
-            }));
-        }
-    };
-    for (at, segment) in (0..).zip(&plan.segments) {
-        let names = evidence.words.segments.get(usize::from(at));
-        let name = |value: u32| {
-            names
-                .and_then(|names| names.get(value as usize))
-                .cloned()
-                .unwrap_or_default()
-        };
-        add(segment, Attribute::Segment(at), &name);
-    }
-    let versions = &evidence.words.index_versions;
-    add("index version", Attribute::IndexVersion, &|value| {
-        versions.get(value as usize).cloned().unwrap_or_default()
-    });
-    add("day of first exposure", Attribute::Day, &|day| {
-        words::date(i64::from(day.cast_signed()))
-    });
-    let total = expected(stretches, plan.arms.len());
-    let mut hints: Vec<String> = srm::search_cause(&cells, &total)
-        .unwrap_or_default()
-        .into_iter()
-        .filter(|suspect| suspect.p_adjusted < 0.01)
-        .take(3)
-        .map(|suspect| {
-            let excess: Vec<String> = plan
-                .arms
-                .iter()
-                .zip(&suspect.excess)
-                .map(|(arm, excess)| format!("{} {}", arm.name, words::signed(*excess, 10.0)))
-                .collect();
-            let alone = if suspect.p_without > 0.01 {
-                "; without it the rest is in balance"
-            } else {
-                ""
-            };
-            format!(
-                "{} = `{}`: {} against plan (p = {}){alone}",
-                suspect.cell.attribute,
-                suspect.cell.value,
-                excess.join(", "),
-                words::p(suspect.p_adjusted),
-            )
-        })
-        .collect();
-    if hints.is_empty() {
-        hints.push(
-            "no segment, version or day stands out: look for loss that depends on the arm (crashes, \
-             redirects, time-outs before the exposure is logged), for bots, and for an assignment that \
-             is decided in one place and logged in another"
-                .to_owned(),
-        );
-    }
-    hints
 }
 
 /// Units in several arms, and bots: their share, and whether the arms differ in it.
@@ -435,16 +257,21 @@ fn between(plan: &crate::Plan, counts: &[u64], p: Option<f64>) -> String {
     if counts.iter().all(|count| *count == 0) {
         return String::new();
     }
+    let test = p.map_or(String::new(), |p| {
+        format!("; the same in all arms: p = {}", words::p(p))
+    });
+    format!(" ({}{test})", by_arm(plan, counts))
+}
+
+/// `control 100, blend03 90`.
+fn by_arm(plan: &crate::Plan, counts: &[u64]) -> String {
     let counts: Vec<String> = plan
         .arms
         .iter()
         .zip(counts)
-        .map(|(arm, count)| format!("{} {}", arm.name, words::count(*count)))
+        .map(|(arm, units)| format!("{} {}", arm.name, words::count(*units)))
         .collect();
-    let test = p.map_or(String::new(), |p| {
-        format!("; the same in all arms: p = {}", words::p(p))
-    });
-    format!(" ({}{test})", counts.join(", "))
+    counts.join(", ")
 }
 
 fn status(failed: bool, warn: bool) -> Status {
@@ -614,7 +441,7 @@ fn losses(evidence: &Evidence<'_>, stretches: &[Stretch], level: f64, checks: &m
         .map(|arm| evidence.dropped.get(&arm.name).copied().unwrap_or(0))
         .collect();
     let total: u64 = dropped.iter().sum();
-    if matches!(evidence.input, super::Input::Units { .. }) {
+    if matches!(evidence.input, Input::Units { .. }) {
         return;
     }
     let p = (total >= 10)
@@ -639,6 +466,50 @@ fn losses(evidence: &Evidence<'_>, stretches: &[Stretch], level: f64, checks: &m
         threshold: Some(level),
         hints: if failed {
             vec!["loss that depends on the arm is a sample-ratio mismatch in the making".to_owned()]
+        } else {
+            Vec::new()
+        },
+    });
+}
+
+/// Did units get what they were assigned?
+fn served(evidence: &Evidence<'_>, checks: &mut Vec<Check>) {
+    let operation = &evidence.statistics.operation;
+    if operation.iter().all(|arm| arm.requests == 0) {
+        return;
+    }
+    let shares: Vec<f64> = operation
+        .iter()
+        .map(|arm| count(arm.served_other) / count(arm.requests.max(1)))
+        .collect();
+    let by_arm: Vec<String> = evidence
+        .plan
+        .arms
+        .iter()
+        .zip(&shares)
+        .map(|(arm, share)| format!("{} {}", arm.name, words::percent(*share)))
+        .collect();
+    let much = shares.iter().any(|share| *share > SERVED_WARN);
+    checks.push(Check {
+        id: "served".to_owned(),
+        name: "Served as assigned".to_owned(),
+        status: status(false, much),
+        finding: if shares.iter().all(|share| *share == 0.0) {
+            "every answer is of the arm that was assigned".to_owned()
+        } else {
+            format!(
+                "another arm, or none, was served in this share of the answers: {}",
+                by_arm.join(", ")
+            )
+        },
+        p: None,
+        threshold: Some(SERVED_WARN),
+        hints: if much {
+            vec![
+                "arms are compared as assigned, so this dilutes the effect: find out what falls back, and see the effect on \
+                 those whom it reached"
+                    .to_owned(),
+            ]
         } else {
             Vec::new()
         },

@@ -1,18 +1,18 @@
 //! Every log that can be wrong says where, or names the policy that dealt with it.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::TimestampMicrosecondType;
-use arrow_array::{ArrayRef, Float64Array, RecordBatch, StringArray, TimestampNanosecondArray};
-use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use arrow_array::{
+    Array as _, Float64Array, StringArray, TimestampMicrosecondArray, TimestampNanosecondArray,
+};
 use proptest::prelude::*;
 use refrain_analysis::simulate::World;
-use refrain_analysis::{Analysis, Options};
+use refrain_analysis::verdict::document::Status;
+use refrain_analysis::{Analysis, Options, report};
 
-use crate::support::{Case, FIXED, comparison};
+use crate::support::{Case, FIXED, check, comparison, rewrite, table, with_column, without_column};
 
 fn world() -> World {
     let mut world = World::new(20, 300);
@@ -29,61 +29,6 @@ fn error(case: &Case) -> String {
     )
     .expect_err("refused")
     .to_string()
-}
-
-fn table(case: &Case, name: &str) -> PathBuf {
-    case.folder.path().join(name).join("simulated-0.parquet")
-}
-
-/// Rewrites a table, batch by batch of `rows` rows, one row group each.
-fn rewrite(path: &Path, mut change: impl FnMut(usize, RecordBatch) -> RecordBatch) {
-    let file = fs_err::File::open(path).expect("there").into_parts().0;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
-        .and_then(|builder| builder.with_batch_size(400).build())
-        .expect("readable");
-    let batches: Vec<RecordBatch> = reader
-        .enumerate()
-        .map(|(at, batch)| change(at, batch.expect("readable")))
-        .collect();
-    let file = fs_err::File::create(path).expect("writable").into_parts().0;
-    let mut writer = ArrowWriter::try_new(file, batches[0].schema(), None).expect("writer");
-    for batch in batches {
-        writer.write(&batch).expect("written");
-        writer.flush().expect("written");
-    }
-    writer.close().expect("closed");
-}
-
-fn with_column(batch: &RecordBatch, name: &str, column: ArrayRef) -> RecordBatch {
-    RecordBatch::try_from_iter(
-        batch
-            .schema()
-            .fields()
-            .iter()
-            .enumerate()
-            .map(|(at, field)| {
-                let of = if field.name() == name {
-                    column.clone()
-                } else {
-                    batch.column(at).clone()
-                };
-                (field.name().clone(), of)
-            }),
-    )
-    .expect("same length")
-}
-
-fn without_column(batch: &RecordBatch, name: &str) -> RecordBatch {
-    RecordBatch::try_from_iter(
-        batch
-            .schema()
-            .fields()
-            .iter()
-            .enumerate()
-            .filter(|(_, field)| field.name() != name)
-            .map(|(at, field)| (field.name().clone(), batch.column(at).clone())),
-    )
-    .expect("same length")
 }
 
 #[test]
@@ -235,7 +180,7 @@ fn seconds_taken_for_microseconds_are_noticed() {
             .expect("there")
             .as_primitive::<TimestampMicrosecondType>();
         let wrong: Vec<i64> = times.values().iter().map(|us| us / 1_000_000).collect();
-        let wrong = arrow_array::TimestampMicrosecondArray::from(wrong).with_timezone("UTC");
+        let wrong = TimestampMicrosecondArray::from(wrong).with_timezone("UTC");
         with_column(&batch, "ts", Arc::new(wrong))
     });
     assert!(error(&case).contains("wrong unit of time?"));
@@ -258,7 +203,7 @@ fn outcomes_before_exposure_are_left_out_and_counted() {
                 .iter()
                 .map(|us| us - 40 * 86_400_000_000)
                 .collect();
-            let early = arrow_array::TimestampMicrosecondArray::from(early).with_timezone("UTC");
+            let early = TimestampMicrosecondArray::from(early).with_timezone("UTC");
             return with_column(&batch, "ts", Arc::new(early));
         }
         batch
@@ -337,6 +282,256 @@ fn other_experiments_in_the_log_are_left_alone() {
     let after = case.analyze();
     assert!(after.observed.units.iter().sum::<u64>() < before.observed.units.iter().sum::<u64>());
     let _ = comparison(&before, "minutes_week1");
+}
+
+/// A column of text with nothing in its first row.
+fn first_null(batch: &arrow_array::RecordBatch, name: &str) -> StringArray {
+    let whole = batch.column_by_name(name).expect("there");
+    let whole = whole.as_string::<i32>();
+    StringArray::from_iter((0..whole.len()).map(|row| (row > 0).then(|| whole.value(row))))
+}
+
+#[test]
+fn a_unit_that_is_null_or_empty_is_named() {
+    for name in ["exposures", "outcomes", "covariates"] {
+        let case = Case::new(&world(), FIXED);
+        rewrite(&table(&case, name), |_, batch| {
+            with_column(&batch, "unit_id", Arc::new(first_null(&batch, "unit_id")))
+        });
+        let message = error(&case);
+        let place = format!("{name}/simulated-0.parquet, row group 0, row 1: `unit_id` is null");
+        assert!(message.contains(&place), "{message}");
+        rewrite(&table(&case, name), |_, batch| {
+            let empty = StringArray::from_iter_values(
+                batch
+                    .column_by_name("unit_id")
+                    .expect("there")
+                    .as_string::<i32>()
+                    .iter()
+                    .map(Option::unwrap_or_default),
+            );
+            with_column(&batch, "unit_id", Arc::new(empty))
+        });
+        let message = error(&case);
+        assert!(message.contains("row 1: `unit_id` is empty"), "{message}");
+    }
+}
+
+#[test]
+fn a_value_that_is_null_or_infinite_is_named_or_dropped_and_counted() {
+    for name in ["outcomes", "covariates"] {
+        for (value, says) in [
+            (None, "`value` is null"),
+            (Some(f64::INFINITY), "`value` is inf"),
+            (Some(f64::NEG_INFINITY), "`value` is -inf"),
+            (Some(-3e200), "`value` is -3e200, beyond 1e100"),
+        ] {
+            let case = Case::new(&world(), FIXED);
+            let mut groups = 0;
+            rewrite(&table(&case, name), |_, batch| {
+                groups += 1;
+                let mut values: Vec<Option<f64>> = batch
+                    .column_by_name("value")
+                    .expect("there")
+                    .as_primitive::<arrow_array::types::Float64Type>()
+                    .iter()
+                    .collect();
+                values[0] = value;
+                // Whatever the event, it is one that a metric asks for.
+                let batch = if name == "outcomes" {
+                    let events = vec!["listen_minutes"; batch.num_rows()];
+                    with_column(&batch, "event", Arc::new(StringArray::from(events)))
+                } else {
+                    batch
+                };
+                with_column(&batch, "value", Arc::new(Float64Array::from(values)))
+            });
+            let message = error(&case);
+            let place = format!("{name}/simulated-0.parquet, row group 0, row 1: {says}");
+            assert!(message.contains(&place), "{place}: {message}");
+            let mut options = Options::default();
+            options.read.drop_bad_values = true;
+            let policies = case.look(&options).0.data.policies;
+            let dropped = policies
+                .iter()
+                .find(|policy| policy.about == "values that are no number")
+                .expect("stated");
+            assert_eq!(dropped.applied, groups, "{name}: {says}");
+        }
+    }
+}
+
+#[test]
+fn a_metric_that_is_the_same_for_everybody_is_said_not_divided_by() {
+    for covariate in [true, false] {
+        let mut case = Case::new(&world(), FIXED);
+        let success = &mut case.plan.metrics[0];
+        // Whoever listens, listens longer than that.
+        success.cap = Some(1e-9);
+        if !covariate {
+            success.covariate = None;
+        }
+        rewrite(&table(&case, "outcomes"), |_, batch| {
+            let ones = Float64Array::from(vec![1.0; batch.num_rows()]);
+            with_column(&batch, "value", Arc::new(ones))
+        });
+        let analysis = case.analyze();
+        let success = &analysis.metrics[0];
+        assert!(success.comparisons.is_empty(), "{:?}", success.comparisons);
+        assert!(
+            success
+                .notes
+                .iter()
+                .any(|note| note.contains("does not vary")),
+            "{:?}",
+            success.notes
+        );
+        // The design's one look was made, and this metric speaks for nothing.
+        assert_eq!(analysis.verdict.recommendation, "NO_SHIP");
+        assert!(
+            analysis
+                .verdict
+                .reasons
+                .iter()
+                .any(|reason| reason.contains("Not judged yet, minutes_week1")),
+            "{:?}",
+            analysis.verdict.reasons
+        );
+        let page = report::html(&analysis, "refrain experiment report");
+        assert!(page.contains("does not vary") && !page.contains("NaN"));
+    }
+}
+
+#[test]
+fn wrong_covariates_are_named() {
+    let case = Case::new(&world(), FIXED);
+    let path = table(&case, "covariates");
+    let whole = fs_err::read(&path).expect("there");
+    for name in ["unit_id", "as_of", "name", "value"] {
+        rewrite(&path, |_, batch| without_column(&batch, name));
+        let message = error(&case);
+        assert!(
+            message.contains("covariates/simulated-0.parquet")
+                && message.contains(&format!("`{name}` is missing")),
+            "{message}"
+        );
+        fs_err::write(&path, &whole).expect("restored");
+    }
+    rewrite(&path, |_, batch| {
+        let days = vec!["yesterday"; batch.num_rows()];
+        with_column(&batch, "as_of", Arc::new(StringArray::from(days)))
+    });
+    let message = error(&case);
+    assert!(
+        message.contains("`as_of` is Utf8, must be a timestamp"),
+        "{message}"
+    );
+    fs_err::write(&path, &whole[..whole.len() / 2]).expect("cut");
+    let message = error(&case);
+    assert!(
+        message.contains("covariates/simulated-0.parquet, footer"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_covariate_from_the_first_exposure_on_is_not_used_and_counted() {
+    let case = Case::new(&world(), FIXED);
+    let before = case.analyze();
+    assert!(comparison(&before, "minutes_week1").covariate.is_some());
+    // It was measured a day before: then, and an hour later.
+    for later_us in [86_400_000_000, 90_000_000_000] {
+        let case = Case::new(&world(), FIXED);
+        rewrite(&table(&case, "covariates"), |_, batch| {
+            let times = batch
+                .column_by_name("as_of")
+                .expect("there")
+                .as_primitive::<TimestampMicrosecondType>();
+            let late: Vec<i64> = times.values().iter().map(|us| us + later_us).collect();
+            let late = TimestampMicrosecondArray::from(late).with_timezone("UTC");
+            with_column(&batch, "as_of", Arc::new(late))
+        });
+        let analysis = case.analyze();
+        assert_eq!(analysis.data.leftovers.late_covariates, 300);
+        let policy = analysis
+            .data
+            .policies
+            .iter()
+            .find(|policy| policy.about == "late covariates")
+            .expect("stated");
+        assert_eq!(policy.applied, 300);
+        assert_eq!(
+            check(&analysis, "balance:minutes_before").status,
+            Status::Skipped
+        );
+        let found = comparison(&analysis, "minutes_week1");
+        assert!(
+            found
+                .covariate
+                .as_ref()
+                .is_none_or(|used| used.variance_reduction == 0.0),
+            "{:?}",
+            found.covariate
+        );
+        // What there is without it is what there was before it was used.
+        let raw = comparison(&before, "minutes_week1").unadjusted;
+        assert!((found.delta - raw.expect("adjusted")).abs() < 1e-9);
+        let page = report::html(&analysis, "refrain experiment report");
+        assert!(
+            page.contains("Measured at or after first exposure: not used.</td><td class=\"n\">300")
+        );
+    }
+}
+
+#[test]
+fn units_in_two_arms_are_counted_in_the_report() {
+    let mut world = world();
+    world.faults.switchers = 0.1;
+    let mut case = Case::new(&world, FIXED);
+    // By hand: units with exposures in both arms.
+    let mut arms = std::collections::BTreeMap::<String, std::collections::BTreeSet<String>>::new();
+    rewrite(&table(&case, "exposures"), |_, batch| {
+        let text = |name: &str| {
+            let column = batch.column_by_name(name).expect("there");
+            column.as_string::<i32>().clone()
+        };
+        let (units, variants) = (text("unit_id"), text("variant"));
+        for row in 0..batch.num_rows() {
+            let of = arms.entry(units.value(row).to_owned()).or_default();
+            of.insert(variants.value(row).to_owned());
+        }
+        batch
+    });
+    let several = arms.values().filter(|arms| arms.len() > 1).count();
+    assert!(several > 5, "{several}");
+    let row = format!("{several} of 300 units");
+    let policy = format!(
+        "Left out of every arm; counted in the sample ratio by their first exposure.</td><td class=\"n\">{several}<"
+    );
+    for (tolerated, status, word) in [
+        (1.0, Status::Warn, "! note"),
+        (0.001, Status::Fail, "✕ failed"),
+    ] {
+        case.plan.policy.max_multi_arm = tolerated;
+        let analysis = case.analyze();
+        let found = check(&analysis, "multi_arm");
+        assert_eq!(found.status, status, "{}", found.finding);
+        assert!(found.finding.starts_with(&row), "{}", found.finding);
+        let counted: u64 = analysis.metrics[0].arms.iter().map(|arm| arm.units).sum();
+        assert_eq!(counted, 300 - several as u64);
+        let page = report::html(&analysis, "refrain experiment report");
+        let told = page
+            .split("<b>Units in several arms</b>")
+            .nth(1)
+            .expect("a row");
+        assert!(
+            told.split("</tr>")
+                .next()
+                .is_some_and(|row| row.contains(word)),
+            "{told}"
+        );
+        assert!(page.contains(&row) && page.contains(&policy));
+    }
 }
 
 proptest! {

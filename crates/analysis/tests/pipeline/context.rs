@@ -25,7 +25,7 @@ use crate::support::{Case, check, comparison, ids};
 
 const DAY_US: i64 = 86_400_000_000;
 
-fn listed(seed: u64, units: u64, show: Show, length: usize) -> World {
+pub(crate) fn listed(seed: u64, units: u64, show: Show, length: usize) -> World {
     let mut world = World::new(seed, units);
     world.lists = Some(Lists { length, show });
     world
@@ -351,7 +351,7 @@ fn bold() -> (impl Fn(&[usize], usize) -> f64, f64) {
 }
 
 /// The target table of a policy; `predict` adds a model that is right.
-fn target(case: &Case, path: &Path, predict: bool) {
+pub(crate) fn target(case: &Case, path: &Path, predict: bool) {
     let (chance, _) = bold();
     let (mut ids, mut items) = (Vec::new(), Vec::new());
     let (mut chances, mut predicted, mut averaged) = (Vec::new(), Vec::new(), Vec::new());
@@ -385,7 +385,10 @@ fn target(case: &Case, path: &Path, predict: bool) {
     write(path, columns);
 }
 
-fn off_policy(case: &Case, path: &Path) -> Result<Analysis, refrain_analysis::AnalyzeError> {
+pub(crate) fn off_policy(
+    case: &Case,
+    path: &Path,
+) -> Result<Analysis, refrain_analysis::AnalyzeError> {
     let options = Options {
         off_policy: Some(path.to_owned()),
         ..Options::default()
@@ -553,42 +556,44 @@ fn a_wrong_target_is_refused_with_its_place() {
     );
 }
 
+/// Comparisons in the dark of the treatment with what the control was served, two a listener.
+pub(crate) fn dark(case: &Case, overlaps: Vec<f64>) {
+    let n = overlaps.len();
+    let zeros: Vec<u32> = vec![2_000; n];
+    let names = |name: &str| Arc::new(StringArray::from(vec![name.to_owned(); n])) as ArrayRef;
+    let units: Vec<String> = (0..n).map(|at| format!("u{}", at / 2)).collect();
+    write(
+        &case.folder.path().join("shadow/2026-01-05/s.parquet"),
+        vec![
+            (
+                "ts",
+                Arc::new(
+                    TimestampMicrosecondArray::from(vec![simulate::START_US; n])
+                        .with_timezone("UTC"),
+                ),
+            ),
+            ("day", Arc::new(Date32Array::from(vec![20_458; n]))),
+            ("unit_id", Arc::new(StringArray::from(units))),
+            ("ranking_variant", names("blend03")),
+            ("served_variant", names("control")),
+            ("rbo", Arc::new(Float64Array::from(vec![0.5; n]))),
+            ("overlap", Arc::new(Float64Array::from(overlaps))),
+            ("latency_us", Arc::new(UInt32Array::from(zeros.clone()))),
+            (
+                "served_latency_us",
+                Arc::new(UInt32Array::from(vec![1_000; n])),
+            ),
+        ],
+    );
+}
+
 #[test]
 fn lists_of_the_arms_are_compared_for_the_same_seeds() {
     let case = Case::new(
         &listed(10, 500, Show::Ranked, 5),
         r#"{ method = "gst", max_units = 500 }"#,
     );
-    let dark = |overlaps: Vec<f64>| {
-        let n = overlaps.len();
-        let zeros: Vec<u32> = vec![2_000; n];
-        let names = |name: &str| Arc::new(StringArray::from(vec![name.to_owned(); n])) as ArrayRef;
-        let units: Vec<String> = (0..n).map(|at| format!("u{}", at / 2)).collect();
-        write(
-            &case.folder.path().join("shadow/2026-01-05/s.parquet"),
-            vec![
-                (
-                    "ts",
-                    Arc::new(
-                        TimestampMicrosecondArray::from(vec![simulate::START_US; n])
-                            .with_timezone("UTC"),
-                    ),
-                ),
-                ("day", Arc::new(Date32Array::from(vec![20_458; n]))),
-                ("unit_id", Arc::new(StringArray::from(units))),
-                ("ranking_variant", names("blend03")),
-                ("served_variant", names("control")),
-                ("rbo", Arc::new(Float64Array::from(vec![0.5; n]))),
-                ("overlap", Arc::new(Float64Array::from(overlaps))),
-                ("latency_us", Arc::new(UInt32Array::from(zeros.clone()))),
-                (
-                    "served_latency_us",
-                    Arc::new(UInt32Array::from(vec![1_000; n])),
-                ),
-            ],
-        );
-    };
-    dark(vec![0.2, 0.4, 0.6, 0.8]);
+    dark(&case, vec![0.2, 0.4, 0.6, 0.8]);
     let analysis = case.analyze();
     let lists = analysis.lists.as_ref().expect("the log has them");
     let found = &lists.comparisons[0];
@@ -644,7 +649,7 @@ fn lists_of_the_arms_are_compared_for_the_same_seeds() {
     assert!((shadow.overlap_se - 0.2).abs() < 1e-12, "{shadow:?}");
     let page = report::html(&analysis, "refrain experiment report");
     assert!(page.contains("<h2>Lists</h2>") && page.contains("In the dark"));
-    dark(vec![0.2, 1.4]);
+    dark(&case, vec![0.2, 1.4]);
     let error = refrain_analysis::from_log(
         case.folder.path(),
         &case.plan,

@@ -4,6 +4,7 @@ mod aa;
 mod bad_input;
 mod context;
 mod cookie_cats;
+mod kinds;
 mod monitors;
 mod page;
 mod panel;

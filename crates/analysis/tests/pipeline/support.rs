@@ -1,5 +1,11 @@
 //! A simulated experiment, analysed.
 
+use std::path::{Path, PathBuf};
+
+use arrow_array::{ArrayRef, RecordBatch};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::metadata::KeyValue;
 use refrain_analysis::simulate::{self, World};
 use refrain_analysis::verdict::document::{Check, MetricComparison, Status};
 use refrain_analysis::{Analysis, Look, Looks, Options, Plan};
@@ -76,4 +82,74 @@ pub(crate) fn comparison<'a>(analysis: &'a Analysis, metric: &str) -> &'a Metric
         .comparisons
         .first()
         .unwrap_or_else(|| panic!("{metric}: {:?}", result.notes))
+}
+
+/// The file of a table.
+pub(crate) fn table(case: &Case, name: &str) -> PathBuf {
+    case.folder.path().join(name).join("simulated-0.parquet")
+}
+
+/// Rewrites a table, batch by batch of 400 rows, one row group each.
+pub(crate) fn rewrite(path: &Path, change: impl FnMut(usize, RecordBatch) -> RecordBatch) {
+    rewrite_with(path, None, change);
+}
+
+/// The same, with a note in the footer.
+pub(crate) fn rewrite_with(
+    path: &Path,
+    note: Option<KeyValue>,
+    mut change: impl FnMut(usize, RecordBatch) -> RecordBatch,
+) {
+    let file = fs_err::File::open(path).expect("there").into_parts().0;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+        .and_then(|builder| builder.with_batch_size(400).build())
+        .expect("readable");
+    let batches: Vec<RecordBatch> = reader
+        .enumerate()
+        .map(|(at, batch)| change(at, batch.expect("readable")))
+        .collect();
+    let file = fs_err::File::create(path).expect("writable").into_parts().0;
+    let mut writer = ArrowWriter::try_new(file, batches[0].schema(), None).expect("writer");
+    for batch in batches {
+        writer.write(&batch).expect("written");
+        writer.flush().expect("written");
+    }
+    if let Some(note) = note {
+        writer.append_key_value_metadata(note);
+    }
+    writer.close().expect("closed");
+}
+
+/// A batch with another column of this name.
+pub(crate) fn with_column(batch: &RecordBatch, name: &str, column: ArrayRef) -> RecordBatch {
+    RecordBatch::try_from_iter(
+        batch
+            .schema()
+            .fields()
+            .iter()
+            .enumerate()
+            .map(|(at, field)| {
+                let of = if field.name() == name {
+                    column.clone()
+                } else {
+                    batch.column(at).clone()
+                };
+                (field.name().clone(), of)
+            }),
+    )
+    .expect("same length")
+}
+
+/// A batch without a column.
+pub(crate) fn without_column(batch: &RecordBatch, name: &str) -> RecordBatch {
+    RecordBatch::try_from_iter(
+        batch
+            .schema()
+            .fields()
+            .iter()
+            .enumerate()
+            .filter(|(_, field)| field.name() != name)
+            .map(|(at, field)| (field.name().clone(), batch.column(at).clone())),
+    )
+    .expect("same length")
 }

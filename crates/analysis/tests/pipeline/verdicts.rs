@@ -1,8 +1,9 @@
 //! What is planted is found, and named.
 
-use refrain_analysis::Options;
-use refrain_analysis::simulate::{Faults, World};
+use refrain_analysis::simulate::{Faults, START_US, World};
+use refrain_analysis::verdict::LookMetric;
 use refrain_analysis::verdict::document::Status;
+use refrain_analysis::{Look, Looks, Options, report};
 
 use crate::support::{Case, FIXED, GST, check, comparison, ids};
 
@@ -99,7 +100,11 @@ fn retries_change_nothing() {
     assert_eq!(plain.observed.units, retried.observed.units);
     let left = retried.data.leftovers;
     assert!(left.duplicate_exposures > 100, "{left:?}");
-    let requests: u64 = retried.operation.iter().map(|o| o.requests).sum();
+    let requests: u64 = retried
+        .operation
+        .iter()
+        .map(|o| o.requests.expect("shown"))
+        .sum();
     assert_eq!(requests + left.duplicate_exposures, rows(&retried));
 }
 
@@ -128,6 +133,15 @@ fn lost_units_are_a_sample_ratio_mismatch_with_its_place() {
         "{:?}",
         srm.hints
     );
+    let by_segment = check(&analysis, "srm_segments");
+    assert_eq!(by_segment.status, Status::Fail);
+    assert!(
+        by_segment
+            .finding
+            .contains("surface = `search` is furthest"),
+        "{}",
+        by_segment.finding
+    );
     let text = serde_json::to_string(&analysis.metrics).expect("JSON");
     assert!(!text.contains("\"delta\""), "effects are hidden");
     assert!(
@@ -136,6 +150,55 @@ fn lost_units_are_a_sample_ratio_mismatch_with_its_place() {
             .iter()
             .all(|m| m.arms.iter().all(|arm| arm.value.is_none()))
     );
+}
+
+/// Two worlds that differ in what the treatment does, and in nothing else, make one document and one page.
+#[test]
+fn an_invalid_experiment_tells_no_effect_in_any_format() {
+    let of = |lift: f64, slowdown: f64| {
+        let mut world = World::new(4, 6_000);
+        world.faults.lose_treatment = 0.4;
+        (world.lift, world.slowdown) = (lift, slowdown);
+        let case = Case::new(&world, GST);
+        // An earlier look, which was sound and saw something.
+        let mut looks = Looks::new(&case.plan);
+        let names = ["minutes_week1", "saved", "minutes_per_play", "latency_p95"];
+        let seen = LookMetric {
+            t: 0.1,
+            z: Some(1.23456),
+            bound: Some(4.5),
+        };
+        looks.looks.push(Look {
+            cutoff_us: START_US + 9 * 86_400_000_000,
+            units: 400,
+            srm_p: Some(0.8),
+            metrics: names
+                .iter()
+                .map(|name| (format!("{name} / blend03"), seen))
+                .collect(),
+        });
+        let (analysis, look) = case.look(&Options {
+            looks: Some(looks),
+            ..Options::default()
+        });
+        assert_eq!(analysis.verdict.recommendation, "INVALID");
+        assert!(look.metrics.values().all(|metric| metric.z.is_none()));
+        let document = serde_json::to_string(&analysis).expect("JSON");
+        assert!(!document.contains("1.23456"), "z of an earlier look");
+        let page = report::html(&analysis, "refrain experiment report");
+        assert!(!page.contains(" ms</td>") && page.contains("hidden with the effects"));
+        (document, page, serde_json::to_string(&look).expect("JSON"))
+    };
+    let nothing = of(0.0, 0.0);
+    assert_eq!(nothing, of(0.6, 0.8));
+    assert_eq!(nothing, of(-0.5, 0.0));
+    // The same worlds with nothing lost do differ.
+    let sound = |lift| {
+        let mut world = World::new(4, 6_000);
+        world.lift = lift;
+        serde_json::to_string(&Case::new(&world, GST).analyze()).expect("JSON")
+    };
+    assert_ne!(sound(0.0), sound(0.6));
 }
 
 #[test]
@@ -253,7 +316,12 @@ fn a_fixed_design_hides_effects_until_its_end() {
     assert_eq!(early.verdict.recommendation, "KEEP_RUNNING");
     assert!(early.verdict.effects_hidden.is_some());
     assert!(early.metrics.iter().all(|m| m.comparisons.is_empty()));
+    // Latency is one of the guardrails.
+    assert!(early.operation.iter().all(|arm| {
+        (arm.requests, arm.latency_ms, arm.empty, arm.degraded) == (None, None, None, None)
+    }));
     let late = case.analyze();
     assert!(late.verdict.effects_hidden.is_none(), "{:?}", late.verdict);
     assert_eq!(late.metrics[0].comparisons.len(), 1);
+    assert!(late.operation.iter().all(|arm| arm.latency_ms.is_some()));
 }
