@@ -8,12 +8,12 @@ use tempfile::TempDir;
 use crate::support::{arg, document, fails, ok, run};
 
 /// A simulated log in a folder of its own.
-struct Rehearsal {
+pub(crate) struct Rehearsal {
     home: TempDir,
 }
 
 impl Rehearsal {
-    fn new(faults: &[&str]) -> Self {
+    pub(crate) fn new(faults: &[&str]) -> Self {
         let rehearsal = Self {
             home: tempfile::tempdir().expect("temporary folder"),
         };
@@ -30,12 +30,12 @@ impl Rehearsal {
         rehearsal
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
     }
 
     /// Arguments of an analysis, after `experiment VERB`.
-    fn subject(&self) -> [String; 4] {
+    pub(crate) fn subject(&self) -> [String; 4] {
         let log = self.at("log");
         let plan = log.join("plan.toml");
         [
@@ -46,7 +46,7 @@ impl Rehearsal {
         ]
     }
 
-    fn analyse(&self, code: i32) -> Value {
+    pub(crate) fn analyse(&self, code: i32) -> Value {
         let subject = self.subject();
         let mut args = vec!["experiment", "analyze", "--json"];
         args.extend(subject.iter().map(String::as_str));
@@ -191,6 +191,39 @@ fn from_size_to_archive() {
         }
         ok(&[&entry[..], &["--decision", "ship", "--offline", &offline]].concat());
     }
+    // The page tells what was decided, once it was.
+    let (decided, page_of_none) = (rehearsal.at("decided.jsonl"), rehearsal.at("none.html"));
+    fs_err::write(&file, analysis.to_string()).expect("written");
+    let entry = ["experiment", "archive", arg(&file), "--to", arg(&decided)];
+    let why = "too <dear> to run";
+    let no = ["--by", "maria", "--decision", "keep", "--reason", why];
+    let told = |archive: &PathBuf| {
+        let flags = ["--archive", arg(archive), "--out", arg(&report)];
+        let made = call(&with("report", &flags));
+        assert_eq!(made.code, Some(0), "{}", made.stderr);
+        fs_err::read_to_string(&report).expect("a page")
+    };
+    assert!(
+        told(&archive).contains("This is a recommendation"),
+        "of others"
+    );
+    ok(&[&entry[..], &no].concat());
+    let page = told(&decided);
+    assert!(page.contains("<b>Decided: keep.</b> By maria, "), "{page}");
+    assert!(
+        page.contains("was SHIP. Too &lt;dear&gt; to run."),
+        "{page}"
+    );
+    fails(
+        &[
+            &["experiment", "report"][..],
+            &subject,
+            &["--archive", arg(&report), "--out", arg(&page_of_none)],
+        ]
+        .concat(),
+        2,
+        &["no sound archive", "line 1"],
+    );
     let page = rehearsal.at("foretold.html");
     let asked = [
         "experiment",

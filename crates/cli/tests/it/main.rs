@@ -8,3 +8,4 @@ mod offline;
 mod road;
 mod support;
 mod usage;
+mod verdicts;
