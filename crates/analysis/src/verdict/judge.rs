@@ -133,12 +133,7 @@ pub(super) fn reach(evidence: &Evidence<'_>) -> (Analysis, Look) {
             metric.policies.clear();
         }
         // What was not shown was not seen.
-        for metric in look.metrics.values_mut() {
-            *metric = LookMetric {
-                t: metric.t,
-                ..LookMetric::default()
-            };
-        }
+        look.metrics.values_mut().for_each(LookMetric::hide);
         // It would tell the effect.
         findings
             .checks
@@ -170,9 +165,8 @@ pub(super) fn reach(evidence: &Evidence<'_>) -> (Analysis, Look) {
         .collect();
     looks.push(account::look_result(&look));
     if hide {
-        for metric in looks.iter_mut().flat_map(|look| look.metrics.values_mut()) {
-            metric.z = None;
-        }
+        let metrics = looks.iter_mut().flat_map(|look| look.metrics.values_mut());
+        metrics.for_each(LookMetric::hide);
     }
     let analysis = Analysis {
         schema: SCHEMA,

@@ -63,6 +63,16 @@ pub struct LookMetric {
     pub p: Option<f64>,
 }
 
+impl LookMetric {
+    /// Forgets all that tells of an effect.
+    pub(super) fn hide(&mut self) {
+        *self = Self {
+            t: self.t,
+            ..Self::default()
+        };
+    }
+}
+
 /// Why a list of looks does not fit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

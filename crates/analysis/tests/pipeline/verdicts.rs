@@ -167,6 +167,7 @@ fn an_invalid_experiment_tells_no_effect_in_any_format() {
             t: 0.1,
             z: Some(1.23456),
             bound: Some(4.5),
+            ..LookMetric::default()
         };
         looks.looks.push(Look {
             cutoff_us: START_US + 9 * 86_400_000_000,
