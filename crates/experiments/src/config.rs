@@ -286,7 +286,8 @@ pub struct ExperimentConfig {
     /// Condition on declared attributes of the request; see [`Targeting`](crate::Targeting).
     #[serde(default)]
     pub targeting: Option<String>,
-    /// `true` serves the surface's variant to its units, which it keeps.
+    /// `true` serves the surface's variant to all of its units, old and new, for as long as it stands;
+    /// their buckets and arms stay theirs. It does not close the intake while those inside go on.
     #[serde(default)]
     pub paused: bool,
     /// `[[experiment.NAME.arm]]`, at least two; of a shadow, at least one; of interleaving, two.
@@ -433,10 +434,12 @@ pub struct RolloutConfig {
     /// How often the guardrails are looked at: a number and `s`, `m`, `h` or `d`.
     #[serde(default = "default_look")]
     pub look_every: String,
-    /// Probability that a harmless rollout is stepped back, over all guardrails and looks.
+    /// Probability that a harmless rollout is stepped back, over all guardrails and looks and however
+    /// long it runs.
     #[serde(default = "default_alpha")]
     pub alpha: f64,
-    /// Requests after which the error rate is spent, over all steps and both arms.
+    /// Requests of both arms in a window: over the first one half of the error rate is spent, over the
+    /// next ones a sixth, a twelfth and so on, each on its own requests.
     #[serde(default = "default_max_requests")]
     pub max_requests: u64,
     /// Fewest requests of each arm before a first look.

@@ -95,6 +95,9 @@ pub enum Action {
         epoch: u32,
         /// Digest of the new arms.
         arms_digest: String,
+        /// What was agreed to go without.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        waived: Vec<String>,
     },
     /// It ends; its buckets rest.
     Stop {
@@ -157,6 +160,7 @@ impl Action {
                 experiment,
                 epoch,
                 arms_digest,
+                ..
             } => ledger.new_epoch(experiment, *epoch, arms_digest, now),
             Self::Stop {
                 experiment,
@@ -186,6 +190,22 @@ impl Default for Journal {
     }
 }
 
+/// How far a journal was read: all that a later reading needs to know whether it goes on from there.
+/// The chain alone does not show that its end is missing, or that another chain stands in its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tip {
+    lines: usize,
+    digest: String,
+}
+
+impl Tip {
+    /// Lines that were read.
+    #[must_use]
+    pub fn lines(&self) -> usize {
+        self.lines
+    }
+}
+
 /// What is wrong with a journal. Lines count from 1.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -210,6 +230,22 @@ pub enum JournalError {
     )]
     Chain {
         /// The line.
+        line: usize,
+    },
+    /// Lines at the end are gone that were there when it was read before.
+    #[error(
+        "line {} is gone: it has {lines} lines and had {known} when it was read before", lines + 1
+    )]
+    Shorter {
+        /// How many there are.
+        lines: usize,
+        /// How many there were.
+        known: usize,
+    },
+    /// It is another journal than the one that was read before.
+    #[error("line {line} is not the one that was read before: it, or one above it, was replaced")]
+    Replaced {
+        /// The last line that was read before.
         line: usize,
     },
     /// What the line says cannot have been done.
@@ -325,6 +361,36 @@ impl Journal {
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.digest
+    }
+
+    /// How far it goes.
+    #[must_use]
+    pub fn tip(&self) -> Tip {
+        Tip {
+            lines: self.entries.len(),
+            digest: self.digest.clone(),
+        }
+    }
+
+    /// Checks that it goes on from where another reading ended. O(1).
+    ///
+    /// # Errors
+    /// Lines are gone, or others stand in their place.
+    pub fn extends(&self, tip: &Tip) -> Result<(), JournalError> {
+        let lines = self.entries.len();
+        if lines < tip.lines {
+            return Err(JournalError::Shorter {
+                lines,
+                known: tip.lines,
+            });
+        }
+        // Each line carries the digest of the one before it.
+        let next = self.entries.get(tip.lines);
+        if next.map_or(&self.digest, |next| &next.prev) == &tip.digest {
+            Ok(())
+        } else {
+            Err(JournalError::Replaced { line: tip.lines })
+        }
     }
 
     /// Who owns what after the last entry.
@@ -472,6 +538,36 @@ mod tests {
         );
         let error = Journal::parse("nonsense\n").expect_err("is none");
         assert_eq!(error.to_string(), "line 1: does not end with a digest");
+    }
+
+    #[test]
+    fn a_chain_goes_on_from_where_it_was_read() {
+        let (journal, text) = sample();
+        let cut = |lines: usize| -> Journal {
+            let kept: String = text.split_inclusive('\n').take(lines).collect();
+            Journal::parse(&kept)
+                .expect("verifies: the chain does not show that its end is missing")
+        };
+        for lines in 0..=4 {
+            assert_eq!(journal.extends(&cut(lines).tip()), Ok(()));
+        }
+        assert_eq!(
+            cut(1).extends(&journal.tip()),
+            Err(JournalError::Shorter { lines: 1, known: 4 })
+        );
+        let mut other = Journal::default();
+        for (second, entry) in (0..).zip(journal.entries()) {
+            let line = other.append(entry.action.clone(), at(second), "ben", "", "d");
+            line.expect("can be done");
+        }
+        assert_eq!(
+            other.extends(&cut(2).tip()),
+            Err(JournalError::Replaced { line: 2 })
+        );
+        assert_eq!(
+            other.extends(&journal.tip()),
+            Err(JournalError::Replaced { line: 4 })
+        );
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct Holding {
     pub since: Timestamp,
     /// Stepped back by the server: does not advance by itself until a person ramps it.
     pub held: bool,
+    /// How often it was stepped back in this epoch.
+    pub step_backs: u32,
 }
 
 impl Holding {
@@ -167,6 +169,7 @@ impl Ledger {
             drawn,
             since: now,
             held: false,
+            step_backs: 0,
         };
         state.holdings.insert(experiment.to_owned(), holding);
         self.layers.insert(layer.to_owned(), state);
@@ -197,6 +200,7 @@ impl Ledger {
             holding.drawn.extend(more);
             holding.since = now;
             holding.held = held;
+            holding.step_backs += u32::from(held);
         }
         Ok(())
     }
@@ -224,6 +228,7 @@ impl Ledger {
             arms_digest.clone_into(&mut holding.arms_digest);
             holding.since = now;
             holding.held = false;
+            holding.step_backs = 0;
         }
         Ok(())
     }

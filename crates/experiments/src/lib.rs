@@ -29,7 +29,7 @@
 //! # Modules
 //! `config` is the file, `error` what is wrong with it and on which line, `compile` checks it and makes
 //! [`Experiments`]; `ledger` and `journal` say who holds what; `preflight` what an experiment must
-//! declare before it starts; `looks` and `rollout` stop one that does harm; [`schema`] and [`record`]
+//! declare before it starts; `looks`, `units` and `rollout` stop one that does harm; [`schema`] and [`record`]
 //! are the logs that the server writes and the analysis reads.
 
 mod assignment;
@@ -45,6 +45,7 @@ pub mod record;
 mod rollout;
 pub mod schema;
 mod targeting;
+mod units;
 
 pub use assignment::{Assignment, Experiments, GRID, HoldoutGroup, INTERLEAVED, Reason, Shadow};
 pub use compile::arms_digest;
@@ -56,14 +57,15 @@ pub use config::{
 };
 pub use error::{ConfigError, Limits, line_of};
 pub use hash::{KeyPrefix, bucket, hash64, hash128};
-pub use journal::{Action, Entry, Journal, JournalError, digest_of};
+pub use journal::{Action, Entry, Journal, JournalError, Tip, digest_of};
 pub use ledger::{BASIS_POINTS, Holding, Ledger, LedgerError};
 pub use looks::{Looks, Spending, quantile, upper_tail};
 pub use preflight::{
     Finding, LIVE_METRICS, latency_quantile, preflight, preflight_all, underpowered, unseen_events,
 };
 pub use rollout::{
-    ArmCounts, CELLS, GROUPS, GroupCounts, Monitor, Reading, RolloutState, Verdict, cell_of,
-    group_of,
+    CELLS, GROUPS, GroupCounts, Monitor, Reading, RolloutCounts, RolloutState, Standing, Verdict,
+    cell_of, group_of,
 };
 pub use targeting::{AttributeType, Attributes, Targeting};
+pub use units::{SampleRatio, Units};

@@ -64,8 +64,11 @@ impl Looks {
         }
     }
 
-    /// Makes a look at information fraction `t`: the z at or above which the test rejects. Beyond 1
-    /// the last bound stays. O(grid^2), some milliseconds.
+    /// Makes a look at information fraction `t`: the z at or above which the test rejects. O(grid^2),
+    /// some milliseconds.
+    ///
+    /// At 1 everything is spent. Beyond, the last bound stays, which holds for the data of the look at 1
+    /// alone: whoever goes on looking at more data begins another test, with an error rate of its own.
     pub fn look(&mut self, t: f64) -> f64 {
         if t.is_nan() || t.min(1.0) < self.t + LEAST_STEP {
             return self.bound;
@@ -91,7 +94,9 @@ impl Looks {
         let score = bisect(-FARTHEST * root, FARTHEST * root, |score| {
             crossing(score) - may
         });
-        self.density = self.carry(t, score, deviation);
+        if t < 1.0 {
+            self.density = self.carry(t, score, deviation);
+        }
         self.t = t;
         self.spent += may;
         self.bound = score / root;

@@ -3,15 +3,24 @@
 //! Requests of one unit are alike, so they are counted in [`GROUPS`] groups of units, and the spread
 //! over groups is the error of an arm's rate (the delta method for a ratio of sums, by group instead
 //! of by unit: bounded memory, and right whatever a unit's requests have in common). Harm is tested
-//! one-sided at every look with a group-sequential bound; the error rate is split evenly over the
-//! guardrails, so a harmless rollout is stepped back with at most the stated probability over its
-//! whole life. After a step back the rollout stands until a person ramps it.
+//! one-sided at every look with a group-sequential bound.
+//!
+//! A rollout may stand for as long as its owner likes, and such a bound holds for the requests that were
+//! planned. So its life is cut into *windows* of `max_requests` each. A window has requests and looks of
+//! its own and a part of the error rate, `1 / ((w + 1) (w + 2))` of it in window `w` from 0 on: the parts
+//! add up to 1. The part is split evenly over the guardrails. So a harmless rollout is stepped back with at
+//! most the stated probability over its whole life.
+//!
+//! After a step back the rollout stands until a person ramps it; then a new window begins, and units are
+//! counted anew. While the arms do not have the shares of units that their weights say ([`Units`]),
+//! it does not advance: what is compared is not what was randomised.
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::{ExperimentConfig, OnBreach, OnInconclusive, Role, RolloutConfig, seconds};
 use crate::looks::{Looks, Spending};
 use crate::preflight::{LIVE_METRICS, latency_quantile};
+use crate::units::{SampleRatio, Units};
 
 /// Groups of units in which requests are counted.
 pub const GROUPS: usize = 64;
@@ -66,7 +75,42 @@ impl Default for GroupCounts {
 }
 
 /// What happened to the requests of one arm: [`GROUPS`] groups.
-pub type ArmCounts = [GroupCounts];
+type ArmCounts = [GroupCounts];
+
+impl GroupCounts {
+    /// What came after `before`.
+    fn since(&self, before: &Self) -> Self {
+        let latency = self.latency.iter().zip(&before.latency);
+        Self {
+            requests: self.requests.saturating_sub(before.requests),
+            errors: self.errors.saturating_sub(before.errors),
+            empty: self.empty.saturating_sub(before.empty),
+            degraded: self.degraded.saturating_sub(before.degraded),
+            latency: latency
+                .map(|(now, then)| now.saturating_sub(*then))
+                .collect(),
+        }
+    }
+}
+
+/// What happened to the requests of both arms, and whose they were.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RolloutCounts {
+    /// Control and treatment, [`GROUPS`] groups each.
+    pub arms: [Vec<GroupCounts>; 2],
+    /// Their distinct units.
+    #[serde(default)]
+    pub units: Units,
+}
+
+impl Default for RolloutCounts {
+    fn default() -> Self {
+        Self {
+            arms: std::array::from_fn(|_| vec![GroupCounts::default(); GROUPS]),
+            units: Units::default(),
+        }
+    }
+}
 
 /// What a guardrail measures.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -88,11 +132,31 @@ struct Guardrail {
 
 /// What is remembered of a rollout between looks; survives a restart.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RolloutState {
-    /// Information fractions at which looks were made.
+    /// The window, from 0.
+    pub window: u32,
+    /// Information fractions at which looks were made in the window.
     pub looks: Vec<f64>,
-    /// Counts of control and treatment since the rollout started.
-    pub counts: Vec<Vec<GroupCounts>>,
+    /// Counts since the rollout started, or since a person let it go on after a step back.
+    pub counts: RolloutCounts,
+    /// What of them was there before the window.
+    pub before: [Vec<GroupCounts>; 2],
+    /// Whether the window before ended with every guardrail within its margin.
+    pub safe: bool,
+    /// Step backs after which a person let it go on.
+    pub step_backs: u32,
+}
+
+/// Where a rollout stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Its share, in basis points.
+    pub share_bp: u32,
+    /// How long it has had that share.
+    pub step_seconds: u64,
+    /// Whether it was stepped back and a person must decide.
+    pub held: bool,
 }
 
 /// One guardrail at one look.
@@ -120,6 +184,9 @@ pub enum Verdict {
     Wait,
     /// Stays where it is: neither harm nor safety is shown.
     Hold,
+    /// Stays where it is: the arms do not have the shares of units that they should, see
+    /// [`Monitor::ratio`].
+    Uneven,
     /// To the next step.
     Advance {
         /// The share to go to, in basis points.
@@ -141,6 +208,8 @@ pub enum Verdict {
 pub struct Monitor {
     config: RolloutConfig,
     guardrails: Vec<Guardrail>,
+    /// Share of units that control should have.
+    control_share: f64,
     looks: Looks,
     state: RolloutState,
 }
@@ -168,15 +237,15 @@ impl Monitor {
         if guardrails.is_empty() {
             return None;
         }
-        #[expect(clippy::cast_precision_loss, reason = "at most 64 metrics")]
-        let alpha = config.alpha / guardrails.len() as f64;
-        let mut looks = Looks::new(alpha, Spending::Power(2.0));
+        let weight = |arm: usize| experiment.arms.get(arm).map_or(1.0, |arm| arm.weight);
+        let mut looks = looks_of(config.alpha, guardrails.len(), state.window);
         for &t in &state.looks {
             looks.look(t);
         }
         Some(Self {
             config,
             guardrails,
+            control_share: weight(0) / (weight(0) + weight(1)),
             looks,
             state,
         })
@@ -194,20 +263,36 @@ impl Monitor {
         seconds(&self.config.look_every).unwrap_or(60).max(1)
     }
 
-    /// Looks at what was counted since the rollout started. `share_bp` is where it stands, `held` says
-    /// that a person must decide, `step_seconds` how long the step has lasted.
-    pub fn look(
-        &mut self,
-        control: &ArmCounts,
-        treatment: &ArmCounts,
-        share_bp: u32,
-        step_seconds: u64,
-        held: bool,
-    ) -> (Verdict, Vec<Reading>) {
-        self.state.counts = vec![control.to_vec(), treatment.to_vec()];
+    /// Units of both arms at the last look.
+    #[must_use]
+    pub fn ratio(&self) -> SampleRatio {
+        self.state.counts.units.ratio(self.control_share)
+    }
+
+    /// A person lets it go on after `step_backs` step backs: nothing of what was counted before counts,
+    /// except for the error rate that it cost.
+    pub fn restart(&mut self, step_backs: u32) {
+        self.state.counts = RolloutCounts::default();
+        self.next_window(false);
+        self.state.step_backs = step_backs;
+    }
+
+    fn next_window(&mut self, safe: bool) {
+        self.state.window = self.state.window.saturating_add(1);
+        self.state.looks.clear();
+        self.state.before.clone_from(&self.state.counts.arms);
+        self.state.safe = safe;
+        self.looks = looks_of(self.config.alpha, self.guardrails.len(), self.state.window);
+    }
+
+    /// Looks at what was counted since the rollout started, or since [`restart`](Self::restart).
+    pub fn look(&mut self, counts: &RolloutCounts, at: Standing) -> (Verdict, Vec<Reading>) {
+        self.state.counts.clone_from(counts);
+        let [control, treatment] = self.window();
         let requests = |arm: &ArmCounts| arm.iter().map(|group| group.requests).sum::<u64>();
-        let (n_control, n_treatment) = (requests(control), requests(treatment));
-        if held || share_bp == 0 || n_control.min(n_treatment) < self.config.min_requests.max(1) {
+        let (n_control, n_treatment) = (requests(&control), requests(&treatment));
+        let least = self.config.min_requests.max(1);
+        if at.held || at.share_bp == 0 || n_control.min(n_treatment) < least {
             return (Verdict::Wait, Vec::new());
         }
         #[expect(clippy::cast_precision_loss, reason = "counts")]
@@ -219,15 +304,33 @@ impl Monitor {
         let readings: Vec<Reading> = self
             .guardrails
             .iter()
-            .map(|guardrail| guardrail.read(control, treatment, bound))
+            .map(|guardrail| guardrail.read(&control, &treatment, bound))
             .collect();
-        (self.judge(&readings, share_bp, step_seconds), readings)
+        let verdict = self.judge(&readings, at);
+        // Harm is not forgotten before it is written down.
+        if t >= 1.0 && !matches!(verdict, Verdict::StepBack { .. }) {
+            self.next_window(is_safe(&readings));
+        }
+        (verdict, readings)
     }
 
-    fn judge(&self, readings: &[Reading], share_bp: u32, step_seconds: u64) -> Verdict {
+    /// Counts of the window.
+    fn window(&self) -> [Vec<GroupCounts>; 2] {
+        std::array::from_fn(|arm| {
+            let before = &self.state.before[arm];
+            let now = self.state.counts.arms[arm].iter().enumerate();
+            now.map(|(at, now)| match before.get(at) {
+                Some(before) => now.since(before),
+                None => now.clone(),
+            })
+            .collect()
+        })
+    }
+
+    fn judge(&self, readings: &[Reading], at: Standing) -> Verdict {
         let steps = &self.config.steps_bp;
         if let Some(broken) = readings.iter().find(|r| r.z_harm >= r.bound) {
-            let before = steps.iter().rev().find(|&&step| step < share_bp);
+            let before = steps.iter().rev().find(|&&step| step < at.share_bp);
             let to_bp = match self.config.on_breach {
                 OnBreach::Zero => 0,
                 OnBreach::Previous => before.copied().unwrap_or(0),
@@ -237,18 +340,34 @@ impl Monitor {
                 guardrail: broken.guardrail.clone(),
             };
         }
-        if step_seconds < seconds(&self.config.min_hold).unwrap_or(u64::MAX) {
+        if self.ratio().is_off() {
+            return Verdict::Uneven;
+        }
+        if at.step_seconds < seconds(&self.config.min_hold).unwrap_or(u64::MAX) {
             return Verdict::Wait;
         }
-        let Some(&next) = steps.iter().find(|&&step| step > share_bp) else {
+        let Some(&next) = steps.iter().find(|&&step| step > at.share_bp) else {
             return Verdict::Complete;
         };
-        let safe = readings.iter().all(|r| r.z_safe >= r.bound);
+        // A window that has just begun has not lost what the one before has shown.
+        let safe = self.state.safe || is_safe(readings);
         if safe || self.config.on_inconclusive == OnInconclusive::Advance {
             return Verdict::Advance { to_bp: next };
         }
         Verdict::Hold
     }
+}
+
+/// The test of a window, its error rate split over guardrails.
+#[expect(clippy::cast_precision_loss, reason = "at most 64 guardrails")]
+fn looks_of(alpha: f64, guardrails: usize, window: u32) -> Looks {
+    let (window, guardrails) = (f64::from(window), guardrails.max(1) as f64);
+    let part = alpha / ((window + 1.0) * (window + 2.0)) / guardrails;
+    Looks::new(part, Spending::Power(2.0))
+}
+
+fn is_safe(readings: &[Reading]) -> bool {
+    readings.iter().all(|r| r.z_safe >= r.bound)
 }
 
 impl Guardrail {
@@ -446,14 +565,14 @@ margin_rel = 0.1
     /// Units that ask ten times each and differ in how often they fail: requests are not independent.
     struct Traffic {
         random: Uniform,
-        arms: [Vec<GroupCounts>; 2],
+        counts: RolloutCounts,
     }
 
     impl Traffic {
         fn new(seed: u64) -> Self {
             Self {
                 random: Uniform(seed),
-                arms: std::array::from_fn(|_| vec![GroupCounts::default(); GROUPS]),
+                counts: RolloutCounts::default(),
             }
         }
 
@@ -466,6 +585,12 @@ margin_rel = 0.1
             for _ in 0..units {
                 let arm = usize::from(self.random.next() < 0.5);
                 let group = (self.random.next() * GROUPS as f64) as usize;
+                let hash = self
+                    .random
+                    .next()
+                    .to_bits()
+                    .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                self.counts.units.see(arm, hash);
                 // Twice the rate for half of the units, none for the others.
                 let rate = if self.random.next() < 0.5 {
                     2.0 * errors[arm]
@@ -473,7 +598,7 @@ margin_rel = 0.1
                     0.0
                 };
                 for _ in 0..10 {
-                    let counts = &mut self.arms[arm][group];
+                    let counts = &mut self.counts.arms[arm][group];
                     counts.requests += 1;
                     counts.errors += u64::from(self.random.next() < rate);
                     let latency = -1_000.0 * slower[arm] * (1.0 - self.random.next()).ln();
@@ -483,13 +608,20 @@ margin_rel = 0.1
         }
     }
 
+    fn at(share_bp: u32, step_seconds: u64) -> Standing {
+        Standing {
+            share_bp,
+            step_seconds,
+            held: false,
+        }
+    }
+
     #[test]
     fn thirty_percent_more_errors_are_stepped_back_at_the_first_look() {
         for seed in 0..100 {
             let mut traffic = Traffic::new(seed);
             traffic.units(200, [0.01, 0.31], [1.0, 1.0]);
-            let [control, treatment] = &traffic.arms;
-            let (verdict, readings) = monitor(TEXT).look(control, treatment, 1_000, 60, false);
+            let (verdict, readings) = monitor(TEXT).look(&traffic.counts, at(1_000, 60));
             let expected = Verdict::StepBack {
                 to_bp: 100,
                 guardrail: "error_rate".to_owned(),
@@ -502,8 +634,7 @@ margin_rel = 0.1
     fn twice_the_latency_is_stepped_back() {
         let mut traffic = Traffic::new(7);
         traffic.units(400, [0.01, 0.01], [1.0, 2.0]);
-        let [control, treatment] = &traffic.arms;
-        let (verdict, _) = monitor(TEXT).look(control, treatment, 100, 60, false);
+        let (verdict, _) = monitor(TEXT).look(&traffic.counts, at(100, 60));
         let expected = Verdict::StepBack {
             to_bp: 0,
             guardrail: "latency_p99".to_owned(),
@@ -511,82 +642,167 @@ margin_rel = 0.1
         assert_eq!(verdict, expected);
     }
 
-    /// 1,000 harmless rollouts of five looks: at most the stated 5 % are stepped back, within three
-    /// standard errors of the simulation.
+    /// 1,000 harmless rollouts that go on for ten times `max_requests`, with five looks at the first
+    /// window and two at each later one: at most the stated 5 % are stepped back, within three standard
+    /// errors of the simulation.
     #[test]
     fn harmless_rollouts_are_stepped_back_at_most_at_the_stated_rate() {
-        let text = TEXT.replace("max_requests = 20000", "max_requests = 5000");
-        let mut stepped_back = 0;
+        let text = TEXT.replace("max_requests = 20000", "max_requests = 2000");
+        let mut stepped_back = [0_u32; 10];
         for seed in 0..1_000 {
             let mut traffic = Traffic::new(1_000_003 * (seed + 1));
             let mut monitor = monitor(&text);
-            for _ in 0..5 {
-                traffic.units(100, [0.05, 0.05], [1.0, 1.0]);
-                let [control, treatment] = &traffic.arms;
-                let (verdict, _) = monitor.look(control, treatment, 1_000, 60, false);
-                if matches!(verdict, Verdict::StepBack { .. }) {
-                    stepped_back += 1;
-                    break;
+            'life: for (window, stepped_back) in (0..).zip(&mut stepped_back) {
+                for units in [&[40; 5][..], &[100; 2]][usize::from(window > 0)] {
+                    assert_eq!(monitor.state().window, window);
+                    traffic.units(*units, [0.05, 0.05], [1.0, 1.0]);
+                    let (verdict, _) = monitor.look(&traffic.counts, at(1_000, 60));
+                    assert_ne!(verdict, Verdict::Uneven);
+                    if matches!(verdict, Verdict::StepBack { .. }) {
+                        *stepped_back += 1;
+                        break 'life;
+                    }
                 }
             }
         }
-        println!("{stepped_back} of 1000 harmless rollouts were stepped back");
-        assert!(stepped_back <= 70, "{stepped_back}");
+        let sum: u32 = stepped_back.iter().sum();
+        println!("{sum} of 1000 harmless rollouts were stepped back, by window {stepped_back:?}");
+        assert!(sum <= 70, "{stepped_back:?}");
+    }
+
+    /// What appears late is found late, and as surely.
+    #[test]
+    fn harm_is_found_in_a_later_window() {
+        let text = TEXT
+            .replace("max_requests = 20000", "max_requests = 4000")
+            .replace("alpha = 0.05", "alpha = 0.0005");
+        for seed in 0..20 {
+            let (mut traffic, mut monitor) = (Traffic::new(77 + seed), monitor(&text));
+            for window in 0..5 {
+                assert_eq!(monitor.state().window, window);
+                traffic.units(400, [0.01, 0.01], [1.0, 1.0]);
+                let (verdict, readings) = monitor.look(&traffic.counts, at(1_000, 60));
+                assert_eq!(verdict, Verdict::Wait, "{readings:?}");
+            }
+            traffic.units(200, [0.01, 0.31], [1.0, 1.0]);
+            let (verdict, readings) = monitor.look(&traffic.counts, at(1_000, 60));
+            assert!(matches!(verdict, Verdict::StepBack { .. }), "{readings:?}");
+            // Asked again because nobody could write it down: it is still there.
+            assert_eq!(monitor.look(&traffic.counts, at(1_000, 60)).0, verdict);
+        }
     }
 
     #[test]
     fn a_safe_rollout_advances_when_its_hold_is_over() {
         let mut traffic = Traffic::new(3);
         traffic.units(1_800, [0.001, 0.001], [1.0, 0.5]);
-        let [control, treatment] = &traffic.arms;
-        let look = |share, seconds, held| {
-            monitor(TEXT)
-                .look(control, treatment, share, seconds, held)
-                .0
+        let look = |at| monitor(TEXT).look(&traffic.counts, at).0;
+        assert_eq!(look(at(100, 599)), Verdict::Wait);
+        assert_eq!(look(at(100, 600)), Verdict::Advance { to_bp: 1_000 });
+        assert_eq!(look(at(10_000, 600)), Verdict::Complete);
+        let held = Standing {
+            held: true,
+            ..at(100, 600)
         };
-        assert_eq!(look(100, 599, false), Verdict::Wait);
-        assert_eq!(look(100, 600, false), Verdict::Advance { to_bp: 1_000 });
-        assert_eq!(look(10_000, 600, false), Verdict::Complete);
-        assert_eq!(look(100, 600, true), Verdict::Wait);
-        assert_eq!(look(0, 600, false), Verdict::Wait);
+        assert_eq!(look(held), Verdict::Wait);
+        assert_eq!(look(at(0, 600)), Verdict::Wait);
+    }
+
+    /// A window that was safe to its end vouches for the step while the next one fills.
+    #[test]
+    fn what_a_window_has_shown_outlives_it() {
+        let (mut traffic, mut monitor) = (Traffic::new(3), monitor(TEXT));
+        traffic.units(2_000, [0.001, 0.001], [1.0, 0.5]);
+        assert_eq!(monitor.look(&traffic.counts, at(100, 599)).0, Verdict::Wait);
+        assert!(monitor.state().safe && monitor.state().window == 1);
+        traffic.units(60, [0.001, 0.001], [1.0, 1.0]);
+        let (verdict, readings) = monitor.look(&traffic.counts, at(100, 600));
+        assert!(!is_safe(&readings), "too few to say: {readings:?}");
+        assert_eq!(verdict, Verdict::Advance { to_bp: 1_000 });
+    }
+
+    #[test]
+    fn arms_without_their_share_of_units_do_not_advance() {
+        let mut traffic = Traffic::new(3);
+        traffic.units(1_800, [0.001, 0.001], [1.0, 0.5]);
+        let mut lossy = traffic.counts.clone();
+        lossy.units = Units::default();
+        for unit in 0..1_800_u64 {
+            // Four of treatment to five of control.
+            let hash = unit.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            lossy.units.see(usize::from(unit % 9 < 4), hash);
+        }
+        let weighed = TEXT.replace("name = \"control\"", "name = \"control\"\nweight = 1.25");
+        for (text, expected) in [
+            (TEXT, Verdict::Uneven),
+            (weighed.as_str(), Verdict::Advance { to_bp: 1_000 }),
+        ] {
+            let mut monitor = monitor(text);
+            let (verdict, _) = monitor.look(&lossy, at(100, 600));
+            assert_eq!(verdict, expected, "{:?}", monitor.ratio());
+        }
+        // Harm goes first.
+        let mut harmful = Traffic::new(5);
+        harmful.units(200, [0.01, 0.31], [1.0, 1.0]);
+        lossy.arms = harmful.counts.arms;
+        let (verdict, _) = monitor(TEXT).look(&lossy, at(100, 600));
+        assert!(matches!(verdict, Verdict::StepBack { .. }));
+    }
+
+    #[test]
+    fn a_person_who_lets_it_go_on_begins_a_window() {
+        let (mut traffic, mut monitor) = (Traffic::new(5), monitor(TEXT));
+        traffic.units(200, [0.01, 0.31], [1.0, 1.0]);
+        let (verdict, readings) = monitor.look(&traffic.counts, at(1_000, 60));
+        assert!(matches!(verdict, Verdict::StepBack { .. }));
+        monitor.restart(1);
+        let state = monitor.state();
+        assert_eq!((state.window, state.step_backs), (1, 1));
+        assert_eq!(state.counts, RolloutCounts::default());
+        // What was mended is not stepped back for what it was, and costs a stricter bound.
+        let mut traffic = Traffic::new(6);
+        traffic.units(200, [0.01, 0.01], [1.0, 1.0]);
+        let (verdict, after) = monitor.look(&traffic.counts, at(1_000, 60));
+        assert_eq!(verdict, Verdict::Wait);
+        assert!(after[0].bound > readings[0].bound, "{after:?} {readings:?}");
     }
 
     #[test]
     fn what_is_inconclusive_does_as_it_was_told() {
         let mut traffic = Traffic::new(5);
         traffic.units(100, [0.02, 0.02], [1.0, 1.0]);
-        let [control, treatment] = &traffic.arms;
-        let look = |text: &str| monitor(text).look(control, treatment, 100, 600, false).0;
+        let look = |text: &str| monitor(text).look(&traffic.counts, at(100, 600)).0;
         assert_eq!(look(TEXT), Verdict::Hold);
         let advance = TEXT.replace("\"hold\"", "\"advance\"");
         assert_eq!(look(&advance), Verdict::Advance { to_bp: 1_000 });
         let zero = TEXT.replace("\"hold\"", "\"hold\", on_breach = \"zero\"");
         let mut traffic = Traffic::new(5);
         traffic.units(200, [0.01, 0.31], [1.0, 1.0]);
-        let [control, treatment] = &traffic.arms;
-        let (verdict, _) = monitor(&zero).look(control, treatment, 1_000, 0, false);
+        let (verdict, _) = monitor(&zero).look(&traffic.counts, at(1_000, 0));
         assert!(matches!(verdict, Verdict::StepBack { to_bp: 0, .. }));
     }
 
     #[test]
     fn a_restart_goes_on_with_the_spent_error_rate() {
-        let mut traffic = Traffic::new(9);
-        let mut through = monitor(TEXT);
+        let text = TEXT.replace("max_requests = 20000", "max_requests = 3000");
+        let (mut traffic, mut through) = (Traffic::new(9), monitor(&text));
         let mut bounds = Vec::new();
-        for _ in 0..3 {
+        for _ in 0..5 {
             traffic.units(100, [0.05, 0.05], [1.0, 1.0]);
-            let [control, treatment] = &traffic.arms;
-            let (_, readings) = through.look(control, treatment, 100, 0, false);
+            let (_, readings) = through.look(&traffic.counts, at(100, 0));
             bounds.push(readings[0].bound);
         }
-        let text = serde_json::to_string(through.state()).expect("serialises");
-        let state: RolloutState = serde_json::from_str(&text).expect("reads");
-        assert_eq!(state.counts[0], traffic.arms[0]);
-        let experiment: ExperimentConfig = toml::from_str(TEXT).expect("valid");
+        assert_eq!(
+            (through.state().window, through.state().looks.len()),
+            (1, 2)
+        );
+        let written = serde_json::to_string(through.state()).expect("serialises");
+        let state: RolloutState = serde_json::from_str(&written).expect("reads");
+        assert_eq!(&state, through.state());
+        let experiment: ExperimentConfig = toml::from_str(&text).expect("valid");
         let mut after = Monitor::new(&experiment, state).expect("has guardrails");
-        let [control, treatment] = &traffic.arms;
-        let (_, readings) = after.look(control, treatment, 100, 0, false);
-        assert_eq!(readings[0].bound.to_bits(), bounds[2].to_bits());
+        let (_, readings) = after.look(&traffic.counts, at(100, 0));
+        assert_eq!(readings[0].bound.to_bits(), bounds[4].to_bits());
     }
 
     #[test]

@@ -63,6 +63,7 @@ fn history(config: &Config) -> String {
         arms_digest: config
             .experiment("nordic")
             .map_or_else(String::new, arms_digest),
+        waived: Vec::new(),
     });
     act(allocate("draft", "diversity", 7, 1, 7_000));
     act(allocate("resting", "diversity", 7, 1, 1_000));

@@ -199,10 +199,7 @@ impl Config {
         let config = Self::read(path)?;
         match config.check() {
             Ok(_) => Ok(config),
-            Err(problem) => {
-                let text = fs_err::read_to_string(path).unwrap_or_default();
-                Err(ConfigError::value(&text, path, problem))
-            }
+            Err(problem) => Err(ConfigError::in_file(path, problem)),
         }
     }
 
@@ -485,6 +482,12 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
+    /// With the line of a file that was read before.
+    pub(crate) fn in_file(path: &Path, problem: Problem) -> Self {
+        let text = fs_err::read_to_string(path).unwrap_or_default();
+        Self::value(&text, path, problem)
+    }
+
     fn value(text: &str, origin: &Path, problem: Problem) -> Self {
         let place = match &problem {
             Problem::Policy(PolicyError::Experiments(error)) => error.place(),

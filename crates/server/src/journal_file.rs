@@ -5,7 +5,7 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use refrain_experiments::{Action, Journal, JournalError, LedgerError};
+use refrain_experiments::{Action, Journal, JournalError, LedgerError, Tip};
 
 /// Largest journal, in bytes: some hundred thousand entries.
 const MAX_BYTES: u64 = 64 << 20;
@@ -14,6 +14,8 @@ const MAX_BYTES: u64 = 64 << 20;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalFile {
     path: PathBuf,
+    /// How far it was read before: it must go on from there.
+    tip: Option<Tip>,
 }
 
 /// What is to be written of an action, beside the action.
@@ -46,6 +48,17 @@ pub enum JournalFileError {
         /// Its size.
         bytes: u64,
     },
+    /// It was there when it was read before, with so many lines.
+    #[error(
+        "{}: is gone, and {lines} lines were read from it before; restore it from a backup: assignments \
+         follow from it", path.display()
+    )]
+    Gone {
+        /// The file.
+        path: PathBuf,
+        /// How many lines it had.
+        lines: usize,
+    },
     /// It is not what was written.
     #[error("{}: {source}; restore it from a backup: assignments follow from it", path.display())]
     Broken {
@@ -61,7 +74,14 @@ pub enum JournalFileError {
 
 impl JournalFile {
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path }
+        Self { path, tip: None }
+    }
+
+    /// The same file, which must go on from where a reading ended: one that is gone, shorter or another
+    /// is refused, since the chain of what is there cannot show it.
+    pub(crate) fn after(self, tip: Option<&Tip>) -> Self {
+        let tip = tip.filter(|tip| tip.lines() > 0).cloned();
+        Self { tip, ..self }
     }
 
     /// The file.
@@ -78,7 +98,7 @@ impl JournalFile {
         let mut file = match fs_err::File::open(&self.path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Journal::default());
+                return self.gone().map_or_else(|| Ok(Journal::default()), Err);
             }
             Err(error) => return Err(error.into()),
         };
@@ -96,7 +116,7 @@ impl JournalFile {
         signature: Signature<'_>,
         decide: impl FnOnce(&Journal) -> Result<Action, E>,
     ) -> Result<Journal, E> {
-        let mut file = self.open().map_err(JournalFileError::from)?;
+        let mut file = self.open()?;
         // Released when the file is closed.
         file.file().lock().map_err(JournalFileError::from)?;
         let mut journal = self.parse(&mut file)?;
@@ -116,8 +136,18 @@ impl JournalFile {
         Ok(journal)
     }
 
-    fn open(&self) -> std::io::Result<fs_err::File> {
+    fn gone(&self) -> Option<JournalFileError> {
+        self.tip.as_ref().map(|tip| JournalFileError::Gone {
+            path: self.path.clone(),
+            lines: tip.lines(),
+        })
+    }
+
+    fn open(&self) -> Result<fs_err::File, JournalFileError> {
         let new = !self.path.exists();
+        if new && let Some(gone) = self.gone() {
+            return Err(gone);
+        }
         let file = fs_err::OpenOptions::new()
             .read(true)
             .write(true)
@@ -160,7 +190,13 @@ impl JournalFile {
         }
         let mut text = String::new();
         file.read_to_string(&mut text)?;
-        Journal::parse(&text).map_err(|source| JournalFileError::Broken {
+        let journal = Journal::parse(&text).and_then(|journal| {
+            self.tip
+                .as_ref()
+                .map_or(Ok(()), |tip| journal.extends(tip))?;
+            Ok(journal)
+        });
+        journal.map_err(|source| JournalFileError::Broken {
             path: self.path.clone(),
             source,
         })
@@ -223,6 +259,47 @@ mod tests {
             "{error}"
         );
         assert_eq!(file.read().expect("verifies"), journal);
+    }
+
+    #[test]
+    fn a_journal_that_was_read_must_go_on_from_there() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = JournalFile::new(folder.path().join("experiments.jsonl"));
+        let append = |file: &JournalFile, name: &str| {
+            file.append(signature(), |_| {
+                Ok::<_, JournalFileError>(allocate(name, 1))
+            })
+        };
+        append(&file, "a").expect("fits");
+        let tip = append(&file, "b").expect("fits").tip();
+        let text = fs_err::read_to_string(file.path()).expect("readable");
+        let follower = file.clone().after(Some(&tip));
+        let longer = append(&follower, "c").expect("goes on from there");
+        assert_eq!(follower.read().expect("goes on from there"), longer);
+
+        let cut = text.split_inclusive('\n').next().expect("a line");
+        fs_err::write(file.path(), cut).expect("writable");
+        assert!(file.read().is_ok(), "the chain does not show it");
+        for error in [
+            follower.read().expect_err("shorter"),
+            append(&follower, "d").expect_err("shorter"),
+        ] {
+            let error = error.to_string();
+            assert!(
+                error.contains("line 2 is gone: it has 1 lines and had 2"),
+                "{error}"
+            );
+        }
+        fs_err::remove_file(file.path()).expect("there");
+        for error in [
+            follower.read().expect_err("gone"),
+            append(&follower, "d").expect_err("gone"),
+        ] {
+            let error = error.to_string();
+            assert!(error.contains("is gone, and 2 lines were read"), "{error}");
+        }
+        assert!(!file.path().exists(), "what is gone is not begun anew");
+        assert_eq!(file.read().expect("empty"), Journal::default());
     }
 
     #[test]

@@ -2,20 +2,31 @@
 //!
 //! A change is read and checked as a whole, then swapped in with one pointer: a request has the policy
 //! before or the one after, never parts of both. One that is refused changes nothing; the log says
-//! why and on which line, and the gauge `policy_current` falls to 0. The same thread looks at the
+//! why and on which line, and the gauge `policy_current` falls to 0. So does a journal that does not go on
+//! from where it was read last: one that is gone, cut or replaced would take every experiment its units,
+//! and its chain verifies all the same. The same thread looks at the
 //! rollouts, since what they decide takes effect the same way: a line of the journal, then a reload.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use refrain_engine::{Policy, Version};
-use refrain_experiments::digest_of;
+use refrain_experiments::{Journal, Tip, digest_of};
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Problem};
 use crate::metrics::Metrics;
 use crate::rollout::Keeper;
 use crate::versions::Versions;
+
+/// A configuration that holds, and what follows from it.
+struct Checked {
+    config: Config,
+    policy: Policy,
+    /// How far its journal was read.
+    tip: Option<Tip>,
+}
 
 /// Looks at the files, and swaps the policy.
 #[derive(Debug)]
@@ -26,6 +37,8 @@ pub(crate) struct Reloader {
     metrics: Arc<Metrics>,
     versions: Arc<Versions<Version>>,
     keeper: Keeper,
+    /// The journal that is followed, and how far it was read.
+    journal: Option<(PathBuf, Tip)>,
     /// Digests of the texts that were looked at last.
     seen: Option<[String; 2]>,
     interval: Duration,
@@ -40,7 +53,12 @@ impl Reloader {
         mut keeper: Keeper,
     ) -> Self {
         metrics.policy_current.set(1);
-        keeper.follow(&config);
+        // It was read for the policy in force, a moment ago.
+        let journal = config.journal().and_then(|file| {
+            let read = file.read().ok()?;
+            Some((file.path().to_owned(), read.tip()))
+        });
+        keeper.follow(&config, journal.as_ref().map(|(_, tip)| tip));
         let mut reloader = Self {
             interval: Duration::from_millis(config.experiments.assignment.reload_interval_ms),
             started: config,
@@ -48,6 +66,7 @@ impl Reloader {
             metrics: Arc::clone(metrics),
             versions,
             keeper,
+            journal,
             seen: None,
         };
         reloader.seen = reloader.texts().ok();
@@ -78,10 +97,16 @@ impl Reloader {
     fn look(&mut self) {
         match self.fresh() {
             Ok(None) => {}
-            Ok(Some((config, policy))) => {
+            Ok(Some(Checked {
+                config,
+                policy,
+                tip,
+            })) => {
                 let digest = policy.digest().to_owned();
                 self.policy.store(Arc::new(policy));
-                self.keeper.follow(&config);
+                self.keeper.follow(&config, tip.as_ref());
+                let path = config.journal().map(|file| file.path().to_owned());
+                self.journal = path.zip(tip);
                 self.metrics.policy_current.set(1);
                 self.metrics.policy_reloads.inc();
                 tracing::info!(digest, "variants and experiments reloaded");
@@ -106,23 +131,33 @@ impl Reloader {
     }
 
     /// What is on disk, when it changed since the last look.
-    fn fresh(&mut self) -> Result<Option<(Config, Policy)>, ConfigError> {
+    fn fresh(&mut self) -> Result<Option<Checked>, ConfigError> {
         let texts = self.texts()?;
         if self.seen.as_ref() == Some(&texts) {
             return Ok(None);
         }
         // Remembered before it is judged: what is refused is told of once.
         self.seen = Some(texts);
-        let Some(file) = self.started.file.clone() else {
+        let Some(file) = &self.started.file else {
             // Without a file only the journal can change.
-            let policy = self.started.check().map_err(|problem| ConfigError::Value {
-                origin: "the configuration".into(),
-                line: None,
-                problem,
-            })?;
-            return Ok(Some((self.started.clone(), policy)));
+            let (policy, tip) =
+                self.check(&self.started)
+                    .map_err(|problem| ConfigError::Value {
+                        origin: "the configuration".into(),
+                        line: None,
+                        problem,
+                    })?;
+            let config = self.started.clone();
+            return Ok(Some(Checked {
+                config,
+                policy,
+                tip,
+            }));
         };
-        let config = Config::load(&file)?;
+        let config = Config::read(file)?;
+        let (policy, tip) = self
+            .check(&config)
+            .map_err(|problem| ConfigError::in_file(file, problem))?;
         let as_started = Config {
             variants: self.started.variants.clone(),
             experiments: self.started.experiments.clone(),
@@ -131,14 +166,23 @@ impl Reloader {
         if as_started != self.started {
             tracing::warn!("settings other than variants and experiments follow with a restart");
         }
-        match config.check() {
-            Ok(policy) => Ok(Some((config, policy))),
-            Err(problem) => Err(ConfigError::Value {
-                origin: file,
-                line: None,
-                problem,
-            }),
-        }
+        Ok(Some(Checked {
+            config,
+            policy,
+            tip,
+        }))
+    }
+
+    /// A configuration against its journal, which goes on from where it was read last.
+    fn check(&self, config: &Config) -> Result<(Policy, Option<Tip>), Problem> {
+        let Some(file) = config.journal() else {
+            return Ok((config.policy(&Journal::default())?, None));
+        };
+        // Another journal than before is somebody's decision in the configuration.
+        let known = self.journal.as_ref();
+        let known = known.filter(|(path, _)| path == file.path());
+        let journal = file.after(known.map(|(_, tip)| tip)).read()?;
+        Ok((config.policy(&journal)?, Some(journal.tip())))
     }
 
     /// Digests of configuration and journal.
@@ -148,9 +192,11 @@ impl Reloader {
             Some(file) => fs_err::read_to_string(file).map_err(read)?,
             None => String::new(),
         };
-        let journal = match self.started.journal() {
-            // One that is not there yet is empty.
-            Some(journal) => fs_err::read_to_string(journal.path()).unwrap_or_default(),
+        let followed = self.journal.as_ref().map(|(path, _)| path.clone());
+        let started = self.started.journal();
+        let journal = match followed.or_else(|| Some(started?.path().to_owned())) {
+            // One that is not there, yet or any more, is empty here; whether it may be is judged later.
+            Some(path) => fs_err::read_to_string(path).unwrap_or_default(),
             None => String::new(),
         };
         Ok([digest_of(&text), digest_of(&journal)])

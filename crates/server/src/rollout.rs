@@ -4,7 +4,7 @@
 //! follows the configuration looks at the counts as often as the rollout asks for ([`Keeper`]): when a
 //! guardrail broke it steps back, when a step is over and safe it goes to the next. Both are lines of
 //! the journal, written before they take effect, so a restart and every other reader know them; after a
-//! step back only a person goes on. Counts and looks survive a restart in a file beside the journal.
+//! step back only a person goes on, and then it is counted anew. Counts and looks survive a restart in a file beside the journal.
 //!
 //! Each server counts the requests that it answered. Where several share a journal, each looks at its
 //! own, and the first whose guardrail breaks steps back for all.
@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use refrain_experiments::{
-    Action, Assignment, Config as ExperimentsConfig, ExperimentConfig, GROUPS, GroupCounts,
-    Journal, Kind, Monitor, Reading, Reason, RolloutState, Verdict, cell_of, group_of, hash64,
+    Action, Assignment, Config as ExperimentsConfig, ExperimentConfig, GROUPS, Journal, Kind,
+    Monitor, Reading, Reason, RolloutCounts, RolloutState, Standing, Tip, Verdict, cell_of,
+    group_of, hash64,
 };
 use serde::{Deserialize, Serialize};
 
@@ -37,8 +38,7 @@ struct Counts {
     epoch: u32,
     /// Name of the arm that the other is compared with.
     control: String,
-    /// Control, treatment.
-    arms: [Vec<GroupCounts>; 2],
+    seen: RolloutCounts,
 }
 
 /// How a request ended, as far as a rollout cares.
@@ -60,7 +60,8 @@ pub(crate) struct Watched<'a> {
     live: &'a Live,
     /// Experiment, epoch and arm.
     of: Option<(&'a str, u32, &'a str)>,
-    group: usize,
+    /// Hash of the unit.
+    unit: u64,
     start: Instant,
     fate: Fate,
 }
@@ -74,15 +75,11 @@ impl Live {
             .zip(assignment.arm)
             .filter(|_| counted)
             .map(|(experiment, arm)| (experiment, assignment.experiment_epoch, arm));
-        let group = if of.is_some() {
-            group_of(hash64(unit.as_bytes()))
-        } else {
-            0
-        };
+        let unit = of.map_or(0, |_| hash64(unit.as_bytes()));
         Watched {
             live: self,
             of,
-            group,
+            unit,
             start: Instant::now(),
             fate: Fate::Failed,
         }
@@ -105,16 +102,24 @@ impl Live {
                 let counts = Counts {
                     epoch: experiment.epoch,
                     control: control.name.clone(),
-                    arms: remembered.counts(name, experiment.epoch),
+                    seen: remembered.counts(name, experiment.epoch),
                 };
                 live.insert(name.clone(), counts);
             }
         }
     }
 
-    fn counts(&self, experiment: &str) -> Option<[Vec<GroupCounts>; 2]> {
+    fn counts(&self, experiment: &str) -> Option<RolloutCounts> {
         let live = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(live.get(experiment)?.arms.clone())
+        Some(live.get(experiment)?.seen.clone())
+    }
+
+    /// Counts an experiment from nothing.
+    fn restart(&self, experiment: &str) {
+        let mut live = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(counts) = live.get_mut(experiment) {
+            counts.seen = RolloutCounts::default();
+        }
     }
 }
 
@@ -138,10 +143,12 @@ impl Drop for Watched<'_> {
             return;
         };
         let treatment = usize::from(counts.control != arm);
-        let arm = counts.arms.get_mut(treatment);
-        let Some(group) = arm.and_then(|arm| arm.get_mut(self.group)) else {
+        let RolloutCounts { arms, units } = &mut counts.seen;
+        let arm = arms.get_mut(treatment);
+        let Some(group) = arm.and_then(|arm| arm.get_mut(group_of(self.unit))) else {
             return;
         };
+        units.see(treatment, self.unit);
         group.requests += 1;
         match self.fate {
             Fate::Answered { empty, degraded } => {
@@ -172,14 +179,13 @@ impl Remembered {
         memory.map_or_else(RolloutState::default, |memory| memory.state.clone())
     }
 
-    fn counts(&self, name: &str, epoch: u32) -> [Vec<GroupCounts>; 2] {
-        let state = self.state(name, epoch);
-        let mut arms = state.counts.into_iter();
-        std::array::from_fn(|_| {
-            arms.next()
-                .filter(|arm| arm.len() == GROUPS)
-                .unwrap_or_else(|| vec![GroupCounts::default(); GROUPS])
-        })
+    fn counts(&self, name: &str, epoch: u32) -> RolloutCounts {
+        let counts = self.state(name, epoch).counts;
+        if counts.arms.iter().all(|arm| arm.len() == GROUPS) {
+            counts
+        } else {
+            RolloutCounts::default()
+        }
     }
 }
 
@@ -212,9 +218,9 @@ impl Keeper {
         }
     }
 
-    /// Keeps the rollouts of this configuration from now on.
-    pub(crate) fn follow(&mut self, config: &Config) {
-        self.journal = config.journal();
+    /// Keeps the rollouts of this configuration from now on; its journal was read as far as `tip`.
+    pub(crate) fn follow(&mut self, config: &Config, tip: Option<&Tip>) {
+        self.journal = config.journal().map(|file| file.after(tip));
         let remembered = self.remembered();
         self.live.follow(&config.experiments, &remembered);
         let mut before = std::mem::take(&mut self.rollouts);
@@ -262,7 +268,7 @@ impl Keeper {
                 continue;
             }
             rollout.next_look = now + Duration::from_secs(rollout.monitor.look_every());
-            let (Some([control, treatment]), Some(holding)) = (
+            let (Some(counts), Some(holding)) = (
                 self.live.counts(&rollout.name),
                 ledger.ledger().holding(&rollout.name),
             ) else {
@@ -271,22 +277,27 @@ impl Keeper {
             if holding.epoch != rollout.epoch {
                 continue;
             }
-            let share_bp = holding.share_bp();
+            if !holding.held && holding.step_backs != rollout.monitor.state().step_backs {
+                // A person ramped it after it was stepped back.
+                self.live.restart(&rollout.name);
+                rollout.monitor.restart(holding.step_backs);
+                continue;
+            }
             let lasted = Timestamp::now().duration_since(holding.since).as_secs();
-            let (verdict, readings) = rollout.monitor.look(
-                &control,
-                &treatment,
-                share_bp,
-                u64::try_from(lasted).unwrap_or(0),
-                holding.held,
-            );
+            let standing = Standing {
+                share_bp: holding.share_bp(),
+                step_seconds: u64::try_from(lasted).unwrap_or(0),
+                held: holding.held,
+            };
+            let (verdict, readings) = rollout.monitor.look(&counts, standing);
             self.metrics.rollout_looks.inc();
             let signed = Signed {
                 journal: &journal,
                 digest,
                 version,
             };
-            written |= rollout.follow(verdict, &readings, share_bp, &signed, &self.metrics);
+            let from_bp = standing.share_bp;
+            written |= rollout.follow(verdict, &readings, from_bp, &signed, &self.metrics);
         }
         if let Err(error) = self.remember() {
             tracing::warn!(%error, "the state of the rollouts could not be written; a restart begins to count anew");
@@ -410,6 +421,18 @@ impl Rollout {
                     tracing::info!(experiment = name, from_bp, to_bp, said, "rollout advanced");
                 }
                 done
+            }
+            Verdict::Uneven if self.told.as_ref() != Some(&verdict) => {
+                let ratio = self.monitor.ratio();
+                tracing::error!(
+                    experiment = name,
+                    control = ratio.control,
+                    treatment = ratio.treatment,
+                    evidence = ratio.log_e,
+                    bound = ratio.bound,
+                    "rollout does not advance: the arms do not have the shares of listeners that their weights say"
+                );
+                Ok(false)
             }
             Verdict::Complete | Verdict::Hold if self.told.as_ref() != Some(&verdict) => {
                 tracing::info!(

@@ -1,5 +1,7 @@
 //! A rollout over a real journal, with requests that are counted as they would be.
 
+use refrain_experiments::GroupCounts;
+
 use super::*;
 
 const TEXT: &str = r#"
@@ -76,7 +78,7 @@ impl World {
 
     fn keeper(&self) -> Keeper {
         let mut keeper = Keeper::new(Arc::clone(&self.live), Arc::clone(&self.metrics));
-        keeper.follow(&self.config);
+        keeper.follow(&self.config, None);
         keeper
     }
 
@@ -153,6 +155,47 @@ fn a_treatment_that_fails_is_stepped_back_at_the_first_look_and_stays() {
     }
 }
 
+/// Mended and ramped by a person, it is judged by what comes then; and its error rate is not given twice.
+#[test]
+fn a_person_who_ramps_it_again_has_it_counted_anew() {
+    let world = World::new();
+    let mut keeper = world.keeper();
+    world.requests(40_000, 30);
+    assert!(look(&mut keeper));
+    assert_eq!(world.share(), (0, true));
+    let signature = Signature {
+        by: "anna",
+        reason: "mended",
+        config_digest: "",
+    };
+    let ramp = Action::Ramp {
+        experiment: "careful".to_owned(),
+        from_bp: 0,
+        to_bp: 1_000,
+        seed: "t".to_owned(),
+    };
+    let journal = world.config.journal().expect("named");
+    journal
+        .append(signature, |_| Ok::<_, JournalFileError>(ramp))
+        .expect("fits");
+    // Also by a server that was restarted meanwhile.
+    let mut restarted = world.keeper();
+    for keeper in [&mut keeper, &mut restarted] {
+        assert!(!look(keeper), "nothing was counted since");
+        assert_eq!(world.share(), (1_000, false));
+        assert_eq!(keeper.rollouts[0].monitor.state().window, 1);
+    }
+    let counts = world.live.counts("careful").expect("followed");
+    assert_eq!(counts, RolloutCounts::default());
+    world.requests(40_000, 0);
+    assert!(look(&mut keeper));
+    assert_eq!(
+        world.share(),
+        (5_000, false),
+        "advanced by what it does now"
+    );
+}
+
 #[test]
 fn a_harmless_one_goes_up_step_by_step_and_is_remembered() {
     let world = World::new();
@@ -203,8 +246,8 @@ fn who_is_forced_refused_or_elsewhere_is_not_counted_and_a_panic_is_a_failure() 
         .ended(answered);
     world.live.watch(&assignment, &inside).ended(Fate::Refused);
     let sum = |of: fn(&GroupCounts) -> u64| -> u64 {
-        let arms = world.live.counts("careful").expect("followed");
-        arms.iter().flatten().map(of).sum()
+        let counts = world.live.counts("careful").expect("followed");
+        counts.arms.iter().flatten().map(of).sum()
     };
     assert_eq!(sum(|group| group.requests), 0);
     drop(world.live.watch(&assignment, &inside));

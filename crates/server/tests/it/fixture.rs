@@ -1,6 +1,6 @@
 //! A store of tiny versions, and servers on it in this process.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use refrain::v1;
 use refrain_bundle::bundle::{
@@ -56,6 +56,30 @@ impl World {
 
     pub(crate) async fn serve(&self) -> Running {
         Running::start(self.config()).await
+    }
+
+    /// The file that [`serve_text`](Self::serve_text) follows.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.dir.path().join("refrain.toml")
+    }
+
+    /// Writes it, whole at once for whoever reads it meanwhile.
+    pub(crate) fn write_text(&self, text: &str) {
+        let fresh = self.dir.path().join("fresh.toml");
+        fs_err::write(&fresh, text).expect("writable");
+        fs_err::rename(&fresh, self.file()).expect("renamed");
+    }
+
+    /// Serves with variants and experiments of a file, which may change.
+    pub(crate) async fn serve_text(&self, text: &str) -> Running {
+        self.write_text(text);
+        let read = Config::load(&self.file()).expect("valid");
+        let mut config = self.config();
+        config.server.labels = read.server.labels;
+        config.variants = read.variants;
+        config.experiments = read.experiments;
+        config.file = read.file;
+        Running::start(config).await
     }
 }
 

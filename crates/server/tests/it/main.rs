@@ -2,6 +2,7 @@
 
 mod answers;
 mod dark;
+mod experiments;
 mod exposures;
 mod fixture;
 mod hostile;

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use refrain::v1;
 use refrain::v1::experiment_service_client::ExperimentServiceClient;
-use refrain_server::Config;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -45,17 +44,6 @@ variant = "bold"
 params = { alpha = 0.3 }
 "#;
 
-async fn start(world: &World, text: &str) -> Running {
-    let file = world.dir.path().join("refrain.toml");
-    fs_err::write(&file, text).expect("writable");
-    let read = Config::load(&file).expect("valid");
-    let mut config = world.config();
-    config.variants = read.variants;
-    config.experiments = read.experiments;
-    config.file = read.file;
-    Running::start(config).await
-}
-
 /// Status, headers and body.
 async fn post(server: &Running, path: &str, headers: &str, body: &str) -> (u16, String, Value) {
     let mut stream = tokio::net::TcpStream::connect(server.admin)
@@ -83,7 +71,7 @@ fn context(unit: &str) -> String {
 async fn flags_are_what_assign_says() {
     let world = World::new();
     world.publish(1);
-    let server = start(&world, TEXT).await;
+    let server = world.serve_text(TEXT).await;
     let mut client = ExperimentServiceClient::new(server.channel.clone());
     let mut arms = std::collections::BTreeMap::new();
     for n in 0..200 {
@@ -141,7 +129,7 @@ async fn flags_are_what_assign_says() {
 async fn all_flags_have_a_tag_that_changes_with_what_they_say() {
     let world = World::new();
     world.publish(1);
-    let server = start(&world, TEXT).await;
+    let server = world.serve_text(TEXT).await;
     let path = "/ofrep/v1/evaluate/flags";
     let (status, head, flags) = post(&server, path, "", &context("u1")).await;
     assert_eq!(status, 200);
