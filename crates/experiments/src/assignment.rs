@@ -121,6 +121,19 @@ impl Experiments {
         }
     }
 
+    /// Gives the units of an arm another variant than the arm names: whoever knows what variants are
+    /// puts the arm's parameters into it. Not part of the digest, which has the arm's own words.
+    pub fn set_variant(&mut self, experiment: &str, arm: &str, variant: &str) {
+        let experiments = self.experiments.iter_mut();
+        let of_name = experiments.filter(|other| other.name == experiment);
+        for arm in of_name
+            .flat_map(|experiment| &mut experiment.arms)
+            .filter(|other| other.name == arm)
+        {
+            variant.clone_into(&mut arm.variant);
+        }
+    }
+
     /// What is to be computed in the dark beside the unit's answer on `surface`: the arms of shadow
     /// experiments that take it. Held-out units are left alone here too.
     pub fn shadows<'a>(

@@ -99,6 +99,8 @@ pub struct ParameterTables(BTreeMap<Spanned<String>, DeclaredParameter>);
 pub struct Variants {
     by_name: BTreeMap<String, Variant>,
     parameters: BTreeMap<String, Parameter>,
+    /// Scores as they are declared, with the names of parameters.
+    scores: BTreeMap<String, String>,
 }
 
 impl Variants {
@@ -161,12 +163,14 @@ impl Variants {
                 Ok((name.get_ref().clone(), parameter))
             })
             .collect::<Result<_, VariantsError>>()?;
+        let mut scores = BTreeMap::new();
         let by_name = variants
             .0
             .into_iter()
             .map(|(name, declared)| {
                 let at = name.span().start;
                 let name = name.into_inner();
+                scores.insert(name.clone(), declared.score.get_ref().clone());
                 let variant = declared.check(&name, at, &parameters).map_err(refuse)?;
                 Ok((name, variant))
             })
@@ -177,7 +181,65 @@ impl Variants {
         Ok(Self {
             by_name,
             parameters,
+            scores,
         })
+    }
+
+    /// Adds the variant that `base` is with some of its parameters at other values, and says its name:
+    /// that of `base` and the values, such as `balanced|popularity_weight=0.3`. No declared name has a
+    /// `|` in it. O(length of the score).
+    ///
+    /// # Errors
+    /// The parameter that it cannot be derived with, and why: it is not declared, the score of `base`
+    /// does not name it, or the value is not allowed.
+    pub fn derive(
+        &mut self,
+        base: &str,
+        values: &BTreeMap<&str, f64>,
+    ) -> Result<String, (String, String)> {
+        let mut name = base.to_owned();
+        for (parameter, value) in values {
+            name += &format!("|{parameter}={value}");
+        }
+        if self.by_name.contains_key(&name) {
+            return Ok(name);
+        }
+        let no = |parameter: &str, problem: String| Err((parameter.to_owned(), problem));
+        let (Some(variant), Some(text)) = (self.by_name.get(base), self.scores.get(base)) else {
+            return no("", format!("variant `{base}` is not declared"));
+        };
+        let mut set = variant.parameters.clone();
+        for (&parameter, &value) in values {
+            let Some(declared) = self.parameters.get(parameter) else {
+                return no(parameter, "is not declared".to_owned());
+            };
+            let Some(of_score) = set.get_mut(parameter) else {
+                return no(
+                    parameter,
+                    format!("the score of variant `{base}` does not name it: {text}"),
+                );
+            };
+            if let Some(complaint) = declared.complaint(value) {
+                return no(parameter, complaint);
+            }
+            *of_score = value;
+        }
+        let singles = set
+            .iter()
+            .map(|(name, value)| (name.as_str(), single(*value)));
+        let score = match Expression::parse_with(text, &singles.collect()) {
+            Ok(score) => score,
+            // It parsed with other values of the same parameters.
+            Err(error) => return no("", error.to_string()),
+        };
+        let derived = Variant {
+            name: name.clone(),
+            score,
+            parameters: set,
+            ..variant.clone()
+        };
+        self.by_name.insert(name.clone(), derived);
+        Ok(name)
     }
 
     /// The variant of that name.
@@ -202,6 +264,12 @@ impl Variants {
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
         self.by_name.keys().map(String::as_str).collect()
+    }
+
+    /// The declared parameter of that name.
+    #[must_use]
+    pub fn parameter(&self, name: &str) -> Option<&Parameter> {
+        self.parameters.get(name)
     }
 
     /// The declared parameters, by name.
@@ -521,13 +589,9 @@ impl Fields<'_> {
             let given = given.get(&parameter.name);
             given.map_or(parameter.default, |value| *value.get_ref())
         };
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "scores are computed in single precision"
-        )]
         let values = parameters
             .iter()
-            .map(|(name, parameter)| (name.as_str(), value(parameter) as f32))
+            .map(|(name, parameter)| (name.as_str(), single(value(parameter))))
             .collect();
         let score = Expression::parse_with(text.get_ref(), &values).map_err(|source| {
             let variant = self.variant.to_owned();
@@ -598,6 +662,14 @@ impl Fields<'_> {
         };
         (value.span().start, problem)
     }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "scores are computed in single precision"
+)]
+fn single(value: f64) -> f32 {
+    value as f32
 }
 
 fn within(name: &str) -> RangeInclusive<f64> {

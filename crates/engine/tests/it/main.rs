@@ -9,6 +9,7 @@ mod deltas;
 mod fixture;
 mod guarantees;
 mod interests;
+mod policies;
 mod requests;
 mod retrieval;
 mod shaping;

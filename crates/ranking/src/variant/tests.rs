@@ -32,6 +32,57 @@ fn the_defaults_are_what_the_documentation_says() {
     assert_eq!(balanced.caps.artist, Some(2));
 }
 
+/// A derived variant is the one that would have been declared with those values, but for its name.
+#[test]
+fn a_variant_is_derived_with_other_values() {
+    let text = |a: f64, b: f64| {
+        format!(
+            "[parameter.a]\ntype = 'number'\nunit = 'score'\nmin = 0\nmax = 1\ndefault = 0.5\n\
+             [parameter.b]\ntype = 'integer'\nunit = 'score'\nmin = 0\nmax = 9\ndefault = 1\n\
+             [variant.v]\nscore = 'similarity + a * popularity - b'\nmax_per_artist = 2\n\
+             params = {{ a = {a:?}, b = {b:?} }}\n[variant.w]\nscore = 'similarity + a'\n"
+        )
+    };
+    let mut variants = read(&text(0.25, 2.0));
+    let values = BTreeMap::from([("a", 0.75), ("b", 3.0)]);
+    let name = variants.derive("v", &values).expect("allowed");
+    assert_eq!(name, "v|a=0.75|b=3");
+    let derived = variants.get(&name).expect("added").clone();
+    let declared = read(&text(0.75, 3.0));
+    let expected = Variant {
+        name,
+        ..declared.get("v").expect("declared").clone()
+    };
+    assert_eq!(derived, expected);
+    // What is not set keeps the variant's own value, and the variant itself stays.
+    let name = variants
+        .derive("v", &BTreeMap::from([("a", 1.0)]))
+        .expect("allowed");
+    assert_eq!(
+        variants.get(&name).expect("added").score.to_string(),
+        "similarity + 1 * popularity - 2"
+    );
+    let v = variants.get("v").expect("declared");
+    assert_eq!(v.parameters["a"].to_bits(), 0.25_f64.to_bits());
+    for (base, parameter, value, complaint) in [
+        ("v", "a", 1.5, "1.5 is not in 0 to 1 (score)"),
+        ("v", "b", 1.5, "1.5 is no whole number"),
+        ("v", "c", 0.0, "is not declared"),
+        (
+            "w",
+            "b",
+            1.0,
+            "the score of variant `w` does not name it: similarity + a",
+        ),
+        ("x", "a", 1.0, "variant `x` is not declared"),
+    ] {
+        let (_, problem) = variants
+            .derive(base, &BTreeMap::from([(parameter, value)]))
+            .expect_err(complaint);
+        assert_eq!(problem, complaint);
+    }
+}
+
 #[test]
 fn all_fields_are_read() {
     let text = "[parameter.weight]\ntype = 'number'\nunit = 'score'\nmin = 0\nmax = 1\ndefault = 0.5\n\
