@@ -61,7 +61,7 @@ pub use journal::{Action, Entry, Journal, JournalError, Tip, digest_of};
 pub use ledger::{BASIS_POINTS, Holding, Ledger, LedgerError};
 pub use looks::{Looks, Spending, quantile, upper_tail};
 pub use preflight::{
-    Finding, LIVE_METRICS, latency_quantile, preflight, preflight_all, underpowered, unseen_events,
+    Finding, LIVE_METRICS, Traffic, events, latency_quantile, preflight, preflight_all, traffic,
 };
 pub use rollout::{
     CELLS, GROUPS, GroupCounts, Monitor, Reading, RolloutCounts, RolloutState, Standing, Verdict,

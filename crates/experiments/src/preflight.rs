@@ -53,7 +53,6 @@ pub fn preflight(name: &str, experiment: &ExperimentConfig) -> Vec<Finding> {
             findings.add(code, format!(".{field}"), format!("is missing: {what}"));
         }
     }
-    let is_live = |name: &str| LIVE_METRICS.contains(&name) || latency_quantile(name).is_some();
     let mut names = BTreeSet::new();
     for (i, metric) in experiment.metrics.iter().enumerate() {
         let place = format!(".metric[{i}]");
@@ -117,43 +116,104 @@ pub fn preflight(name: &str, experiment: &ExperimentConfig) -> Vec<Finding> {
     findings.found
 }
 
+/// Traffic of a whole layer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Traffic {
+    /// Units a day.
+    pub units_per_day: f64,
+    /// How long an experiment may run.
+    pub days: f64,
+}
+
 /// Whether the expected traffic reaches the sample that the design needs, in the units of the design.
-/// `units_per_day` is the traffic of the whole layer; `days` how long it may run.
+/// An experiment whose success metrics decide must know both; a rollout that declares no sample needs
+/// none. Codes `sample_unknown`, `traffic_unknown`, `underpowered`.
 #[must_use]
-pub fn underpowered(
+pub fn traffic(
     name: &str,
     experiment: &ExperimentConfig,
-    units_per_day: f64,
-    days: f64,
+    traffic: Option<Traffic>,
 ) -> Option<Finding> {
-    let needed = experiment.design.as_ref()?.max_units?;
+    let finding = |code, problem| {
+        Some(Finding {
+            code,
+            place: format!("experiment.{name}.design.max_units"),
+            problem,
+        })
+    };
+    let decides = matches!(experiment.kind, Kind::Ab | Kind::Interleave);
+    let design = experiment.design.as_ref();
+    let Some(needed) = design.and_then(|design| design.max_units) else {
+        let problem = "is missing: how many units the answer takes; `refrain experiment plan` says";
+        return decides
+            .then(|| finding("sample_unknown", problem.to_owned()))
+            .flatten();
+    };
+    let Some(Traffic {
+        units_per_day,
+        days,
+    }) = traffic
+    else {
+        let problem = format!("{needed} units are needed, and how many will come is not said");
+        return finding("traffic_unknown", problem);
+    };
     let expected = units_per_day * days * f64::from(experiment.allocation_bp) / 10_000.0;
     #[expect(clippy::cast_precision_loss, reason = "compared with an estimate")]
     let short = expected < needed as f64;
-    short.then(|| Finding {
-        code: "underpowered",
-        place: format!("experiment.{name}.design.max_units"),
-        problem: format!(
-            "{needed} units are needed, {expected:.0} are to be expected ({units_per_day:.0} a day of \
-             the layer, for {days} days, of which it has {} of 10000); run longer, take more, or look \
-             for a larger effect",
-            experiment.allocation_bp
-        ),
-    })
+    short
+        .then(|| {
+            let problem = format!(
+                "{needed} units are needed, {expected:.0} are to be expected ({units_per_day:.0} a day of \
+                 the layer, for {days} days, of which it has {} of 10000); run longer, take more, or look \
+                 for a larger effect",
+                experiment.allocation_bp
+            );
+            finding("underpowered", problem)
+        })
+        .flatten()
 }
 
-/// Events that the metrics of an experiment are made of and which `seen` does not hold. Metrics that
-/// the server measures itself need none.
+/// Whether the events that the metrics are made of, numerators and denominators, were `seen` to arrive.
+/// Metrics that the server measures itself need none. Codes `events_unknown`, `event_unseen`.
 #[must_use]
-pub fn unseen_events<'a>(
-    experiment: &'a ExperimentConfig,
-    seen: &BTreeSet<String>,
-) -> Vec<&'a str> {
-    let measured = |name: &str| LIVE_METRICS.contains(&name) || latency_quantile(name).is_some();
-    let metrics = experiment.metrics.iter();
-    metrics
-        .map(|metric| metric.name.as_str())
-        .filter(|name| !measured(name) && !seen.contains(*name))
+pub fn events(
+    name: &str,
+    experiment: &ExperimentConfig,
+    seen: Option<&BTreeSet<String>>,
+) -> Vec<Finding> {
+    let needed: Vec<(String, &str)> = experiment
+        .metrics
+        .iter()
+        .enumerate()
+        .filter(|(_, metric)| !is_live(&metric.name))
+        .flat_map(|(i, metric)| {
+            let place = format!("experiment.{name}.metric[{i}]");
+            let denominator = metric.kind.as_deref().and_then(denominator);
+            let denominator = denominator.map(|event| (format!("{place}.type"), event));
+            let numerator = (format!("{place}.name"), metric.name.as_str());
+            std::iter::once(numerator).chain(denominator)
+        })
+        .collect();
+    let Some(seen) = seen else {
+        let events: BTreeSet<&str> = needed.iter().map(|(_, event)| *event).collect();
+        let finding = || Finding {
+            code: "events_unknown",
+            place: format!("experiment.{name}.metric"),
+            problem: format!(
+                "whether these events arrive was not looked at: {}",
+                events.iter().copied().collect::<Vec<_>>().join(", ")
+            ),
+        };
+        return (!events.is_empty()).then(finding).into_iter().collect();
+    };
+    needed
+        .into_iter()
+        .filter(|(_, event)| !seen.contains(*event))
+        .map(|(place, event)| Finding {
+            code: "event_unseen",
+            place,
+            problem: format!("no outcome `{event}` arrived in the replay"),
+        })
         .collect()
 }
 
@@ -174,6 +234,17 @@ pub fn latency_quantile(name: &str) -> Option<f64> {
     }
     let quantile: f64 = format!("0.{digits}").parse().ok()?;
     (quantile > 0.0).then_some(quantile)
+}
+
+/// Whether the server measures it.
+fn is_live(name: &str) -> bool {
+    LIVE_METRICS.contains(&name) || latency_quantile(name).is_some()
+}
+
+/// `EVENT` of `ratio(EVENT)`.
+fn denominator(kind: &str) -> Option<&str> {
+    let event = kind.strip_prefix("ratio(")?.strip_suffix(')')?.trim();
+    (!event.is_empty()).then_some(event)
 }
 
 struct Findings {
@@ -250,15 +321,13 @@ fn check_metric(findings: &mut Findings, place: &str, metric: &MetricConfig, liv
 }
 
 fn is_metric_type(kind: &str) -> bool {
-    let inside = |name: &str| {
-        let rest = kind.strip_prefix(name)?.strip_prefix('(')?;
-        rest.strip_suffix(')').map(str::trim)
+    let quantile = |kind: &str| {
+        let inside = kind.strip_prefix("quantile(")?.strip_suffix(')')?;
+        inside.trim().parse::<f64>().ok()
     };
     matches!(kind, "mean" | "proportion")
-        || inside("ratio").is_some_and(|event| !event.is_empty())
-        || inside("quantile")
-            .and_then(|q| q.parse::<f64>().ok())
-            .is_some_and(|q| q > 0.0 && q < 1.0)
+        || denominator(kind).is_some()
+        || quantile(kind).is_some_and(|q| q > 0.0 && q < 1.0)
 }
 
 fn is_window(window: &str) -> bool {
@@ -376,21 +445,58 @@ margin_rel = 0.03
     #[test]
     fn traffic_is_compared_with_what_the_design_needs() {
         let experiment: ExperimentConfig = toml::from_str(FULL).expect("valid");
-        assert_eq!(underpowered("e", &experiment, 10_000.0, 10.0), None);
-        let finding = underpowered("e", &experiment, 10_000.0, 9.9).expect("short");
+        let of = |experiment: &ExperimentConfig, days: f64| {
+            let given = Traffic {
+                units_per_day: 10_000.0,
+                days,
+            };
+            traffic("e", experiment, Some(given))
+        };
+        assert_eq!(of(&experiment, 10.0), None);
+        let finding = of(&experiment, 9.9).expect("short");
         assert!(
             finding.problem.contains("10000 units are needed, 9900 are"),
             "{finding:?}"
         );
+        let code = |finding: Option<Finding>| finding.map(|finding| finding.code);
+        assert_eq!(
+            code(traffic("e", &experiment, None)),
+            Some("traffic_unknown")
+        );
+        let undesigned: ExperimentConfig =
+            toml::from_str(&FULL.replace(", max_units = 10000", "")).expect("valid");
+        assert_eq!(code(of(&undesigned, 10.0)), Some("sample_unknown"));
+        let rollout = ExperimentConfig {
+            kind: Kind::Rollout,
+            ..undesigned
+        };
+        assert_eq!(traffic("e", &rollout, None), None);
     }
 
     #[test]
     fn a_metric_whose_event_never_arrives_is_named() {
-        let experiment: ExperimentConfig = toml::from_str(FULL).expect("valid");
-        let seen = BTreeSet::from(["click".to_owned()]);
-        assert_eq!(unseen_events(&experiment, &seen), ["listen_minutes"]);
-        let seen = BTreeSet::from(["listen_minutes".to_owned()]);
-        assert!(unseen_events(&experiment, &seen).is_empty());
+        let text = FULL.replace("\"mean\"", "\"ratio( sessions )\"");
+        let experiment: ExperimentConfig = toml::from_str(&text).expect("valid");
+        let found = |seen: Option<&[&str]>| -> Vec<(&str, String)> {
+            let seen = seen.map(|seen| seen.iter().map(|&event| event.to_owned()).collect());
+            let found = events("e", &experiment, seen.as_ref()).into_iter();
+            found.map(|finding| (finding.code, finding.place)).collect()
+        };
+        let unseen = |place: &str| ("event_unseen", format!("experiment.e.metric[0].{place}"));
+        assert_eq!(found(Some(&["click"])), [unseen("name"), unseen("type")]);
+        assert_eq!(found(Some(&["listen_minutes"])), [unseen("type")]);
+        assert_eq!(found(Some(&["sessions"])), [unseen("name")]);
+        assert_eq!(found(Some(&["sessions", "listen_minutes"])), []);
+        assert_eq!(
+            found(None),
+            [("events_unknown", "experiment.e.metric".to_owned())]
+        );
+        // What the server measures needs no event.
+        let live = ExperimentConfig {
+            metrics: experiment.metrics[1..].to_vec(),
+            ..experiment.clone()
+        };
+        assert_eq!(events("e", &live, None), []);
     }
 
     #[test]

@@ -317,3 +317,119 @@ fn faults_harm_and_bad_input_have_their_exit_codes() {
     );
     assert!(!report.exists());
 }
+
+const WEIGHED: &str = r#"
+[assignment]
+journal = "experiments.jsonl"
+[layer.ranking]
+epoch = 1
+[surface.default]
+layer = "ranking"
+variant = "plain"
+[experiment.weighed]
+kind = "ab"
+layer = "ranking"
+epoch = 1
+owner = "team-home"
+question = "q"
+decision = "d"
+allocation_bp = 1000
+design = { method = "gst", alpha = 0.05, power = 0.8, max_units = 20000 }
+[[experiment.weighed.arm]]
+name = "control"
+variant = "plain"
+[[experiment.weighed.arm]]
+name = "balanced"
+variant = "balanced"
+[[experiment.weighed.metric]]
+name = "listen_minutes"
+role = "success"
+type = "ratio(play)"
+direction = "up"
+window = "closed(7d,14d)"
+mde_rel = 0.02
+"#;
+
+/// What an experiment does not know of its traffic and its events keeps it from starting, until somebody
+/// says that it may, which the journal then says for ever.
+#[test]
+fn what_was_not_looked_at_keeps_an_experiment_from_starting() {
+    let rehearsal = Rehearsal::new(&[]);
+    // The log of a replay, laid out as a server lays it out.
+    let replay = rehearsal.at("replay");
+    let day = replay.join("outcomes/2026-01-01");
+    fs_err::create_dir_all(&day).expect("new folders");
+    for file in fs_err::read_dir(rehearsal.at("log/outcomes")).expect("a folder") {
+        let file = file.expect("an entry");
+        fs_err::copy(file.path(), day.join(file.file_name())).expect("copied");
+    }
+    let config = rehearsal.at("refrain.toml");
+    let write = |text: &str| fs_err::write(&config, text).expect("written");
+    write(WEIGHED);
+    let allocate = ["experiment", "allocate", arg(&config), "weighed"];
+    let with = |more: &[&'static str]| -> Vec<String> {
+        let all = allocate.iter().copied().chain(more.iter().copied());
+        all.map(str::to_owned).collect()
+    };
+    let refused = |args: &[String], words: &[&str]| {
+        fails(
+            &args.iter().map(String::as_str).collect::<Vec<_>>(),
+            3,
+            words,
+        );
+    };
+    refused(
+        &with(&[]),
+        &[
+            "20000 units are needed, and how many will come is not said",
+            "was not looked at: listen_minutes, play",
+        ],
+    );
+    let traffic = ["--units-per-day", "40000", "--days", "28"];
+    refused(
+        &with(&traffic),
+        &["was not looked at", "--events-unknown-ok"],
+    );
+    refused(
+        &with(&["--events-unknown-ok"]),
+        &["how many will come is not said", "--traffic-unknown-ok"],
+    );
+    let mut seen = with(&traffic);
+    seen.extend(["--events".to_owned(), arg(&replay).to_owned()]);
+    let short = ["--units-per-day", "1000", "--events", arg(&replay)];
+    refused(
+        &[with(&[]), short.map(str::to_owned).to_vec()].concat(),
+        &["20000 units are needed, 1400 are to be expected"],
+    );
+    // Numerator and denominator alike must arrive.
+    for (was, is, unseen) in [
+        ("name = \"listen_minutes\"", "name = \"skips\"", "skips"),
+        ("ratio(play)", "ratio(sessions)", "sessions"),
+    ] {
+        write(&WEIGHED.replace(was, is));
+        refused(
+            &seen,
+            &[&format!("no outcome `{unseen}` arrived"), "ReportOutcomes"],
+        );
+    }
+    assert!(!rehearsal.at("experiments.jsonl").exists());
+
+    // Everything known: nothing is waived.
+    write(WEIGHED);
+    let entries = |args: &[String]| {
+        ok(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        let journal = document(&["experiment", "journal", arg(&config)]);
+        journal["entries"].as_array().expect("entries").clone()
+    };
+    assert_eq!(entries(&seen)[0]["waived"], Value::Null);
+    // A new epoch is looked at as well, and says what it went without.
+    write(&WEIGHED.replace("epoch = 1\nowner", "epoch = 2\nowner"));
+    refused(&with(&[]), &["is not said"]);
+    let waivers = ["--traffic-unknown-ok", "--events-unknown-ok"];
+    let last = entries(&with(&waivers)).pop().expect("two");
+    assert_eq!(last["action"], "epoch");
+    assert_eq!(
+        last["waived"],
+        serde_json::json!(["traffic_unknown", "events_unknown"])
+    );
+}

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use refrain_experiments::{
-    Action, BASIS_POINTS, ExperimentConfig, Finding, Journal, Kind, arms_digest, preflight,
-    underpowered, unseen_events,
+    Action, BASIS_POINTS, ExperimentConfig, Finding, Journal, Kind, Traffic, arms_digest, events,
+    preflight, traffic,
 };
 use refrain_server::{Config, JournalFile, Signature};
 use serde_json::{Value, json};
@@ -39,11 +39,12 @@ struct Target {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  refrain experiment allocate refrain.toml rank-blend --reason 'starts with release 9.1'
-  refrain experiment allocate refrain.toml rank-blend --units-per-day 40000 --days 28
-  refrain experiment allocate refrain.toml rank-blend --events exposures/
+  refrain experiment allocate refrain.toml rank-blend --units-per-day 40000 --days 28 --events exposures/
+  refrain experiment allocate refrain.toml rank-blend --units-per-day 40000 --events-unknown-ok
+  refrain experiment allocate refrain.toml careful-blend --reason 'starts with release 9.1'
 
-A rollout starts at its first step. After arms or weights changed, raise `epoch` in the file and
+An experiment with success metrics needs to know its traffic, and that the events of its metrics arrive;
+what it goes without is written into the journal. A rollout starts at its first step. After arms or weights changed, raise `epoch` in the file and
 allocate again: its units are dealt to the arms anew.")]
 pub(super) struct AllocateArgs {
     #[command(flatten)]
@@ -60,9 +61,45 @@ pub(super) struct AllocateArgs {
     /// Start although the traffic does not reach the sample; recorded in the journal
     #[arg(long)]
     underpowered_ok: bool,
-    /// Log directory of a server that was asked a replay: the event of every metric must be in it
+    /// Start without saying what the traffic is, or how many listeners the answer takes; recorded in the
+    /// journal
+    #[arg(long)]
+    traffic_unknown_ok: bool,
+    /// Log directory of a server that was asked a replay: the events of every metric must be in it
     #[arg(long, value_name = "DIR")]
     events: Option<PathBuf>,
+    /// Start without having looked whether the events of the metrics arrive; recorded in the journal
+    #[arg(long, conflicts_with = "events")]
+    events_unknown_ok: bool,
+}
+
+impl AllocateArgs {
+    /// What is lacking, and what was agreed to go without.
+    fn preflight(&self, experiment: &ExperimentConfig) -> anyhow::Result<[Vec<Finding>; 2]> {
+        let name = &self.target.experiment;
+        let seen = match &self.events {
+            Some(log) => Some(
+                refrain_server::seen_events(log)
+                    .with_context(|| Failure::new("cannot read the outcomes of the replay"))?,
+            ),
+            None => None,
+        };
+        let expected = self.units_per_day.map(|units_per_day| Traffic {
+            units_per_day,
+            days: self.days,
+        });
+        let mut lacking = preflight(name, experiment);
+        lacking.extend(traffic(name, experiment, expected));
+        lacking.extend(events(name, experiment, seen.as_ref()));
+        let agreed = |finding: &Finding| match finding.code {
+            "underpowered" => self.underpowered_ok,
+            "traffic_unknown" | "sample_unknown" => self.traffic_unknown_ok,
+            "events_unknown" => self.events_unknown_ok,
+            _ => false,
+        };
+        let (waived, lacking) = lacking.into_iter().partition(agreed);
+        Ok([lacking, waived])
+    }
 }
 
 /// Change the share of an experiment; units that stay keep their arm, nobody else moves
@@ -117,37 +154,15 @@ pub(super) fn allocate(args: &AllocateArgs, output: &Output) -> anyhow::Result<E
                 .error(),
         );
     }
-    let mut findings = preflight(name, experiment);
-    if let Some(events) = &args.events {
-        let seen = refrain_server::seen_events(events)
-            .with_context(|| Failure::new("cannot read the outcomes of the replay"))?;
-        let missing = unseen_events(experiment, &seen);
-        if !missing.is_empty() {
-            return Err(Failure::refused(format!(
-                "`{name}` must not start: no outcome `{}` arrived in the replay",
-                missing.join("`, `")
-            ))
-            .next("have whoever measures it report it through FeedbackService.ReportOutcomes")
-            .error());
-        }
+    let [lacking, agreed] = args.preflight(experiment)?;
+    if !lacking.is_empty() {
+        return Err(refused(name, &lacking));
     }
-    let mut waived = Vec::new();
-    if let Some(units_per_day) = args.units_per_day
-        && let Some(finding) = underpowered(name, experiment, units_per_day, args.days)
-    {
-        if args.underpowered_ok {
-            waived.push(finding.code.to_owned());
-            output.note(format_args!(
-                "waived: {}: {}",
-                finding.place, finding.problem
-            ));
-        } else {
-            findings.push(finding);
-        }
+    for finding in &agreed {
+        output.note(format_args!("waived: {}", line(finding)));
     }
-    if !findings.is_empty() {
-        return Err(refused(name, &findings));
-    }
+    let waived = agreed.iter().map(|finding| finding.code.to_owned());
+    let waived: Vec<String> = waived.collect();
     bench.change(output, "allocate", |journal| {
         let digest = arms_digest(experiment);
         if let Some(holding) = journal.ledger().holding(name)
@@ -157,6 +172,7 @@ pub(super) fn allocate(args: &AllocateArgs, output: &Output) -> anyhow::Result<E
                 experiment: name.clone(),
                 epoch: experiment.epoch,
                 arms_digest: digest,
+                waived,
             });
         }
         let first_step = experiment
@@ -424,8 +440,21 @@ pub(super) fn verified(file: &JournalFile) -> anyhow::Result<Journal> {
 
 fn refused(name: &str, findings: &[Finding]) -> anyhow::Error {
     let lines: Vec<String> = findings.iter().map(line).collect();
+    let next = match findings.first().map(|finding| finding.code) {
+        Some("event_unseen") => {
+            "have whoever measures it report it through FeedbackService.ReportOutcomes"
+        }
+        Some("events_unknown") => {
+            "ask a server a replay and give its log with --events, or go without: --events-unknown-ok"
+        }
+        Some("traffic_unknown") => {
+            "say --units-per-day and --days, or go without: --traffic-unknown-ok"
+        }
+        Some("underpowered") => "or start all the same: --underpowered-ok",
+        _ => "docs/experiments.md says what each field is for",
+    };
     Failure::refused(format!("`{name}` must not start: {}", lines.join("; ")))
-        .next("docs/experiments.md says what each field is for")
+        .next(next)
         .error()
 }
 
@@ -441,7 +470,7 @@ fn share(journal: &Journal, name: &str) -> u32 {
 
 fn said(action: &Action) -> String {
     match action {
-        Action::Allocate { bp, .. } => format!("allocated {bp} bp"),
+        Action::Allocate { bp, waived, .. } => format!("allocated {bp} bp{}", without(waived)),
         Action::Ramp { from_bp, to_bp, .. } => format!("ramped {from_bp} → {to_bp} bp"),
         Action::StepBack {
             from_bp,
@@ -449,9 +478,20 @@ fn said(action: &Action) -> String {
             guardrail,
             ..
         } => format!("stepped back {from_bp} → {to_bp} bp: {guardrail}"),
-        Action::Epoch { epoch, .. } => format!("dealt anew, epoch {epoch}"),
+        Action::Epoch { epoch, waived, .. } => {
+            format!("dealt anew, epoch {epoch}{}", without(waived))
+        }
         Action::Stop { .. } => "stopped".to_owned(),
         _ => String::new(),
+    }
+}
+
+/// What was agreed to go without.
+fn without(waived: &[String]) -> String {
+    if waived.is_empty() {
+        String::new()
+    } else {
+        format!(", waived: {}", waived.join(", "))
     }
 }
 
