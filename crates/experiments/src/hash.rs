@@ -240,6 +240,7 @@ mod tests {
             .map(|&n| (f64::from(n) - 1000.0).powi(2) / 1000.0)
             .sum();
         assert!((statistic - 78.7).abs() < 1e-9, "{statistic}");
+        assert_p(statistic, 99, 0.934_068);
     }
 
     #[test]
@@ -250,6 +251,33 @@ mod tests {
         }
         let statistic = chi_square(&cells);
         assert!((statistic - 13.980_821).abs() < 1e-6, "{statistic}");
+        assert_p(statistic, 9, 0.123_009);
+    }
+
+    /// A single pair that passes proves little: over 1,000 pairs of layers, and 1,000 of layer and
+    /// experiment, p-values must be uniform.
+    #[test]
+    fn a_thousand_pairs_of_salts_are_independent() {
+        let units: Vec<String> = (0..10_000).map(|i| format!("u{i}")).collect();
+        for other in ["L:other", "E:experiment"] {
+            let mut values: Vec<f64> = (0..1_000)
+                .map(|pair| {
+                    let salts = [format!("L:layer{pair}:1|"), format!("{other}{pair}:1|")];
+                    let [one, two] = salts.map(|salt| KeyPrefix::new(salt.as_bytes()));
+                    let mut cells = [[0.0; 4]; 4];
+                    for unit in &units {
+                        let cell =
+                            |key: &KeyPrefix| bucket(key.hash64(unit.as_bytes()), 4) as usize;
+                        cells[cell(&one)][cell(&two)] += 1.0;
+                    }
+                    chi_square_p(chi_square(&cells), 9)
+                })
+                .collect();
+            values.sort_by(f64::total_cmp);
+            let p = kolmogorov_smirnov_p(&values);
+            println!("1000 pairs of a layer and {other}: p of uniform p-values {p:.3}");
+            assert!(p > 0.01, "{p}");
+        }
     }
 
     #[test]
@@ -271,6 +299,7 @@ mod tests {
         }
         let statistic = chi_square(&cells);
         assert!((statistic - 0.013_463).abs() < 1e-6, "{statistic}");
+        assert_p(statistic, 1, 0.907_629);
     }
 
     proptest! {
@@ -291,6 +320,41 @@ mod tests {
     fn layer_hashes(layer: &str) -> impl Iterator<Item = u64> {
         let prefix = KeyPrefix::new(format!("L:{layer}:1|").as_bytes());
         (0..100_000).map(move |i| prefix.hash64(format!("u{i}").as_bytes()))
+    }
+
+    fn assert_p(statistic: f64, df: u32, expected: f64) {
+        let p = chi_square_p(statistic, df);
+        assert!((p - expected).abs() < 1e-6, "{p} is not {expected}");
+    }
+
+    /// The upper tail of chi-square with an odd number of degrees of freedom, in closed form
+    /// (Abramowitz and Stegun, 26.4.4).
+    fn chi_square_p(statistic: f64, df: u32) -> f64 {
+        assert!(df % 2 == 1);
+        let root = statistic.sqrt();
+        let density = (-statistic / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt();
+        let (mut term, mut sum) = (root, 0.0);
+        for k in (1..df).step_by(2) {
+            sum += term;
+            term *= statistic / f64::from(k + 2);
+        }
+        libm::erfc(root * std::f64::consts::FRAC_1_SQRT_2) + 2.0 * density * sum
+    }
+
+    /// The p-value of sorted values being uniform, asymptotically.
+    fn kolmogorov_smirnov_p(sorted: &[f64]) -> f64 {
+        let n = sorted.len() as f64;
+        let distance = sorted
+            .iter()
+            .enumerate()
+            .map(|(i, p)| (p - i as f64 / n).max((i + 1) as f64 / n - p))
+            .fold(0.0, f64::max);
+        let x = distance * n.sqrt();
+        let terms = (1..=100_i32).map(|k| {
+            let sign = if k % 2 == 1 { 1.0 } else { -1.0 };
+            sign * (-2.0 * f64::from(k * k) * x * x).exp()
+        });
+        (2.0 * terms.sum::<f64>()).clamp(0.0, 1.0)
     }
 
     /// Pearson's statistic of independence of rows and columns.

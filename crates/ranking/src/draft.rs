@@ -150,15 +150,10 @@ mod tests {
     }
 
     /// Two rankers of equal quality, their lists random orders of the same items, with clicks on
-    /// any item and with clicks on the first alone (`experiments.md` E18). Full size, 100,000
-    /// sessions, with `REFRAIN_SLOW_TESTS`; the bound is that of the size that is run.
+    /// any item and with clicks on the first alone (`experiments.md` E18).
     #[test]
     fn equal_rankers_win_equally_often() {
-        let sessions = if std::env::var_os("REFRAIN_SLOW_TESTS").is_some() {
-            100_000
-        } else {
-            10_000
-        };
+        let sessions = 100_000;
         let shuffled = |seed: u64| {
             let mut items: Vec<u32> = (0..20).collect();
             items.sort_by_key(|&item| mix(seed, item.into()));

@@ -471,8 +471,118 @@ fn a_ledger_says_who_holds_what() {
     }
 }
 
+/// Names, kinds and declared shares of experiments that share a layer in the tests below.
+const LEDGERED: [(&str, &str); 4] = [
+    ("a", "ab"),
+    ("b", "interleave"),
+    ("c", "rollout"),
+    ("d", "ab"),
+];
+
+/// All of them, on top of a holdout and a shadow.
+fn ledgered() -> Config {
+    let mut text = format!(
+        "[holdout.q1]\nepoch = 1\nshare_bp = 1000\n{}{}",
+        SETUP.replace("holdout_variant = 'balanced'\n", ""),
+        experiment("s", "shadow", 10_000, "")
+    );
+    for (name, kind) in LEDGERED {
+        let more = match kind {
+            "rollout" => "rollout = { on_inconclusive = 'hold' }",
+            _ => "",
+        };
+        text += &experiment(name, kind, 0, more);
+    }
+    Config::from_toml(&text).expect("well-formed")
+}
+
+/// One thing done to one of the experiments: its share, or `None` to end it.
+fn history() -> impl Strategy<Value = Vec<(usize, Option<u32>)>> {
+    let share = prop_oneof![4 => (0_u32..5_000).prop_map(Some), 1 => Just(None)];
+    prop::collection::vec((0..LEDGERED.len(), share), 1..12)
+}
+
+/// The ledger after a history; what does not fit did not happen.
+fn ledger_after(config: &Config, history: &[(usize, Option<u32>)]) -> Ledger {
+    let (mut ledger, now) = (Ledger::default(), jiff::Timestamp::UNIX_EPOCH);
+    for (step, (who, share)) in history.iter().enumerate() {
+        let (name, seed) = (LEDGERED[*who].0, format!("step {step}"));
+        let arms = crate::arms_digest(config.experiment(name).expect("declared"));
+        let _ = match (share, ledger.holding(name).is_some()) {
+            (Some(bp), true) => ledger.ramp(name, *bp, &seed, now, false),
+            (Some(bp), false) => ledger.allocate("ranking", 1, name, 1, &arms, *bp, &seed, now),
+            (None, _) => ledger.stop(name, None),
+        };
+    }
+    ledger
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
+
+    /// Whatever the ledger says, held-out units get what they would get without any experiment, and
+    /// everybody else is in the experiment that owns their basis point, or in none.
+    #[test]
+    fn held_units_know_nothing_of_any_ledger(history in history()) {
+        let config = ledgered();
+        let ledger = ledger_after(&config, &history);
+        let busy = Experiments::with_ledger(&config, VARIANTS, &ledger).expect("valid");
+        let quiet = Config { experiment: crate::Ordered::default(), ..config.clone() };
+        let quiet = Experiments::new(&quiet, VARIANTS).expect("valid");
+        let mut held = 0;
+        for i in 0..2_000 {
+            let unit = format!("u{i}");
+            let with = busy.assign("home", &unit);
+            if with.holdout == Some(HoldoutGroup::Held) {
+                held += 1;
+                prop_assert_eq!(with, quiet.assign("home", &unit));
+                prop_assert_eq!(busy.shadows("home", &unit, &()).count(), 0);
+                continue;
+            }
+            let basis_point = u16::try_from(with.bucket / 100).expect("below 10000");
+            let owns = |name: &str| {
+                ledger.holding(name).is_some_and(|holding| holding.drawn.contains(&basis_point))
+            };
+            let owners: Vec<&str> = LEDGERED.map(|(name, _)| name).into_iter().filter(|name| owns(name)).collect();
+            prop_assert!(owners.len() <= 1, "{unit}: {owners:?}");
+            prop_assert_eq!(with.experiment, owners.first().copied());
+        }
+        // A tenth within five standard deviations.
+        prop_assert!((133..=267).contains(&held), "{held}");
+    }
+
+    /// From any ledger on, a ramp up adds units to its experiment and changes nothing for anyone else;
+    /// the ramp back down is the ledger before, unit by unit.
+    #[test]
+    fn ramping_with_a_ledger_only_adds(history in history(), who in 0..LEDGERED.len(), more in 1_u32..4_000) {
+        let config = ledgered();
+        let (name, now) = (LEDGERED[who].0, jiff::Timestamp::UNIX_EPOCH);
+        let mut ledger = ledger_after(&config, &history);
+        let Some(from) = ledger.holding(name).map(crate::Holding::share_bp) else {
+            return Ok(());
+        };
+        let compiled = |ledger: &Ledger| Experiments::with_ledger(&config, VARIANTS, ledger).expect("valid");
+        let before = compiled(&ledger);
+        let to = (from + more).min(from + ledger.free_bp("ranking", now));
+        ledger.ramp(name, to, "more", now, false).expect("fits");
+        let after = compiled(&ledger);
+        ledger.ramp(name, from, "", now, false).expect("fits");
+        let back = compiled(&ledger);
+        let mut added = 0_u32;
+        for i in 0..2_000 {
+            let unit = format!("u{i}");
+            let (was, is) = (before.assign("", &unit), after.assign("", &unit));
+            let same = Assignment { allocation_bp: was.allocation_bp, ..is } == was;
+            let joined = was.experiment.is_none() && is.experiment == Some(name);
+            prop_assert!(same || joined, "{unit}: {was:?} {is:?}");
+            added += u32::from(joined);
+            prop_assert_eq!(was, back.assign("", &unit));
+        }
+        // As many as the share says, of those that are not held out, within five standard errors.
+        let p = f64::from(to - from) / 10_000.0 * 0.9;
+        let off = f64::from(added) - 2_000.0 * p;
+        prop_assert!(off.abs() <= 5.0 * (2_000.0 * p * (1.0 - p)).sqrt() + 1.0, "{added} of {p}");
+    }
 
     /// Ramping the last experiment up adds units and changes nothing for anyone else.
     #[test]

@@ -197,20 +197,13 @@ fn enumerate(
     out
 }
 
-fn slates() -> u32 {
-    if std::env::var_os("REFRAIN_SLOW_TESTS").is_some() {
-        200_000
-    } else {
-        20_000
-    }
-}
+const SLATES: u32 = 200_000;
 
 /// Sampled lists occur as often as the propensities say: every list, every item at every place, and
-/// importance weights of mean one; each within 4 standard errors. With and without a cap. 20,000
-/// lists; 200,000 with `REFRAIN_SLOW_TESTS`.
+/// importance weights of mean one; each within 4 standard errors. With and without a cap.
 #[test]
 fn propensities_are_true() {
-    let n = slates();
+    let n = SLATES;
     let temperature = 0.5;
     let items: Vec<_> = (0..6_u32)
         .map(|i| {
@@ -302,7 +295,7 @@ fn propensities_are_true() {
 /// The same with spreading, where values change from place to place.
 #[test]
 fn propensities_are_true_when_lists_are_spread() {
-    let n = slates();
+    let n = SLATES;
     let (temperature, lambda) = (0.3, 0.6_f32);
     let items: Vec<_> = (0..5_u32)
         .map(|i| candidate(i, 1.0 - 0.2 * i as f32, Some(i / 2)))
