@@ -32,7 +32,7 @@ share_bp = 2000
 [layer.ranking]
 epoch = 1
 [layer.ranking.params.weight]
-default = 0
+default = 0.0
 min = 0
 max = 5
 [layer.mixing]
