@@ -118,12 +118,12 @@ pub struct Outcome {
     pub seq: u64,
 }
 
-/// A variant that was computed in the dark, beside what was served.
+/// A variant that was to be computed in the dark, beside what was served.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ShadowRecord {
     /// The exposure of the served answer.
     pub exposure_id: u128,
-    /// When the comparison was ready, in microseconds since 1970.
+    /// When the comparison was ready, or there was none to come, in microseconds since 1970.
     pub ts_us: i64,
     /// The unit.
     pub unit_id: String,
@@ -147,17 +147,17 @@ pub struct ShadowRecord {
     pub index_version: String,
     /// Length of the served list.
     pub k: u32,
-    /// Share of the served items that are in the dark list too.
-    pub overlap: f64,
-    /// Rank-biased overlap, persistence 0.9.
-    pub rbo: f64,
-    /// Time that the dark answer took.
-    pub latency_us: u32,
+    /// Share of the served items that are in the dark list too, where there is one.
+    pub overlap: Option<f64>,
+    /// Rank-biased overlap, persistence 0.9, where there is a dark list.
+    pub rbo: Option<f64>,
+    /// Time that the dark answer took, also one that failed; `None`: it was not computed.
+    pub latency_us: Option<u32>,
     /// Time that the served answer took.
     pub served_latency_us: u32,
     /// Hash of the dark list's ids in order.
-    pub ids_hash: u64,
-    /// Why there is no dark list, if there is none.
+    pub ids_hash: Option<u64>,
+    /// Why there is no dark list, if there is none: `dropped: WHY` when it was not computed, `failed: WHY`.
     pub error: Option<String>,
     /// Position in the writer's sequence.
     pub seq: u64,

@@ -20,8 +20,8 @@ pub const DROPPED_KEY: &str = "refrain.dropped";
 pub const EXPOSURE_SCHEMA: &str = "exposure/1";
 /// Value of [`SCHEMA_KEY`] in files of outcomes.
 pub const OUTCOME_SCHEMA: &str = "outcome/1";
-/// Value of [`SCHEMA_KEY`] in files of shadow comparisons.
-pub const SHADOW_SCHEMA: &str = "shadow/1";
+/// Value of [`SCHEMA_KEY`] in files of shadow comparisons. In 1, lists that failed or were dropped had no row.
+pub const SHADOW_SCHEMA: &str = "shadow/2";
 
 /// One row per served request.
 #[must_use]
@@ -111,7 +111,7 @@ pub fn covariate_schema() -> Schema {
     ])
 }
 
-/// One row per variant that was computed in the dark beside a served answer.
+/// One row per variant that was to be computed in the dark beside a served answer.
 #[must_use]
 pub fn shadow_schema() -> Schema {
     Schema::new(vec![
@@ -129,11 +129,11 @@ pub fn shadow_schema() -> Schema {
         text("served_variant"),
         optional("index_version", DataType::Utf8),
         required("k", DataType::UInt32),
-        required("overlap", DataType::Float64),
-        required("rbo", DataType::Float64),
-        required("latency_us", DataType::UInt32),
+        optional("overlap", DataType::Float64),
+        optional("rbo", DataType::Float64),
+        optional("latency_us", DataType::UInt32),
         required("served_latency_us", DataType::UInt32),
-        required("ids_hash", DataType::UInt64),
+        optional("ids_hash", DataType::UInt64),
         optional("error", DataType::Utf8),
         text("writer"),
         required("seq", DataType::UInt64),

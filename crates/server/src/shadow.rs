@@ -4,8 +4,11 @@
 //! An answer that is to be shadowed leaves a [`Job`] in a bounded queue and is done. Threads of the
 //! lowest priority take jobs out, answer the same question by another variant from the same version
 //! and profile, and count how far the two lists agree. When the queue is full, when the server is
-//! busy, or when a job waited too long, it is dropped and counted: the dark goes first.
+//! busy, or when a job waited too long, it is dropped and counted: the dark goes first. Whoever left it
+//! hears of that too, and of a list that failed: lists that are slow or wrong must not be missing from
+//! what is known of a variant.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -82,10 +85,21 @@ pub(crate) struct Job {
     pub(crate) served: Vec<u32>,
     /// How long that took.
     pub(crate) served_took: Duration,
-    /// Answers again, by the other variant, until the instant given; `None` when it cannot.
-    pub(crate) answer: Box<dyn FnOnce(Instant) -> Option<Vec<u32>> + Send>,
-    /// Is told of the comparison.
-    pub(crate) done: Box<dyn FnOnce(&Comparison) + Send>,
+    /// Answers again, by the other variant, until the instant given, or says why it cannot.
+    pub(crate) answer: Box<dyn FnOnce(Instant) -> Result<Vec<u32>, String> + Send>,
+    /// Is told of the comparison, or why there is none: once, whatever becomes of the job.
+    pub(crate) done: Box<dyn FnOnce(Result<&Comparison, &NoList>) + Send>,
+}
+
+/// Why there is no list in the dark.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoList {
+    /// It was not computed.
+    #[error("dropped: {}", .0.as_str())]
+    Dropped(Fate),
+    /// It was computed for so long, and this went wrong.
+    #[error("failed: {problem}")]
+    Failed { took: Duration, problem: String },
 }
 
 /// How far the list in the dark agrees with the one that was served.
@@ -144,28 +158,36 @@ impl Shadow {
         Ok(shadow)
     }
 
-    /// Whether anything would be taken on now. Ask before making a job; what is not is counted.
-    pub(crate) fn is_open(&self) -> bool {
-        let count = |fate| self.metrics.shadow.count(fate);
-        if self.queue.is_none() || self.closed.load(Ordering::Relaxed) {
-            count(Fate::Closed);
-            return false;
-        }
+    /// Whether anything would be taken on now. Ask before making a job.
+    ///
+    /// # Errors
+    /// Nothing would, which has been counted.
+    pub(crate) fn is_open(&self) -> Result<(), NoList> {
         let in_flight = usize::try_from(self.metrics.in_flight.get()).unwrap_or(0);
-        if in_flight > self.max_in_flight {
-            count(Fate::Busy);
-            return false;
-        }
-        true
+        let fate = if self.queue.is_none() || self.closed.load(Ordering::Relaxed) {
+            Fate::Closed
+        } else if in_flight > self.max_in_flight {
+            Fate::Busy
+        } else {
+            return Ok(());
+        };
+        self.metrics.shadow.count(fate);
+        Err(NoList::Dropped(fate))
     }
 
     /// Takes a job on or drops it. Never blocks.
     pub(crate) fn offer(&self, job: Job) {
-        let Some(queue) = &self.queue else { return };
-        match queue.try_send((Instant::now(), job)) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => self.metrics.shadow.count(Fate::QueueFull),
-            Err(TrySendError::Disconnected(_)) => self.metrics.shadow.count(Fate::Closed),
+        let refused = match &self.queue {
+            None => Some((Fate::Closed, job)),
+            Some(queue) => match queue.try_send((Instant::now(), job)) {
+                Ok(()) => None,
+                Err(TrySendError::Full((_, job))) => Some((Fate::QueueFull, job)),
+                Err(TrySendError::Disconnected((_, job))) => Some((Fate::Closed, job)),
+            },
+        };
+        if let Some((fate, job)) = refused {
+            self.metrics.shadow.count(fate);
+            (job.done)(Err(&NoList::Dropped(fate)));
         }
     }
 
@@ -196,29 +218,45 @@ impl Worker {
             } else if since.elapsed() > self.timeout {
                 Fate::Late
             } else {
-                // A panic ends the job, not the thread.
-                let work = std::panic::AssertUnwindSafe(|| self.compare(job));
-                std::panic::catch_unwind(work).unwrap_or(Fate::Failed)
+                self.compare(job);
+                continue;
             };
+            (job.done)(Err(&NoList::Dropped(fate)));
             self.metrics.shadow.count(fate);
         }
     }
 
-    fn compare(&self, job: Job) -> Fate {
+    fn compare(&self, job: Job) {
         let start = Instant::now();
-        let Some(dark) = (job.answer)(start + self.timeout) else {
-            return Fate::Failed;
+        let Job {
+            served,
+            served_took,
+            answer,
+            done,
+        } = job;
+        // A panic ends the job, not the thread.
+        let answered = catch_unwind(AssertUnwindSafe(|| answer(start + self.timeout)));
+        let dark_took = start.elapsed();
+        let (fate, compared) = match answered.unwrap_or_else(|_| Err("panicked".to_owned())) {
+            Ok(dark) => {
+                let comparison = Comparison {
+                    overlap: overlap(&served, &dark),
+                    rank_biased_overlap: rank_biased_overlap(&served, &dark, PERSISTENCE),
+                    served_took,
+                    dark_took,
+                    dark,
+                };
+                self.metrics.shadow.observe(&comparison);
+                (Fate::Compared, Ok(comparison))
+            }
+            Err(problem) => {
+                let took = dark_took;
+                (Fate::Failed, Err(NoList::Failed { took, problem }))
+            }
         };
-        let comparison = Comparison {
-            overlap: overlap(&job.served, &dark),
-            rank_biased_overlap: rank_biased_overlap(&job.served, &dark, PERSISTENCE),
-            served_took: job.served_took,
-            dark_took: start.elapsed(),
-            dark,
-        };
-        self.metrics.shadow.observe(&comparison);
-        (job.done)(&comparison);
-        Fate::Compared
+        // Told before it is counted: who sees the count finds the row.
+        done(compared.as_ref());
+        self.metrics.shadow.count(fate);
     }
 }
 
@@ -260,6 +298,11 @@ impl Fate {
         (Self::Closed, "closed"),
         (Self::Failed, "failed"),
     ];
+
+    fn as_str(self) -> &'static str {
+        let known = Self::ALL.iter().find(|(fate, _)| *fate == self);
+        known.map_or("", |(_, name)| name)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -332,7 +375,7 @@ impl ShadowMetrics {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::{Sender, channel};
 
     use super::*;
 
@@ -347,15 +390,19 @@ mod tests {
         text.lines().any(|found| found == line)
     }
 
+    type Told = Result<Comparison, NoList>;
+
     fn job(
-        answer: impl FnOnce(Instant) -> Option<Vec<u32>> + Send + 'static,
-        done: impl FnOnce(&Comparison) + Send + 'static,
+        answer: impl FnOnce(Instant) -> Result<Vec<u32>, String> + Send + 'static,
+        told: &Sender<Told>,
     ) -> Job {
+        let told = told.clone();
         Job {
             served: vec![1, 2, 3],
             served_took: Duration::from_micros(100),
             answer: Box::new(answer),
-            done: Box::new(done),
+            // The test may be over when it closes the pool.
+            done: Box::new(move |found| drop(told.send(found.cloned().map_err(Clone::clone)))),
         }
     }
 
@@ -363,22 +410,19 @@ mod tests {
     fn lists_are_compared_and_counted() {
         let (shadow, metrics) = pool(&ShadowConfig::default());
         let (sender, receiver) = channel();
-        assert!(shadow.is_open());
-        shadow.offer(job(
-            |_| Some(vec![1, 2, 4]),
-            move |comparison| drop(sender.send(comparison.clone())),
-        ));
-        let comparison = receiver.recv().expect("compared");
+        assert_eq!(shadow.is_open(), Ok(()));
+        shadow.offer(job(|_| Ok(vec![1, 2, 4]), &sender));
+        let comparison = receiver.recv().expect("told").expect("compared");
         assert!((comparison.overlap - 2.0 / 3.0).abs() < 1e-12);
         assert!((comparison.rank_biased_overlap - 0.73).abs() < 1e-12);
         assert_eq!(comparison.dark, [1, 2, 4]);
         assert!(has(&metrics, "refrain_shadow_overlap_count 1"));
     }
 
-    /// While one list is being computed and the queue is full, the next is dropped at once; a panic
-    /// costs its own job alone; after closing nothing is computed.
+    /// While one list is being computed and the queue is full, the next is dropped at once; a panic or a
+    /// failure costs its own job alone; after closing nothing is computed. Every job is told of.
     #[test]
-    fn what_does_not_fit_is_dropped_and_counted() {
+    fn what_does_not_fit_or_fails_is_told_of_and_counted() {
         let config = ShadowConfig {
             queue: 1,
             timeout_ms: 60_000,
@@ -387,36 +431,42 @@ mod tests {
         let (shadow, metrics) = pool(&config);
         let (started, begun) = channel();
         let (go, wait) = channel::<()>();
-        shadow.offer(job(
-            move |_| {
-                started.send(()).expect("the test waits");
-                wait.recv().ok()?;
-                panic!("in the dark");
-            },
-            |_| {},
-        ));
+        let (first, of_first) = channel();
+        let panics = move |_| {
+            started.send(()).expect("the test waits");
+            wait.recv().expect("the test says go");
+            panic!("in the dark");
+        };
+        shadow.offer(job(panics, &first));
         begun.recv().expect("begun");
-        let (sender, receiver) = channel();
-        let last = sender.clone();
-        shadow.offer(job(
-            |_| Some(vec![3]),
-            move |_| sender.send(1).expect("the test waits"),
-        ));
-        shadow.offer(job(
-            |_| Some(vec![3]),
-            move |_| last.send(2).expect("the test waits"),
-        ));
+        let (second, of_second) = channel();
+        let (third, of_third) = channel();
+        shadow.offer(job(|_| Err("no such label".to_owned()), &second));
+        shadow.offer(job(|_| Ok(vec![3]), &third));
+        let dropped = |fate| Err(NoList::Dropped(fate));
+        assert_eq!(of_third.recv().expect("told"), dropped(Fate::QueueFull));
+        go.send(()).expect("waits");
+        for (told, words) in [
+            (of_first, "failed: panicked"),
+            (of_second, "failed: no such label"),
+        ] {
+            let problem = told.recv().expect("told").expect_err("failed");
+            assert_eq!(problem.to_string(), words);
+        }
+        shadow.close();
+        assert_eq!(shadow.is_open(), Err(NoList::Dropped(Fate::Closed)));
+        let (fourth, of_fourth) = channel();
+        shadow.offer(job(|_| Ok(vec![3]), &fourth));
+        assert_eq!(of_fourth.recv().expect("told"), dropped(Fate::Closed));
         assert!(has(
             &metrics,
             r#"refrain_shadow_total{outcome="queue_full"} 1"#
         ));
-        go.send(()).expect("waits");
-        assert_eq!(receiver.recv(), Ok(1));
-        assert!(receiver.recv().is_err(), "the dropped job ran");
-        assert!(has(&metrics, r#"refrain_shadow_total{outcome="failed"} 1"#));
-        shadow.close();
-        assert!(!shadow.is_open());
-        assert!(has(&metrics, r#"refrain_shadow_total{outcome="closed"} 1"#));
+        // A job is counted once it was told of.
+        while !has(&metrics, r#"refrain_shadow_total{outcome="failed"} 2"#) {
+            std::thread::yield_now();
+        }
+        assert!(!has(&metrics, "refrain_shadow_overlap_count 1"));
     }
 
     #[test]
@@ -427,9 +477,9 @@ mod tests {
         };
         let (shadow, metrics) = pool(&config);
         metrics.in_flight.set(3);
-        assert!(shadow.is_open());
+        assert_eq!(shadow.is_open(), Ok(()));
         metrics.in_flight.set(4);
-        assert!(!shadow.is_open());
+        assert_eq!(shadow.is_open(), Err(NoList::Dropped(Fate::Busy)));
         assert!(has(&metrics, r#"refrain_shadow_total{outcome="busy"} 1"#));
         let none = pool(&ShadowConfig {
             threads: 0,

@@ -231,18 +231,19 @@ pub(super) fn lists(page: &mut String, analysis: &Analysis) {
     }
     if !found.shadows.is_empty() {
         page.push_str("<h3>In the dark: both lists for the same request</h3><div class=\"scroll\"><table><thead><tr><th>Arm</th>\
-            <th class=\"n\">Requests</th><th class=\"n\">Overlap</th><th class=\"n\">RBO</th><th class=\"n\">Time</th><th class=\"n\">Failed</th></tr></thead><tbody>");
+            <th class=\"n\">Requests</th><th class=\"n\">Overlap</th><th class=\"n\">RBO</th><th class=\"n\">Time</th><th class=\"n\">Failed</th><th class=\"n\">Dropped</th></tr></thead><tbody>");
         for shadow in &found.shadows {
             let _ = write!(
                 page,
-                "<tr><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{} ± {}</td><td class=\"n\">{:.3}</td><td class=\"n\">× {:.2}</td><td class=\"n\">{}</td></tr>",
+                "<tr><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{} ± {}</td><td class=\"n\">{:.3}</td><td class=\"n\">× {:.2}</td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
                 esc(&shadow.arm),
                 words::count(shadow.lists),
                 words::percent(shadow.overlap),
                 words::percent(1.96 * shadow.overlap_se),
                 shadow.rank_biased_overlap,
                 shadow.latency_ratio,
-                words::count(shadow.errors)
+                words::count(shadow.errors),
+                words::count(shadow.dropped)
             );
         }
         page.push_str("</tbody></table></div>");

@@ -286,6 +286,7 @@ fn gini(counts: &[u64]) -> f64 {
 struct Dark {
     lists: u64,
     errors: u64,
+    dropped: u64,
     rbo: f64,
     latency: f64,
     served_latency: f64,
@@ -330,14 +331,19 @@ fn shadows(
                     continue;
                 }
                 let dark = arms.entry(arm).or_default();
-                if errors
-                    .as_ref()
-                    .is_some_and(|errors| word(errors, row).is_some())
-                {
-                    dark.errors += 1;
+                // Rows without a list have no values either.
+                if let Some(error) = errors.as_ref().and_then(|errors| word(errors, row)) {
+                    match error.starts_with("dropped: ") {
+                        true => dark.dropped += 1,
+                        false => dark.errors += 1,
+                    }
                     continue;
                 }
                 for (name, of) in [("overlap", &overlaps), ("rbo", &rbos)] {
+                    if of.is_null(row) {
+                        let problem = "is null, and no `error` says why".to_owned();
+                        return Err(place.value(row, name, problem));
+                    }
                     if !(0.0..=1.0 + 1e-9).contains(&of.value(row)) {
                         let problem = format!("is {}, not a share from 0 to 1", of.value(row));
                         return Err(place.value(row, name, problem));
@@ -368,6 +374,7 @@ fn shadows(
                 arm: plan.arms[arm].name.clone(),
                 lists: dark.lists,
                 errors: dark.errors,
+                dropped: dark.dropped,
                 overlap: clustered.map_or(0.0, |e| e.value),
                 overlap_se: clustered.map_or(0.0, |e| e.variance.sqrt()),
                 rank_biased_overlap: dark.rbo / n,

@@ -489,8 +489,10 @@ pub struct ShadowResult {
     pub arm: String,
     /// Comparisons.
     pub lists: u64,
-    /// That failed.
+    /// Lists that failed.
     pub errors: u64,
+    /// Lists that were not computed, since the server had no time for them.
+    pub dropped: u64,
     /// Mean share of the served items that are in the dark list, too.
     pub overlap: f64,
     /// Its standard error, listeners as clusters.

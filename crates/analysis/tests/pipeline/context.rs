@@ -557,7 +557,7 @@ fn a_wrong_target_is_refused_with_its_place() {
 }
 
 /// Comparisons in the dark of the treatment with what the control was served, two a listener.
-pub(crate) fn dark(case: &Case, overlaps: Vec<f64>) {
+pub(crate) fn dark(case: &Case, overlaps: Vec<Option<f64>>, errors: Vec<Option<&str>>) {
     let n = overlaps.len();
     let zeros: Vec<u32> = vec![2_000; n];
     let names = |name: &str| Arc::new(StringArray::from(vec![name.to_owned(); n])) as ArrayRef;
@@ -578,6 +578,7 @@ pub(crate) fn dark(case: &Case, overlaps: Vec<f64>) {
             ("served_variant", names("control")),
             ("rbo", Arc::new(Float64Array::from(vec![0.5; n]))),
             ("overlap", Arc::new(Float64Array::from(overlaps))),
+            ("error", Arc::new(StringArray::from(errors))),
             ("latency_us", Arc::new(UInt32Array::from(zeros.clone()))),
             (
                 "served_latency_us",
@@ -593,7 +594,12 @@ fn lists_of_the_arms_are_compared_for_the_same_seeds() {
         &listed(10, 500, Show::Ranked, 5),
         r#"{ method = "gst", max_units = 500 }"#,
     );
-    dark(&case, vec![0.2, 0.4, 0.6, 0.8]);
+    let no_list = [Some("failed: panicked"), Some("dropped: busy")];
+    dark(
+        &case,
+        vec![Some(0.2), Some(0.4), Some(0.6), Some(0.8), None, None],
+        [&[None; 4][..], &no_list].concat(),
+    );
     let analysis = case.analyze();
     let lists = analysis.lists.as_ref().expect("the log has them");
     let found = &lists.comparisons[0];
@@ -645,11 +651,13 @@ fn lists_of_the_arms_are_compared_for_the_same_seeds() {
     let shadow = &lists.shadows[0];
     assert_eq!((shadow.lists, shadow.arm.as_str()), (4, "blend03"));
     assert!((shadow.overlap - 0.5).abs() < 1e-12 && (shadow.latency_ratio - 2.0).abs() < 1e-12);
+    // What has no list is in no mean.
+    assert_eq!((shadow.errors, shadow.dropped), (1, 1));
     // Two listeners, at 0.3 and 0.7.
     assert!((shadow.overlap_se - 0.2).abs() < 1e-12, "{shadow:?}");
     let page = report::html(&analysis, "refrain experiment report");
     assert!(page.contains("<h2>Lists</h2>") && page.contains("In the dark"));
-    dark(&case, vec![0.2, 1.4]);
+    dark(&case, vec![Some(0.2), Some(1.4)], vec![None; 2]);
     let error = refrain_analysis::from_log(
         case.folder.path(),
         &case.plan,

@@ -191,7 +191,11 @@ fn off_policy() -> String {
 
 fn lists() -> String {
     let case = Case::new(&context::listed(47, 800, Show::Ranked, 10), FIXED);
-    context::dark(&case, vec![0.2, 0.4, 0.6, 0.8]);
+    context::dark(
+        &case,
+        vec![Some(0.2), Some(0.4), None, Some(0.8)],
+        vec![None, None, Some("dropped: busy"), None],
+    );
     let analysis = case.analyze();
     assert!(
         analysis

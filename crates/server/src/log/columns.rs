@@ -26,6 +26,14 @@ impl<T: Table> Columns<'_, T> {
         Arc::new(UInt32Array::from_iter_values(self.0.iter().map(of)))
     }
 
+    pub(super) fn optional_count(&self, of: fn(&T) -> Option<u32>) -> ArrayRef {
+        Arc::new(self.0.iter().map(of).collect::<UInt32Array>())
+    }
+
+    pub(super) fn optional_long(&self, of: fn(&T) -> Option<u64>) -> ArrayRef {
+        Arc::new(self.0.iter().map(of).collect::<UInt64Array>())
+    }
+
     pub(super) fn long(&self, of: fn(&T) -> u64) -> ArrayRef {
         Arc::new(UInt64Array::from_iter_values(self.0.iter().map(of)))
     }

@@ -10,7 +10,7 @@ use refrain_experiments::{bucket, hash64};
 
 use super::State;
 use super::recommendation::{Question, Ranker};
-use crate::shadow::{Comparison, Job};
+use crate::shadow::{Comparison, Job, NoList};
 
 /// What was answered, as far as the dark is compared with it.
 pub(super) struct Served<'a> {
@@ -75,13 +75,9 @@ impl State {
         variant: &str,
         asker: Option<Asker>,
     ) {
-        if !self.shadow.is_open() {
-            return;
-        }
         let Some(variant) = policy.variants().get(variant).cloned() else {
             return;
         };
-        let log = self.logs.as_ref().map(|logs| Arc::clone(&logs.shadow));
         let row = asker.map(|asker| ShadowRecord {
             exposure_id: u128::from_str_radix(served.exposure_id, 16).unwrap_or(0),
             unit_id: question.unit().unwrap_or_default().to_owned(),
@@ -95,8 +91,17 @@ impl State {
             served_variant: served.variant.to_owned(),
             index_version: version.id().to_owned(),
             k: u32::try_from(served.items.len()).unwrap_or(u32::MAX),
+            served_latency_us: micros(served.took),
             ..ShadowRecord::default()
         });
+        let log = self.logs.as_ref().map(|logs| Arc::clone(&logs.shadow));
+        let log = log.zip(row);
+        if let Err(dropped) = self.shadow.is_open() {
+            if let Some((log, row)) = log {
+                log.record(without_list(row, &dropped));
+            }
+            return;
+        }
         let (state, question) = (Arc::clone(self), Arc::clone(question));
         let (answering, telling) = (Arc::clone(version), Arc::clone(version));
         let name = variant.name.clone();
@@ -106,20 +111,28 @@ impl State {
             answer: Box::new(move |until| {
                 let ranker = Ranker::One(&variant);
                 let answer = state.compute(&question, &answering, ranker, until, false);
-                let answer = answer.ok()?;
-                Some(answer.items.iter().map(|item| item.ordinal).collect())
+                let answer = answer.map_err(|refusal| refusal.to_string())?;
+                Ok(answer.items.iter().map(|item| item.ordinal).collect())
             }),
-            done: Box::new(move |comparison| {
-                tracing::debug!(
-                    variant = name,
-                    overlap = comparison.overlap,
-                    rank_biased_overlap = comparison.rank_biased_overlap,
-                    served_us = comparison.served_took.as_micros(),
-                    dark_us = comparison.dark_took.as_micros(),
-                    "compared in the dark"
-                );
-                if let (Some(log), Some(row)) = (log, row) {
-                    log.record(compared(row, comparison, &telling));
+            done: Box::new(move |found| {
+                match found {
+                    Ok(comparison) => tracing::debug!(
+                        variant = name,
+                        overlap = comparison.overlap,
+                        rank_biased_overlap = comparison.rank_biased_overlap,
+                        served_us = comparison.served_took.as_micros(),
+                        dark_us = comparison.dark_took.as_micros(),
+                        "compared in the dark"
+                    ),
+                    Err(problem) => {
+                        tracing::debug!(variant = name, %problem, "no list in the dark");
+                    }
+                }
+                if let Some((log, row)) = log {
+                    log.record(match found {
+                        Ok(comparison) => compared(row, comparison, &telling),
+                        Err(problem) => without_list(row, problem),
+                    });
                 }
             }),
         });
@@ -128,7 +141,6 @@ impl State {
 
 /// The row of a comparison.
 fn compared(row: ShadowRecord, comparison: &Comparison, version: &Version) -> ShadowRecord {
-    let micros = |took: Duration| u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
     let mut ids = String::new();
     for &ordinal in &comparison.dark {
         ids.push_str(version.items().id(ordinal).unwrap_or_default());
@@ -137,11 +149,27 @@ fn compared(row: ShadowRecord, comparison: &Comparison, version: &Version) -> Sh
     }
     ShadowRecord {
         ts_us: crate::clock::now_us(),
-        overlap: comparison.overlap,
-        rbo: comparison.rank_biased_overlap,
-        latency_us: micros(comparison.dark_took),
-        served_latency_us: micros(comparison.served_took),
-        ids_hash: hash64(ids.as_bytes()),
+        overlap: Some(comparison.overlap),
+        rbo: Some(comparison.rank_biased_overlap),
+        latency_us: Some(micros(comparison.dark_took)),
+        ids_hash: Some(hash64(ids.as_bytes())),
         ..row
     }
+}
+
+/// The row of a list that there is not, so that those that there are can be told to be some of all.
+fn without_list(row: ShadowRecord, problem: &NoList) -> ShadowRecord {
+    ShadowRecord {
+        ts_us: crate::clock::now_us(),
+        latency_us: match problem {
+            NoList::Dropped(_) => None,
+            NoList::Failed { took, .. } => Some(micros(*took)),
+        },
+        error: Some(problem.to_string()),
+        ..row
+    }
+}
+
+fn micros(took: Duration) -> u32 {
+    u32::try_from(took.as_micros()).unwrap_or(u32::MAX)
 }

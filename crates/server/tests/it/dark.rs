@@ -1,5 +1,6 @@
 //! What is computed in the dark, what is drawn, and why variants differ.
 
+use arrow_array::Array as _;
 use prost::Message as _;
 use refrain::v1;
 use refrain::v1::experiment_service_client::ExperimentServiceClient;
@@ -8,6 +9,7 @@ use refrain::v1::recommendation_service_client::RecommendationServiceClient;
 use refrain_ranking::Variants;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use crate::exposures::{read, recommend, texts};
 use crate::fixture::{Running, World, vector};
 
 const VARIANTS: &str = "
@@ -22,7 +24,7 @@ score = 'similarity'
 temperature = 0.3
 ";
 
-fn ask(n: u64, variant: &str) -> v1::RecommendRequest {
+pub(crate) fn ask(n: u64, variant: &str) -> v1::RecommendRequest {
     v1::RecommendRequest {
         request_id: format!("request {n}"),
         subject: Some(Subject::Vector(v1::Vector {
@@ -88,6 +90,51 @@ async fn the_dark_changes_no_byte_of_an_answer() {
         server.stop().await.expect("drains");
     }
     assert_eq!(bytes[0], bytes[1]);
+}
+
+/// A shadow experiment on a server that has no time for it: each of its requests has a row that says so.
+#[tokio::test]
+async fn a_list_that_was_not_computed_is_a_row_without_values() {
+    let world = World::new();
+    world.publish(1);
+    let log = world.dir.path().join("log");
+    let mut config = world.config();
+    config.variants = Variants::from_toml(VARIANTS).expect("valid");
+    let experiments = "
+[layer.l]
+epoch = 1
+[surface.default]
+layer = 'l'
+variant = 'plain'
+[experiment.dark]
+kind = 'shadow'
+layer = 'l'
+epoch = 1
+allocation_bp = 10000
+[[experiment.dark.arm]]
+name = 'balanced'
+variant = 'balanced'
+";
+    config.experiments = refrain_experiments::Config::from_toml(experiments).expect("valid");
+    config.exposures.path = Some(log.clone());
+    config.shadow.threads = 0;
+    let server = Running::start(config).await;
+    let mut client = RecommendationServiceClient::new(server.channel.clone());
+    for n in 0..20 {
+        let request = recommend(&format!("u{n}"), &format!("r{n}"));
+        client.recommend(request).await.expect("an answer");
+    }
+    server.stop().await.expect("drains");
+    let rows = read(&log, "shadow");
+    let errors = texts(&rows, "error");
+    assert_eq!(errors, vec!["dropped: closed"; 20]);
+    assert_eq!(texts(&rows, "arm"), vec!["balanced"; 20]);
+    for batch in &rows {
+        for column in ["overlap", "rbo", "latency_us", "ids_hash"] {
+            let column = batch.column_by_name(column).expect("there");
+            assert_eq!(column.null_count(), batch.num_rows());
+        }
+    }
 }
 
 #[tokio::test]
@@ -156,5 +203,7 @@ async fn a_comparison_says_what_moved_and_why() {
     );
     let counted: u32 = other.artists.iter().map(|group| group.items).sum();
     assert_eq!((counted, other.distinct_artists), (10, 10));
+    // This version knows no scenes.
+    assert!(other.scenes.is_empty());
     server.stop().await.expect("drains");
 }

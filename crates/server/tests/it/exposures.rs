@@ -27,7 +27,7 @@ fn outcome(unit: &str, event: &str, value: f64) -> v1::Outcome {
     }
 }
 
-fn recommend(user: &str, request: &str) -> v1::RecommendRequest {
+pub(crate) fn recommend(user: &str, request: &str) -> v1::RecommendRequest {
     v1::RecommendRequest {
         request_id: request.into(),
         subject: Some(v1::recommend_request::Subject::UserId(user.into())),
@@ -36,7 +36,7 @@ fn recommend(user: &str, request: &str) -> v1::RecommendRequest {
     }
 }
 
-fn read(log: &Path, table: &str) -> Vec<RecordBatch> {
+pub(crate) fn read(log: &Path, table: &str) -> Vec<RecordBatch> {
     let mut batches = Vec::new();
     for day in fs_err::read_dir(log.join(table)).expect("a folder") {
         for file in fs_err::read_dir(day.expect("an entry").path()).expect("a day") {
@@ -54,7 +54,7 @@ fn read(log: &Path, table: &str) -> Vec<RecordBatch> {
     batches
 }
 
-fn texts(batches: &[RecordBatch], column: &str) -> Vec<String> {
+pub(crate) fn texts(batches: &[RecordBatch], column: &str) -> Vec<String> {
     let columns = batches
         .iter()
         .map(|b| b.column_by_name(column).expect("there").as_string::<i32>());
