@@ -370,6 +370,54 @@ pub(crate) fn assignment(unit: &str, surface: &str, answer: &pb::AssignResponse)
     })
 }
 
+/// What is in force.
+pub(crate) fn experiments(answer: &pb::ListExperimentsResponse) -> Value {
+    let arm = |arm: &pb::ExperimentArm| {
+        json!({
+            "name": arm.name,
+            "variant": arm.variant,
+            "probability": arm.probability,
+        })
+    };
+    let experiment = |one: &pb::Experiment| {
+        json!({
+            "name": one.name,
+            "layer": one.layer,
+            "epoch": one.epoch,
+            "kind": one.kind,
+            "allocation_bp": one.allocation_bp,
+            "paused": one.paused,
+            "targeted": one.targeted,
+            "arms": one.arms.iter().map(arm).collect::<Vec<_>>(),
+        })
+    };
+    let layer = |layer: &pb::ExperimentLayer| {
+        json!({
+            "name": layer.name,
+            "epoch": layer.epoch,
+            "free_bp": layer.free_bp,
+        })
+    };
+    json!({
+        "experiments": answer.experiments.iter().map(experiment).collect::<Vec<_>>(),
+        "layers": answer.layers.iter().map(layer).collect::<Vec<_>>(),
+        "enabled": answer.enabled,
+        "config_digest": answer.config_digest,
+    })
+}
+
+/// The groups of a list.
+fn mix(groups: &[pb::GroupCount]) -> Value {
+    let group = |group: &pb::GroupCount| {
+        json!({
+            "name": group.name,
+            "items": group.items,
+            "label": group.label,
+        })
+    };
+    groups.iter().map(group).collect()
+}
+
 /// Why an item moved, in a word.
 pub(crate) fn move_reason(step: &pb::Move) -> String {
     short(step.reason().as_str_name(), "MOVE_REASON_")
@@ -398,10 +446,8 @@ pub(crate) fn comparison(answer: &pb::CompareVariantsResponse) -> Value {
                     "change": step.change,
                 })).collect::<Vec<_>>(),
                 "missing_features": variant.missing_features,
-                "artists": variant.artists.iter().map(|group| json!({
-                    "name": group.name,
-                    "items": group.items,
-                })).collect::<Vec<_>>(),
+                "artists": mix(&variant.artists),
+                "scenes": mix(&variant.scenes),
             })
         })
         .collect();

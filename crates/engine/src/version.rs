@@ -338,6 +338,13 @@ impl Version {
         }
     }
 
+    /// Where a scene is in the hierarchy (`2.1`), and what people may call it: empty when nobody said.
+    #[must_use]
+    pub fn scene_name(&self, scene: u32) -> Option<(&str, &str)> {
+        let scenes = self.base.bundle.scenes()?;
+        Some((scenes.path(scene)?, scenes.label(scene)))
+    }
+
     /// Whether the version knows scenes.
     #[must_use]
     pub fn has_scenes(&self) -> bool {

@@ -437,6 +437,7 @@ pub(crate) struct Forced {
 #[derive(Debug, Clone)]
 pub(crate) struct Experiment {
     pub(crate) name: String,
+    pub(crate) layer: String,
     pub(crate) kind: Kind,
     pub(crate) epoch: u32,
     pub(crate) key: KeyPrefix,

@@ -180,6 +180,7 @@ impl<'a> Compiler<'a> {
         let weights = arms.iter().map(|arm| arm.probability as f32).collect();
         Ok(Experiment {
             name: name.to_owned(),
+            layer: config.layer.clone(),
             kind: config.kind,
             epoch: config.epoch,
             key: KeyPrefix::new(format!("E:{name}:{}|", config.epoch).as_bytes()),

@@ -39,6 +39,7 @@ mod error;
 mod hash;
 mod journal;
 mod ledger;
+mod listing;
 mod looks;
 mod preflight;
 pub mod record;
@@ -59,6 +60,7 @@ pub use error::{ConfigError, Limits, line_of};
 pub use hash::{KeyPrefix, bucket, hash64, hash128};
 pub use journal::{Action, Entry, Journal, JournalError, Tip, digest_of};
 pub use ledger::{BASIS_POINTS, Holding, Ledger, LedgerError};
+pub use listing::{Listed, ListedLayer};
 pub use looks::{Looks, Spending, quantile, upper_tail};
 pub use preflight::{
     Finding, LIVE_METRICS, Traffic, events, latency_quantile, preflight, preflight_all, traffic,

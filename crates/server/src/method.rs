@@ -17,6 +17,7 @@ pub(crate) enum Method {
     ExportProfile,
     DeleteProfile,
     ExportExclusions,
+    ListExperiments,
     Assign,
     CompareVariants,
     ReportOutcomes,
@@ -34,7 +35,7 @@ pub(crate) enum Method {
 
 impl Method {
     /// All of them, in the order of their discriminants.
-    pub(crate) const ALL: [Self; 24] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::Recommend,
         Self::Similar,
         Self::Explain,
@@ -49,6 +50,7 @@ impl Method {
         Self::ExportProfile,
         Self::DeleteProfile,
         Self::ExportExclusions,
+        Self::ListExperiments,
         Self::Assign,
         Self::CompareVariants,
         Self::ReportOutcomes,
@@ -87,6 +89,7 @@ impl Method {
             "TasteProfileService/ExportProfile" => Self::ExportProfile,
             "TasteProfileService/DeleteProfile" => Self::DeleteProfile,
             "TasteProfileService/ExportExclusions" => Self::ExportExclusions,
+            "ExperimentService/ListExperiments" => Self::ListExperiments,
             "ExperimentService/Assign" => Self::Assign,
             "ExperimentService/CompareVariants" => Self::CompareVariants,
             "FeedbackService/ReportOutcomes" => Self::ReportOutcomes,
@@ -115,6 +118,7 @@ impl Method {
             Self::DeleteExclusion => "DeleteExclusion",
             Self::ListExclusions => "ListExclusions",
             Self::GetProfile => "GetProfile",
+            Self::ListExperiments => "ListExperiments",
             Self::Assign => "Assign",
             Self::CompareVariants => "CompareVariants",
             Self::ReportOutcomes => "ReportOutcomes",

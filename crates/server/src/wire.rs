@@ -11,7 +11,7 @@ use refrain_engine::{
     Absence, Answer, Degraded, Fallback, Missing, MissingSeeds, Moved, ProfileUse, RequestError,
     SearchStats, Seed, Seen, Source, Tier, Version, Why,
 };
-use refrain_experiments::{Assignment, Reason, hash128};
+use refrain_experiments::{Assignment, Listed, Reason, hash128};
 use refrain_taste::{Action, Effect, Event, EventKind, Rule, Scope};
 
 use crate::limits::{MAX_CONTEXT_LABELS, MAX_LABEL_BYTES};
@@ -369,6 +369,7 @@ pub(crate) fn missing(missing: &Missing) -> String {
     let why = match missing.absence {
         Absence::Version => "this version carries nothing to compute it from",
         Absence::Listener => "nothing is known of the listener",
+        Absence::Model => "the model was not read",
         _ => "for a reason unknown to this server",
     };
     format!("{}: {why}", missing.feature)
@@ -449,6 +450,27 @@ pub(crate) fn profile_use(profile: &ProfileUse) -> v1::ProfileUse {
             _ => v1::ProfileTier::Unspecified,
         }
         .into(),
+    }
+}
+
+/// An experiment in force.
+pub(crate) fn experiment(listed: Listed<'_>) -> v1::Experiment {
+    let arms = listed.arms.into_iter();
+    v1::Experiment {
+        name: listed.name.to_owned(),
+        layer: listed.layer.to_owned(),
+        epoch: listed.epoch,
+        kind: listed.kind.as_str().to_owned(),
+        allocation_bp: listed.allocation_bp,
+        paused: listed.paused,
+        targeted: listed.targeted,
+        arms: arms
+            .map(|(name, variant, probability)| v1::ExperimentArm {
+                name: name.to_owned(),
+                variant: variant.to_owned(),
+                probability,
+            })
+            .collect(),
     }
 }
 

@@ -114,25 +114,42 @@ pub(crate) fn print(answer: &pb::CompareVariantsResponse, output: &Output) {
     }
     output.table(&lists);
 
-    let mut facts = output::table(&[
+    let mut columns = vec![
         Column::Text("variant"),
         Column::Number("items"),
         Column::Number("shared with first"),
         Column::Number("rank-biased overlap"),
-        Column::Number("artists"),
         Column::Number("time"),
-    ]);
+        Column::Number("artists"),
+    ];
+    let scenes = answer.variants.iter().any(|one| !one.scenes.is_empty());
+    if scenes {
+        columns.push(Column::Number("scenes"));
+    }
+    let mut facts = output::table(&columns);
     for variant in &answer.variants {
-        facts.add_row([
+        let mut row = vec![
             variant.variant.clone(),
             variant.results.len().to_string(),
             format!("{:.0} %", variant.overlap * 100.0),
             format!("{:.3}", variant.rank_biased_overlap),
-            variant.distinct_artists.to_string(),
             output::duration(Duration::from_micros(variant.elapsed_us)),
-        ]);
+            variant.distinct_artists.to_string(),
+        ];
+        if scenes {
+            row.push(variant.scenes.len().to_string());
+        }
+        facts.add_row(row);
     }
     output.table(&facts);
+    for variant in &answer.variants {
+        for (what, groups) in [("artists", &variant.artists), ("scenes", &variant.scenes)] {
+            if !groups.is_empty() {
+                let mix = mix(groups);
+                output.line(format_args!("{} by {what}: {mix}", variant.variant));
+            }
+        }
+    }
     for variant in answer.variants.iter().skip(1) {
         let why = reasons(&variant.moves);
         if !why.is_empty() {
@@ -144,6 +161,30 @@ pub(crate) fn print(answer: &pb::CompareVariantsResponse, output: &Output) {
             output.line(format_args!("{} counts as 0: {missing}", variant.variant));
         }
     }
+}
+
+/// Groups that are named of a list.
+const NAMED: usize = 5;
+
+/// The groups with the most items: `Ada 3, Bo 2, and 4 others 5`.
+fn mix(groups: &[pb::GroupCount]) -> String {
+    let (named, others) = groups.split_at(groups.len().min(NAMED));
+    let told = |group: &pb::GroupCount| format!("{} {}", group_name(group), group.items);
+    let mut words: Vec<String> = named.iter().map(told).collect();
+    if !others.is_empty() {
+        let items: u32 = others.iter().map(|group| group.items).sum();
+        words.push(format!("and {} others {items}", others.len()));
+    }
+    words.join(", ")
+}
+
+/// What people know a group by: an artist's name, or where a scene is and what it is called.
+fn group_name(group: &pb::GroupCount) -> String {
+    let label = match group.label.as_str() {
+        "" => String::new(),
+        label => format!(" ({})", output::clip(label, 24)),
+    };
+    format!("{}{label}", output::clip(&group.name, 24))
 }
 
 /// What moved items, the most frequent first: `score (popularity) 7, artist cap 2`.
@@ -210,6 +251,28 @@ pub(crate) fn moved(before: &[pb::Result], at: usize, item: &str) -> Move {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mix_names_the_largest_groups() {
+        let group = |(name, items, label): (&str, u32, &str)| pb::GroupCount {
+            name: name.to_owned(),
+            items,
+            label: label.to_owned(),
+        };
+        let groups = [
+            ("2.1", 4, "ambient"),
+            ("b", 3, ""),
+            ("c", 3, ""),
+            ("d", 2, ""),
+            ("e", 2, ""),
+            ("f", 1, ""),
+            ("g", 1, ""),
+        ]
+        .map(group);
+        assert_eq!(mix(&groups[..2]), "2.1 (ambient) 4, b 3");
+        let all = "2.1 (ambient) 4, b 3, c 3, d 2, e 2, and 2 others 2";
+        assert_eq!(mix(&groups), all);
+    }
 
     #[test]
     fn moves_are_read_from_the_place_before() {

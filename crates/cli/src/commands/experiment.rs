@@ -32,6 +32,7 @@ Examples:
   refrain experiment ramp refrain.toml rank-blend --to 2000
   refrain experiment stop refrain.toml rank-blend --reason 'shipped'
   refrain experiment journal refrain.toml
+  refrain experiment list
   refrain experiment assign alice --surface home
   refrain experiment plan --config refrain.toml --baseline minutes_week2=41.2,96
   refrain experiment analyze --config refrain.toml --log log/ --looks blend.looks.json
@@ -50,6 +51,7 @@ enum Action {
     Ramp(change::RampArgs),
     Stop(change::StopArgs),
     Journal(change::JournalArgs),
+    List(ListArgs),
     Assign(AssignArgs),
     Plan(plan::Args),
     Analyze(analyze::Args),
@@ -60,6 +62,20 @@ enum Action {
     OfflineOnline(offline_online::Args),
     Sql(sql::Args),
     Simulate(simulate::Args),
+}
+
+/// The experiments that a server has in force, and what is free of each layer
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  refrain experiment list
+  refrain experiment list --layer ranking --json")]
+struct ListArgs {
+    /// Only those of this layer
+    #[arg(long, value_name = "NAME", default_value = "")]
+    layer: String,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 /// Which variant a unit gets on a surface, and why; counts as no exposure
@@ -98,6 +114,7 @@ pub(crate) struct CheckArgs {
 /// Runs `refrain experiment`.
 pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
     match &args.action {
+        Action::List(args) => list(args, output),
         Action::Assign(args) => assign(args, output),
         Action::Check(args) => check::run(args, output),
         Action::Allocate(args) => change::allocate(args, output),
@@ -119,6 +136,57 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
 fn attribute(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("is not NAME=VALUE")?;
     Ok((name.to_owned(), value.to_owned()))
+}
+
+fn list(args: &ListArgs, output: &Output) -> anyhow::Result<Exit> {
+    let answer = args.connection.run(async |client: Client| {
+        let mut service = ExperimentServiceClient::new(client.channel.clone());
+        let layer = args.layer.clone();
+        let request = client.request(pb::ListExperimentsRequest { layer });
+        client.answer("list", service.list_experiments(request).await)
+    })?;
+    output.result(&wire::experiments(&answer), |output| {
+        let mut table = output::table(&[
+            Column::Text("experiment"),
+            Column::Text("kind"),
+            Column::Text("layer"),
+            Column::Number("epoch"),
+            Column::Number("share"),
+            Column::Text("arms"),
+            Column::Text(""),
+        ]);
+        let percent = |basis_points: u32| format!("{:.2} %", f64::from(basis_points) / 100.0);
+        for one in &answer.experiments {
+            let arms = one.arms.iter();
+            let arms = arms.map(|arm| format!("{} {:.0} %", arm.name, arm.probability * 100.0));
+            let notes = [(one.paused, "paused"), (one.targeted, "targeted")];
+            let notes = notes.iter().filter(|(is, _)| *is).map(|(_, note)| *note);
+            table.add_row([
+                one.name.clone(),
+                one.kind.clone(),
+                one.layer.clone(),
+                one.epoch.to_string(),
+                percent(one.allocation_bp),
+                arms.collect::<Vec<_>>().join(", "),
+                notes.collect::<Vec<_>>().join(", "),
+            ]);
+        }
+        output.table(&table);
+        for layer in &answer.layers {
+            output.line(format_args!(
+                "{} of layer {} (epoch {}) is free",
+                percent(layer.free_bp),
+                layer.name,
+                layer.epoch
+            ));
+        }
+        if !answer.enabled {
+            output.line(format_args!(
+                "nobody is assigned: [assignment] enabled is false"
+            ));
+        }
+    });
+    Ok(Exit::Done)
 }
 
 fn assign(args: &AssignArgs, output: &Output) -> anyhow::Result<Exit> {

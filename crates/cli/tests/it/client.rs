@@ -1,5 +1,7 @@
 //! A person's client against the real server process.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::support::{Made, Server, arg, document, fails, ok};
@@ -140,4 +142,134 @@ fn a_listener_is_known_excludes_and_undoes() {
     let addr = server.addr.clone();
     assert_eq!(server.terminate(), Some(0));
     fails(&["health", "--addr", &addr], 1, &["no server answers"]);
+}
+
+/// 300 listeners under two variants, from a version that knows scenes: the sums are those of the lists.
+#[test]
+fn variants_are_compared_over_a_sample_of_listeners() {
+    const LISTENERS: usize = 300;
+    let made = Made::shared();
+    let home = tempfile::tempdir().expect("temporary folder");
+    let at = |name: &str| home.path().join(name);
+    let model = made.at("model");
+    let scenes = at("scenes.parquet");
+    ok(&["cluster", arg(&model), "--out", arg(&scenes)]);
+    ok(&[
+        "build",
+        "--model",
+        arg(&model),
+        "--scenes",
+        arg(&scenes),
+        "--out",
+        arg(&at("bundle")),
+    ]);
+    let server = Server::of(&at("bundle"));
+    let with = |args: &[&str]| -> Vec<String> {
+        let args = args.iter().map(|&arg| arg.to_owned());
+        args.chain(["--addr".into(), server.addr.clone()]).collect()
+    };
+    let ask = |args: &[&str]| -> Value {
+        let args = with(args);
+        document(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+
+    let log = fs_err::read_to_string(made.at("log/listens.csv")).expect("log");
+    let mut lines = log.lines();
+    let mut some = vec![lines.next().expect("a header")];
+    let mut users: BTreeSet<&str> = BTreeSet::new();
+    for line in lines {
+        let user = line.split(',').next().expect("a listener");
+        if users.len() < LISTENERS || users.contains(user) {
+            users.insert(user);
+            some.push(line);
+        }
+    }
+    fs_err::write(at("some.csv"), some.join("\n")).expect("writable");
+    let names: Vec<&str> = users.iter().copied().collect();
+    fs_err::write(at("users"), names.join("\n")).expect("writable");
+    ask(&["profile", "import", "--listens", arg(&at("some.csv"))]);
+
+    let file = at("users");
+    let of = |sample: &str| {
+        ask(&[
+            "compare",
+            "--users",
+            arg(&file),
+            "--sample",
+            sample,
+            "--variants",
+            "plain,balanced",
+            "-k",
+            "10",
+        ])
+    };
+    let all = of("1000");
+    assert_eq!(all["listeners"], LISTENERS);
+    let [plain, balanced] = [0, 1].map(|at| &all["variants"][at]);
+    let number = |value: &Value| value.as_f64().expect("a number");
+    assert_eq!(number(&plain["overlap"]["mean"]), 1.0);
+    assert_eq!(number(&plain["identical_share"]), 1.0);
+    let overlap = number(&balanced["overlap"]["mean"]);
+    assert!(0.0 < overlap && overlap < 1.0, "{balanced}");
+    assert!(!balanced["added"].as_array().expect("items").is_empty());
+    for variant in [plain, balanced] {
+        assert_eq!(number(&variant["degraded_share"]), 0.0, "{variant}");
+        assert!(number(&variant["distinct_scenes_mean"]) > 1.0, "{variant}");
+        for mix in ["artists", "scenes"] {
+            let shares = variant[mix].as_array().expect("groups");
+            let shares: Vec<f64> = shares.iter().map(|group| number(&group["share"])).collect();
+            assert!(shares.is_sorted_by(|a, b| a >= b), "{variant}");
+            let sum: f64 = shares.iter().sum();
+            assert!(0.0 < sum && sum < 1.0 + 1e-9, "{variant}");
+        }
+    }
+
+    // Ten of them by hand.
+    let few = of("10");
+    let mut overlaps = 0.0;
+    let mut asked = 0;
+    let (mut scenes, mut distinct) = (BTreeSet::new(), 0);
+    let sample: BTreeSet<&str> = sampled(&names, 10);
+    for user in sample {
+        let one = ask(&["compare", user, "--variants", "plain,balanced", "-k", "10"]);
+        overlaps += number(&one["variants"][1]["overlap"]);
+        let groups = one["variants"][1]["scenes"].as_array().expect("groups");
+        distinct += groups.len();
+        let items: u64 = groups
+            .iter()
+            .map(|group| group["items"].as_u64().expect("a count"))
+            .sum();
+        assert!((1..=10).contains(&items), "{one}");
+        scenes.extend(groups.iter().map(|group| group["name"].to_string()));
+        asked += 1;
+    }
+    assert_eq!(asked, 10);
+    let balanced = &few["variants"][1];
+    assert!((number(&balanced["overlap"]["mean"]) - overlaps / 10.0).abs() < 1e-9);
+    let mean = number(&balanced["distinct_scenes_mean"]);
+    assert!((mean - distinct as f64 / 10.0).abs() < 1e-9);
+    assert!(scenes.len() > 1);
+
+    let text = {
+        let args = with(&["compare", names[0], "--variants", "plain,balanced"]);
+        ok(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    assert!(text.contains("balanced by scenes: ") && text.contains("balanced by artists: "));
+
+    let listed = ask(&["experiment", "list"]);
+    let one = &listed["experiments"][0];
+    assert_eq!(one["kind"], "ab");
+    assert_eq!(one["arms"][1]["variant"], "balanced");
+    let free = listed["layers"][0]["free_bp"].as_u64().expect("a share");
+    assert_eq!(
+        free + one["allocation_bp"].as_u64().expect("a share"),
+        10_000
+    );
+}
+
+/// The listeners with the lowest hashes, as `compare --sample` takes them.
+fn sampled<'a>(names: &[&'a str], sample: usize) -> BTreeSet<&'a str> {
+    let mut names = names.to_vec();
+    names.sort_by_key(|name| refrain_experiments::hash64(format!("C:{name}").as_bytes()));
+    names.into_iter().take(sample).collect()
 }

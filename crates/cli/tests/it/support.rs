@@ -163,14 +163,14 @@ pub(crate) struct Server {
 impl Server {
     /// Serves the shared bundle on a free port.
     pub(crate) fn start() -> Self {
+        Self::of(&Made::shared().at("bundle"))
+    }
+
+    /// Serves a bundle on a free port.
+    pub(crate) fn of(bundle: &Path) -> Self {
         let home = tempfile::tempdir().expect("temporary folder");
         let store = home.path().join("store");
-        ok(&[
-            "publish",
-            arg(&Made::shared().at("bundle")),
-            "--store",
-            arg(&store),
-        ]);
+        ok(&["publish", arg(bundle), "--store", arg(&store)]);
         let mut process = command()
             .args(["serve", "--store", arg(&store), "--json"])
             .args(["--profiles", arg(&home.path().join("profiles.redb"))])

@@ -19,6 +19,39 @@ use crate::wire;
 
 #[tonic::async_trait]
 impl ExperimentService for Handler {
+    async fn list_experiments(
+        &self,
+        request: Request<v1::ListExperimentsRequest>,
+    ) -> Result<Response<v1::ListExperimentsResponse>, Status> {
+        let wanted = request.into_inner().layer;
+        let mut check = Check::default();
+        check.text("layer", &wanted, MAX_LABEL_BYTES);
+        check.finish()?;
+        let policy = self.0.policy.load();
+        let experiments = policy.experiments();
+        let in_layer = |layer: &str| wanted.is_empty() || layer == wanted;
+        let layers: Vec<_> = experiments
+            .layers()
+            .filter(|layer| in_layer(layer.name))
+            .map(|layer| v1::ExperimentLayer {
+                name: layer.name.to_owned(),
+                epoch: layer.epoch,
+                free_bp: layer.free_bp,
+            })
+            .collect();
+        if layers.is_empty() && !wanted.is_empty() {
+            let (kind, name) = (Resource::Layer, wanted);
+            return Err(Refusal::NotFound { kind, name }.into());
+        }
+        let listed = experiments.list().filter(|one| in_layer(one.layer));
+        Ok(Response::new(v1::ListExperimentsResponse {
+            experiments: listed.map(wire::experiment).collect(),
+            layers,
+            enabled: experiments.is_enabled(),
+            config_digest: policy.digest().to_owned(),
+        }))
+    }
+
     async fn assign(
         &self,
         request: Request<v1::AssignRequest>,
@@ -107,6 +140,7 @@ impl State {
                     .collect(),
                 missing_features: answer.missing.iter().map(wire::missing).collect(),
                 artists,
+                scenes: scenes(&version, &answer),
             });
             if first.is_none() {
                 first = Some((answer, variant));
@@ -137,22 +171,44 @@ fn named<'a>(policy: &'a Policy, names: &[String]) -> Result<Vec<&'a Variant>, R
         .collect()
 }
 
-/// The artists of a list with how many items each has, most first, then by name.
+/// The artists of a list with how many items each has.
 fn artists(version: &Version, answer: &Answer) -> Vec<v1::GroupCount> {
     let items = version.items();
+    mix(
+        answer,
+        |item| items.artist(item),
+        |artist| (items.artist_name(artist), ""),
+    )
+}
+
+/// The scenes of a list, where the version knows any.
+fn scenes(version: &Version, answer: &Answer) -> Vec<v1::GroupCount> {
+    mix(
+        answer,
+        |item| version.scene(item),
+        |scene| version.scene_name(scene).unwrap_or_default(),
+    )
+}
+
+/// The groups of a list with how many items each has, most first, then by name. `named`: name and label.
+fn mix<'a>(
+    answer: &Answer,
+    group: impl Fn(u32) -> Option<u32>,
+    named: impl Fn(u32) -> (&'a str, &'a str),
+) -> Vec<v1::GroupCount> {
     let mut counts: BTreeMap<u32, u32> = BTreeMap::new();
-    for artist in answer
-        .items
-        .iter()
-        .filter_map(|item| items.artist(item.ordinal))
-    {
-        *counts.entry(artist).or_default() += 1;
+    for group in answer.items.iter().filter_map(|item| group(item.ordinal)) {
+        *counts.entry(group).or_default() += 1;
     }
-    let named = |(artist, items): (u32, u32)| v1::GroupCount {
-        name: version.items().artist_name(artist).to_owned(),
-        items,
-    };
-    let mut mix: Vec<_> = counts.into_iter().map(named).collect();
+    let counted = counts.into_iter().map(|(group, items)| {
+        let (name, label) = named(group);
+        v1::GroupCount {
+            name: name.to_owned(),
+            items,
+            label: label.to_owned(),
+        }
+    });
+    let mut mix: Vec<_> = counted.collect();
     mix.sort_by(|a, b| b.items.cmp(&a.items).then_with(|| a.name.cmp(&b.name)));
     mix
 }

@@ -1,5 +1,6 @@
 //! Flags by OFREP are what `Assign` says, and a changed file takes effect without a restart.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use refrain::v1;
@@ -43,6 +44,34 @@ name = "bold"
 variant = "bold"
 params = { alpha = 0.3 }
 "#;
+
+/// What the servers of this process say from now on, if it is an error.
+fn said() -> Arc<Mutex<Vec<u8>>> {
+    struct Listener(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Listener {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0
+                .lock()
+                .expect("not poisoned")
+                .extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let writer = Arc::clone(&said);
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::ERROR)
+        .with_ansi(false)
+        .with_writer(move || Listener(Arc::clone(&writer)))
+        .init();
+    said
+}
 
 /// Status, headers and body.
 async fn post(server: &Running, path: &str, headers: &str, body: &str) -> (u16, String, Value) {
@@ -164,7 +193,8 @@ async fn all_flags_have_a_tag_that_changes_with_what_they_say() {
         .expect("is reloaded");
     assert_eq!(flags["flags"][1]["value"], "Made for you");
 
-    // One that is refused changes nothing, and the metrics say so.
+    // One that is refused changes nothing; the metrics say so, and the log why and where.
+    let said = said();
     fs_err::write(
         &file,
         changed.replace("allocation_bp = 5000", "allocation_bp = 50000"),
@@ -181,10 +211,86 @@ async fn all_flags_have_a_tag_that_changes_with_what_they_say() {
     tokio::time::timeout(Duration::from_secs(20), refused())
         .await
         .expect("is looked at");
+    let at = TEXT
+        .lines()
+        .position(|line| line.starts_with("allocation_bp"));
+    let place = format!(
+        "refrain.toml: line {}: experiment.blend.allocation_bp",
+        at.expect("there") + 1
+    );
+    let text = said.lock().expect("not poisoned").clone();
+    let text = String::from_utf8_lossy(&text);
+    let refused = text.lines().find(|line| line.contains("is refused"));
+    assert!(
+        refused.is_some_and(|line| line.contains(&place)),
+        "no {place} in {text}"
+    );
     let (status, _, flags) = post(&server, path, "", &context("u1")).await;
     assert_eq!(
         (status, &flags["flags"][1]["value"]),
         (200, &"Made for you".into())
     );
+    server.stop().await.expect("stops");
+}
+
+#[tokio::test]
+async fn what_is_in_force_can_be_listed() {
+    let world = World::new();
+    world.publish(1);
+    let text = format!(
+        "{TEXT}{}",
+        r#"
+[layer.dark]
+epoch = 4
+[experiment.shade]
+kind = "shadow"
+layer = "dark"
+epoch = 2
+allocation_bp = 300
+paused = true
+[[experiment.shade.arm]]
+name = "bold"
+variant = "bold"
+"#
+    );
+    let server = start(&world, &text).await;
+    let mut client = ExperimentServiceClient::new(server.channel.clone());
+    let all = client
+        .list_experiments(v1::ListExperimentsRequest::default())
+        .await
+        .expect("an answer")
+        .into_inner();
+    assert!(all.enabled && all.config_digest.len() == 64);
+    let layers = all.layers.iter();
+    let layers: Vec<_> = layers.map(|l| (&*l.name, l.epoch, l.free_bp)).collect();
+    assert_eq!(layers, [("dark", 4, 10_000), ("ranking", 1, 5_000)]);
+    let [blend, shade] = all.experiments.as_slice() else {
+        panic!("{all:?}");
+    };
+    assert_eq!(
+        (&*blend.name, &*blend.kind, blend.allocation_bp),
+        ("blend", "ab", 5_000)
+    );
+    assert!(blend.targeted && !blend.paused);
+    let arms: Vec<_> = blend
+        .arms
+        .iter()
+        .map(|a| (&*a.name, a.probability))
+        .collect();
+    assert_eq!(arms, [("control", 0.5), ("bold", 0.5)]);
+    assert_eq!(
+        (&*shade.layer, shade.epoch, shade.paused),
+        ("dark", 2, true)
+    );
+
+    let mut of = async |layer: &str| {
+        let layer = layer.to_owned();
+        let request = v1::ListExperimentsRequest { layer };
+        client.list_experiments(request).await
+    };
+    let dark = of("dark").await.expect("an answer").into_inner();
+    assert_eq!((dark.experiments.len(), dark.layers.len()), (1, 1));
+    let unknown = of("no").await.expect_err("no such layer");
+    assert_eq!(unknown.code(), tonic::Code::NotFound);
     server.stop().await.expect("stops");
 }

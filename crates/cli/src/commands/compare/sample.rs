@@ -84,12 +84,39 @@ struct Summary {
     same: usize,
     empty: usize,
     degraded: usize,
-    artists: u64,
+    artists: Mix,
+    scenes: Mix,
     items: HashSet<String>,
     /// Lists that have an item which the first variant's lack, and the other way about.
     added: BTreeMap<String, usize>,
     removed: BTreeMap<String, usize>,
     elapsed_us: u64,
+}
+
+/// The groups of many lists.
+#[derive(Debug, Default)]
+struct Mix {
+    /// Different groups of each list, added up.
+    distinct: usize,
+    /// Items of each group in all lists.
+    items: BTreeMap<String, u64>,
+}
+
+impl Mix {
+    fn add(&mut self, groups: &[pb::GroupCount]) {
+        self.distinct += groups.len();
+        for group in groups {
+            *self.items.entry(super::group_name(group)).or_default() += u64::from(group.items);
+        }
+    }
+
+    /// The largest groups with their shares of the places that any group has.
+    fn largest(&self) -> Vec<(&str, f64)> {
+        let all: u64 = self.items.values().sum();
+        let most = most(&self.items).into_iter();
+        most.map(|(group, items)| (group, items as f64 / all.max(1) as f64))
+            .collect()
+    }
 }
 
 impl Summary {
@@ -103,7 +130,8 @@ impl Summary {
         self.same += usize::from(was == is);
         self.empty += usize::from(is.is_empty());
         self.degraded += usize::from(!this.degraded.is_empty());
-        self.artists += u64::from(this.distinct_artists);
+        self.artists.add(&this.artists);
+        self.scenes.add(&this.scenes);
         self.elapsed_us += this.elapsed_us;
         for item in is.iter().filter(|item| !was.contains(item)) {
             *self.added.entry(item.clone()).or_default() += 1;
@@ -133,7 +161,7 @@ fn quantile(values: &[f64], share: f64) -> f64 {
 }
 
 /// The items of most lists, then by name.
-fn most(counts: &BTreeMap<String, usize>) -> Vec<(&str, usize)> {
+fn most<N: Copy + Ord>(counts: &BTreeMap<String, N>) -> Vec<(&str, N)> {
     let mut most: Vec<_> = counts.iter().map(|(item, &n)| (item.as_str(), n)).collect();
     most.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0)));
     most.truncate(TOLD);
@@ -163,7 +191,13 @@ pub(super) fn tell(answers: &[pb::CompareVariantsResponse], output: &Output) {
     let variants: Vec<Value> = summaries
         .iter()
         .map(|(name, s)| {
-            let told = |counts| -> Vec<Value> {
+            let shares = |mix: &Mix| -> Vec<Value> {
+                let largest = mix.largest().into_iter();
+                largest
+                    .map(|(name, share)| json!({ "name": name, "share": share }))
+                    .collect()
+            };
+            let told = |counts: &BTreeMap<String, usize>| -> Vec<Value> {
                 let most = most(counts).into_iter();
                 most.map(|(item, lists)| json!({ "item": item, "lists": lists }))
                     .collect()
@@ -175,7 +209,10 @@ pub(super) fn tell(answers: &[pb::CompareVariantsResponse], output: &Output) {
                 "identical_share": share(s.same),
                 "empty_share": share(s.empty),
                 "degraded_share": share(s.degraded),
-                "distinct_artists_mean": s.artists as f64 / listeners.max(1) as f64,
+                "distinct_artists_mean": share(s.artists.distinct),
+                "distinct_scenes_mean": share(s.scenes.distinct),
+                "artists": shares(&s.artists),
+                "scenes": shares(&s.scenes),
                 "distinct_items": s.items.len(),
                 "elapsed_us_mean": s.elapsed_us as f64 / listeners.max(1) as f64,
                 "added": told(&s.added),
@@ -192,6 +229,7 @@ pub(super) fn tell(answers: &[pb::CompareVariantsResponse], output: &Output) {
             Column::Number("rank-biased overlap"),
             Column::Number("same list"),
             Column::Number("artists a list"),
+            Column::Number("scenes a list"),
             Column::Number("items in all"),
             Column::Number("degraded"),
         ]);
@@ -203,12 +241,24 @@ pub(super) fn tell(answers: &[pb::CompareVariantsResponse], output: &Output) {
                 percent(quantile(&s.overlap, 0.1)),
                 format!("{:.3}", mean(&s.rank_biased_overlap)),
                 percent(share(s.same)),
-                format!("{:.1}", s.artists as f64 / listeners.max(1) as f64),
+                format!("{:.1}", share(s.artists.distinct)),
+                format!("{:.1}", share(s.scenes.distinct)),
                 output::count(s.items.len() as u128),
                 percent(share(s.degraded)),
             ]);
         }
         output.table(&table);
+        for (name, s) in &summaries {
+            for (what, mix) in [("artists", &s.artists), ("scenes", &s.scenes)] {
+                let largest = mix.largest().into_iter();
+                let largest: Vec<String> = largest
+                    .map(|(group, share)| format!("{group} {}", percent(share)))
+                    .collect();
+                if !largest.is_empty() {
+                    output.line(format_args!("{name} by {what}: {}", largest.join(", ")));
+                }
+            }
+        }
         for (name, s) in summaries.iter().skip(1) {
             for (what, counts) in [("shows", &s.added), ("drops", &s.removed)] {
                 let items = most(counts).into_iter();
