@@ -91,6 +91,8 @@ pub enum Absence {
     Version,
     /// Nothing is known of the listener, or the request is for no listener.
     Listener,
+    /// Nobody has read the variant's model.
+    Model,
 }
 
 /// Where an item came from.

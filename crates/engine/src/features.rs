@@ -2,7 +2,9 @@
 
 use std::cell::Cell;
 
-use refrain_ranking::{Candidate, Column, Feature, Variant, freshness, novelty, popularity};
+use refrain_ranking::{
+    Candidate, Column, Feature, Reranker, Variant, freshness, novelty, popularity,
+};
 use rustc_hash::FxHashMap;
 
 use crate::answer::{Absence, Missing};
@@ -28,7 +30,7 @@ impl<'a> Features<'a> {
         evidence: &[(u32, f32)],
         now_us: i64,
     ) -> Self {
-        let named = |feature| variant.score.features().contains(&feature);
+        let named = |feature| variant.needs(feature);
         let items = version.items();
         let affinity = |wanted: bool, group: &dyn Fn(u32) -> Option<u32>| {
             if wanted {
@@ -50,12 +52,12 @@ impl<'a> Features<'a> {
 
     /// Whether the score needs the artists of candidates.
     pub(crate) fn by_artist(variant: &Variant) -> bool {
-        variant.score.features().contains(&Feature::ArtistAffinity)
+        variant.needs(Feature::ArtistAffinity)
     }
 
     /// Whether the score needs the scenes of candidates.
     pub(crate) fn by_scene(variant: &Variant) -> bool {
-        variant.score.features().contains(&Feature::SceneMatch)
+        variant.needs(Feature::SceneMatch)
     }
 
     /// The value for a candidate; 0 where it has none.
@@ -66,6 +68,23 @@ impl<'a> Features<'a> {
                 value
             }
             None => 0.0,
+        }
+    }
+
+    /// Asks the variant's model about candidates, all at once.
+    pub(crate) fn ask(&self, reranker: &Reranker, candidates: &mut [Candidate]) {
+        let Some(loaded) = &reranker.loaded else {
+            return;
+        };
+        let mut rows = Vec::with_capacity(candidates.len() * reranker.features.len());
+        for candidate in &*candidates {
+            let values = reranker.features.iter();
+            rows.extend(values.map(|&feature| self.of(feature, candidate)));
+        }
+        let mut values = Vec::with_capacity(candidates.len());
+        loaded.model.predict(&rows, &mut values);
+        for (candidate, value) in candidates.iter_mut().zip(values) {
+            candidate.model = Some(value);
         }
     }
 
@@ -100,23 +119,26 @@ impl<'a> Features<'a> {
                     .map(|released_s| (released_s as f64 / DAY_S) as f32),
                 _ => None,
             },
+            Feature::Model => candidate.model,
             // A feature that this engine does not know is missing in every version.
             _ => None,
         }
     }
 
-    /// The features that the variant names and no candidate has had.
+    /// The features that the variant needs and no candidate has had.
     pub(crate) fn missing(&self, variant: &Variant) -> Vec<Missing> {
-        let named = variant.score.features().iter();
-        named
-            .filter(|&&feature| self.present.get() & bit(feature) == 0)
-            .map(|&feature| Missing {
+        Feature::ALL
+            .into_iter()
+            .filter(|&feature| variant.needs(feature))
+            .filter(|&feature| self.present.get() & bit(feature) == 0)
+            .map(|feature| Missing {
                 feature,
                 absence: match feature {
                     Feature::ArtistAffinity if self.version.items().artists() > 0 => {
                         Absence::Listener
                     }
                     Feature::SceneMatch if self.version.has_scenes() => Absence::Listener,
+                    Feature::Model => Absence::Model,
                     _ => Absence::Version,
                 },
             })

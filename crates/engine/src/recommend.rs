@@ -217,6 +217,8 @@ impl Recommendation<'_> {
         let mut full = OrdinalSet::new();
         let mut stats = exact();
         let mut log_probability = None;
+        // Candidates that the model has seen.
+        let mut judged = 0;
         scratch.candidates.clear();
         for round in 0.. {
             let left = if round < ROUNDS {
@@ -229,6 +231,10 @@ impl Recommendation<'_> {
                 stats = joined(stats, self.retrieve_all(queries, leave_out, scratch)?);
                 false
             };
+            if let Some(model) = &variant.model {
+                features.ask(model, &mut scratch.candidates[judged..]);
+                judged = scratch.candidates.len();
+            }
             log_probability = self.rank(&shape, &features, scratch);
             if scratch.ranked.len() >= k || !left || stats.truncated {
                 // Whether there was a round before depended on what was drawn, under two caps alone:
@@ -440,6 +446,7 @@ impl Recommendation<'_> {
                 .then(|| self.version.items().artist(ordinal))
                 .flatten(),
             scene: by_scene.then(|| self.version.scene(ordinal)).flatten(),
+            model: None,
         }
     }
 

@@ -67,6 +67,7 @@ fn ranking(c: &mut Criterion) {
             similarity: (i * 211 % 500) as f32 / 500.0,
             artist: Some(i * 7 % 90),
             scene: None,
+            model: None,
         })
         .collect();
     let feature = |feature: Feature, candidate: &Candidate| match feature {

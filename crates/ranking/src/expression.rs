@@ -657,7 +657,7 @@ mod tests {
                 "similarity + popularty",
                 "column 14: unknown name `popularty`; there are the features `similarity`, \
                  `popularity`, `freshness`, `artist_affinity`, `novelty`, `confidence`, \
-                 `scene_match`, `item.duration_ms`, `item.listeners`, `item.release_day` and the \
+                 `scene_match`, `item.duration_ms`, `item.listeners`, `item.release_day`, `model` and the \
                  functions `min`, `max`",
             ),
             ("min(1)", "column 6: found ')', expected `,`"),

@@ -26,6 +26,8 @@ pub enum Feature {
     SceneMatch,
     /// A numeric column of the items, as stored.
     Item(Column),
+    /// What the variant's model makes of the features that it is asked about.
+    Model,
 }
 
 /// A numeric column of the items of a version. 0 where an item has no value.
@@ -42,7 +44,7 @@ pub enum Column {
 
 impl Feature {
     /// All features.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Similarity,
         Self::Popularity,
         Self::Freshness,
@@ -53,6 +55,7 @@ impl Feature {
         Self::Item(Column::DurationMs),
         Self::Item(Column::Listeners),
         Self::Item(Column::ReleaseDay),
+        Self::Model,
     ];
 
     /// Name in an expression.
@@ -69,6 +72,7 @@ impl Feature {
             Self::Item(Column::DurationMs) => "item.duration_ms",
             Self::Item(Column::Listeners) => "item.listeners",
             Self::Item(Column::ReleaseDay) => "item.release_day",
+            Self::Model => "model",
         }
     }
 }

@@ -18,6 +18,7 @@ mod caps;
 mod draft;
 mod expression;
 mod feature;
+mod model;
 mod parameter;
 mod pick;
 mod random;
@@ -29,6 +30,7 @@ pub use caps::Caps;
 pub use draft::{Drafted, Team, draft};
 pub use expression::{Expression, ParseError, Problem};
 pub use feature::{Column, Feature, freshness, novelty, popularity};
+pub use model::{Loaded, Model, Reranker};
 pub use parameter::{Kind, MAX_INTERESTS, PARAMETERS, Parameter, Setting};
 pub use rank::{
     Candidate, Exploration, Mmr, NoResemblance, Outcome, RankScratch, Ranked, Resemblance, Shape,

@@ -76,6 +76,8 @@ pub const MAX_INTERESTS: usize = 8;
 #[rustfmt::skip]
 pub const PARAMETERS: &[Setting] = &[
     setting("score", Kind::Text, "bytes", (1.0, 1024.0), "required", "how a candidate is scored; larger is better"),
+    setting("model", Kind::Text, "bytes", (1.0, 1024.0), "none", "file of a model, whose value the score names `model`; needs model_features"),
+    setting("model_features", Kind::List, "features", (1.0, 64.0), "none", "what the model is asked about, in the order of its inputs"),
     setting("candidates", Kind::Integer, "items", (1.0, 10_000.0), "500", "candidates that are retrieved and scored"),
     setting("interests", Kind::Integer, "vectors", (1.0, MAX_INTERESTS as f64), "1", "most interests of a listener that are retrieved for, each with a vector of its own"),
     setting("ef_search", Kind::Integer, "items", (1.0, 10_000.0), "the version's", "width of the search; not with recall"),

@@ -16,6 +16,8 @@ pub struct Candidate {
     pub artist: Option<u32>,
     /// Its scene; items without one are not capped by scene.
     pub scene: Option<u32>,
+    /// What the variant's model makes of it.
+    pub model: Option<f32>,
 }
 
 /// A candidate in its place.

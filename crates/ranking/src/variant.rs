@@ -8,6 +8,8 @@ use toml::Spanned;
 
 use crate::caps::Caps;
 use crate::expression::{Expression, ParseError};
+use crate::feature::Feature;
+use crate::model::{Loaded, Reranker};
 use crate::parameter::{Declared as DeclaredParameter, Parameter, bounds};
 use crate::rank::{Exploration, Mmr};
 
@@ -46,6 +48,8 @@ pub struct Variant {
     pub score: Expression,
     /// The parameters that the score names, at their values.
     pub parameters: BTreeMap<String, f64>,
+    /// The model whose value the score names.
+    pub model: Option<Reranker>,
     /// How many items of one artist and of one scene.
     pub caps: Caps,
     /// Spread over what resembles each other.
@@ -57,6 +61,15 @@ pub struct Variant {
     pub pinned: Vec<String>,
     /// Age in days at which freshness is one half.
     pub freshness_half_life_days: f64,
+}
+
+impl Variant {
+    /// Whether the score or the model needs a feature.
+    #[must_use]
+    pub fn needs(&self, feature: Feature) -> bool {
+        let asked = self.model.as_ref().map_or(&[][..], |model| &model.features);
+        self.score.features().contains(&feature) || asked.contains(&feature)
+    }
 }
 
 /// How wide a search is.
@@ -171,7 +184,10 @@ impl Variants {
                 let at = name.span().start;
                 let name = name.into_inner();
                 scores.insert(name.clone(), declared.score.get_ref().clone());
-                let variant = declared.check(&name, at, &parameters).map_err(refuse)?;
+                let mut variant = declared.check(&name, at, &parameters).map_err(refuse)?;
+                if let Some(model) = &mut variant.model {
+                    model.line = line(model.line);
+                }
                 Ok((name, variant))
             })
             .collect::<Result<BTreeMap<_, _>, VariantsError>>()?;
@@ -242,6 +258,31 @@ impl Variants {
         Ok(name)
     }
 
+    /// Reads the models that variants name: `load` gets the file and the number of inputs.
+    ///
+    /// # Errors
+    /// What `load` says of the first one that it cannot read, with line and variant.
+    pub fn load_models(
+        &mut self,
+        load: &mut dyn FnMut(&str, usize) -> Result<Loaded, String>,
+    ) -> Result<(), VariantsError> {
+        for variant in self.by_name.values_mut() {
+            let Some(model) = &mut variant.model else {
+                continue;
+            };
+            let loaded = load(&model.file, model.features.len());
+            model.loaded = Some(loaded.map_err(|problem| VariantsError::Refused {
+                line: model.line,
+                problem: VariantProblem::Field {
+                    variant: variant.name.clone(),
+                    field: "model".to_owned(),
+                    problem,
+                },
+            })?);
+        }
+        Ok(())
+    }
+
     /// The variant of that name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Variant> {
@@ -291,6 +332,7 @@ impl Variants {
                 width,
                 score,
                 parameters: _,
+                model,
                 caps,
                 mmr,
                 exploration,
@@ -304,6 +346,10 @@ impl Variants {
             // A line of its own, so that configurations without it keep their digest.
             if *interests > 1 {
                 text += &format!("{name:?} interests {interests}\n");
+            }
+            if let Some(model) = model {
+                let (digest, features) = (model.digest(), &model.features);
+                text += &format!("{name:?} model {digest} {features:?}\n");
             }
         }
         text
@@ -410,6 +456,8 @@ struct Declared {
     score: Spanned<String>,
     #[serde(default)]
     params: BTreeMap<String, Spanned<f64>>,
+    model: Option<Spanned<String>>,
+    model_features: Option<Spanned<Vec<String>>>,
     max_per_artist: Option<Spanned<i64>>,
     max_per_scene: Option<Spanned<i64>>,
     mmr_lambda: Option<Spanned<f64>>,
@@ -452,6 +500,20 @@ impl Declared {
         }
         let field = Fields { variant: name };
         let (score, parameters) = field.score(&self.score, &self.params, parameters)?;
+        let named = score.features().contains(&Feature::Model);
+        let model = field.model(self.model, self.model_features)?;
+        match (&model, named) {
+            (None, true) => {
+                let problem =
+                    "names `model`, and the variant has none: set model and model_features";
+                return Err(field.wrong("score", &self.score, problem));
+            }
+            (Some(model), false) => {
+                let at = Spanned::new(model.line..model.line, ());
+                return Err(field.wrong("model", &at, "the score does not name `model`"));
+            }
+            _ => {}
+        }
         let width = match (&self.ef_search, &self.recall) {
             (Some(ef), None) => Some(Width::Ef(
                 field.count("ef_search", Some(ef))?.unwrap_or_default(),
@@ -540,6 +602,7 @@ impl Declared {
             width,
             score,
             parameters,
+            model,
             caps: Caps {
                 artist: cap("max_per_artist", self.max_per_artist.as_ref())?,
                 scene: cap("max_per_scene", self.max_per_scene.as_ref())?,
@@ -603,6 +666,46 @@ impl Fields<'_> {
             .map(|(name, parameter)| (name.clone(), value(parameter)))
             .collect();
         Ok((score, named))
+    }
+
+    /// The model as it is declared; its line is a place in the text.
+    fn model(
+        &self,
+        file: Option<Spanned<String>>,
+        features: Option<Spanned<Vec<String>>>,
+    ) -> Result<Option<Reranker>, Refusal> {
+        let (file, features) = match (file, features) {
+            (None, None) => return Ok(None),
+            (Some(file), Some(features)) => (file, features),
+            (Some(file), None) => {
+                return Err(self.wrong("model", &file, "needs model_features"));
+            }
+            (None, Some(features)) => {
+                return Err(self.wrong("model_features", &features, "says nothing without model"));
+            }
+        };
+        self.length("model", file.get_ref().len(), &file)?;
+        self.length("model_features", features.get_ref().len(), &features)?;
+        let feature = |name: &String| match name.parse() {
+            Ok(Feature::Model) | Err(()) => {
+                let known = Feature::ALL.into_iter();
+                let known = known.filter(|&feature| feature != Feature::Model);
+                let known: Vec<_> = known.map(Feature::as_str).collect();
+                let problem = format!("{name:?} is none of {}", known.join(", "));
+                Err(self.wrong("model_features", &features, &problem))
+            }
+            Ok(feature) => Ok(feature),
+        };
+        Ok(Some(Reranker {
+            features: features
+                .get_ref()
+                .iter()
+                .map(feature)
+                .collect::<Result<_, _>>()?,
+            line: file.span().start,
+            file: file.into_inner(),
+            loaded: None,
+        }))
     }
 
     fn count(

@@ -168,10 +168,15 @@ impl Config {
             source: Box::new(source),
         };
         let file: File = toml::from_str(text).map_err(parse)?;
-        let config = file.into_config(text).map_err(|error| match error {
+        let mut config = file.into_config(text).map_err(|error| match error {
             Problem::BuiltIn(source) => parse(*source),
             problem => ConfigError::value(text, origin, problem),
         })?;
+        let folder = origin.parent().unwrap_or(Path::new(""));
+        let models = config.variants.load_models(&mut |file, width| {
+            refrain_models::load(&folder.join(file), width).map_err(|error| error.to_string())
+        });
+        models.map_err(|error| ConfigError::value(text, origin, Problem::Variants(error)))?;
         // What the journal says is not known here: it needs the file system.
         let checked = config.policy(&Journal::default());
         checked.map_err(|problem| ConfigError::value(text, origin, problem))?;

@@ -10,6 +10,7 @@ fn candidate(ordinal: u32, similarity: f32, artist: Option<u32>) -> Candidate {
         similarity,
         artist,
         scene: None,
+        model: None,
     }
 }
 
@@ -418,7 +419,7 @@ proptest! {
         let mut candidates: Vec<_> = (0_u32..)
             .zip(&items)
             .map(|(ordinal, &(similarity, artist, scene))| {
-                Candidate { ordinal, similarity: f32::from(similarity), artist, scene }
+                Candidate { ordinal, similarity: f32::from(similarity), artist, scene, model: None }
             })
             .collect();
         let caps = Caps { artist: cap, scene: scene_cap };

@@ -102,6 +102,7 @@ fn all_fields_are_read() {
         width: Some(Width::Ef(1)),
         score: Expression::parse("freshness + 0.25").expect("valid"),
         parameters: BTreeMap::from([("weight".to_owned(), 0.25)]),
+        model: None,
         caps: Caps {
             artist: Some(1_000),
             scene: Some(3),
@@ -123,6 +124,88 @@ fn all_fields_are_read() {
     let recall = recall.get("v").expect("declared");
     assert_eq!(recall.width, Some(Width::Recall(0.98)));
     assert_eq!(recall.labels, ["x"]);
+}
+
+#[test]
+fn a_model_is_declared_with_what_it_is_asked_about() {
+    let text = "[variant.v]\nscore = 'model + 0.1 * freshness'\nmodel = 'm.onnx'\n\
+                model_features = ['similarity', 'item.listeners']\n";
+    let mut variants = read(text);
+    let model = |variants: &Variants| {
+        let variant = variants.get("v").expect("declared");
+        assert!(variant.needs(Feature::Freshness) && variant.needs(Feature::Similarity));
+        assert!(!variant.needs(Feature::Novelty));
+        variant.model.clone().expect("declared")
+    };
+    let features = [Feature::Similarity, Feature::Item(crate::Column::Listeners)];
+    assert_eq!(model(&variants).features, features);
+    let without = variants.canonical();
+
+    #[derive(Debug)]
+    struct Sum;
+
+    impl crate::Model for Sum {
+        fn predict(&self, rows: &[f32], out: &mut Vec<f32>) {
+            out.extend(rows.chunks(2).map(|row| row.iter().sum::<f32>()));
+        }
+    }
+
+    let loaded = |digest: &str| Loaded {
+        digest: digest.to_owned(),
+        model: std::sync::Arc::new(Sum),
+    };
+    let error = variants
+        .load_models(&mut |_, _| Err("is no model".to_owned()))
+        .expect_err("refused");
+    assert_eq!(error.to_string(), "line 3: variant.v.model: is no model");
+    let load = &mut |file: &str, width: usize| {
+        assert_eq!((file, width), ("m.onnx", 2));
+        Ok(loaded("one"))
+    };
+    variants.load_models(load).expect("loads");
+    // What is ranked with depends on the file, not on its name alone.
+    let one = variants.clone();
+    let mut other = variants.clone();
+    other
+        .load_models(&mut |_, _| Ok(loaded("two")))
+        .expect("loads");
+    assert_ne!(one, other);
+    assert_ne!(one.canonical(), other.canonical());
+    assert_ne!(one.canonical(), without);
+
+    for (lines, expected) in [
+        (
+            "score = 'model'",
+            "line 2: variant.v.score: names `model`, and the variant has none",
+        ),
+        (
+            "score = '1'\nmodel = 'm'\nmodel_features = ['similarity']",
+            "line 3: variant.v.model: the score does not name `model`",
+        ),
+        (
+            "score = 'model'\nmodel = 'm'",
+            "line 3: variant.v.model: needs model_features",
+        ),
+        (
+            "score = '1'\nmodel_features = ['similarity']",
+            "line 3: variant.v.model_features: says nothing without model",
+        ),
+        (
+            "score = 'model'\nmodel = 'm'\nmodel_features = []",
+            "line 4: variant.v.model_features: length 0 is not in 1 to 64",
+        ),
+        (
+            "score = 'model'\nmodel = 'm'\nmodel_features = ['model']",
+            "line 4: variant.v.model_features: \"model\" is none of similarity, ",
+        ),
+        (
+            "score = 'model'\nmodel = ''\nmodel_features = ['similarity']",
+            "line 3: variant.v.model: length 0 is not in 1 to 1024",
+        ),
+    ] {
+        let message = refusal(&format!("[variant.v]\n{lines}\n"));
+        assert!(message.starts_with(expected), "{message}");
+    }
 }
 
 /// Every bound of the table is held: just inside loads, just outside does not, and says where.

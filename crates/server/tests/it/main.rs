@@ -7,6 +7,7 @@ mod exposures;
 mod fixture;
 mod hostile;
 mod lifecycle;
+mod models;
 mod ofrep;
 mod refusals;
 mod taste;

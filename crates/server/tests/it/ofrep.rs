@@ -253,7 +253,7 @@ name = "bold"
 variant = "bold"
 "#
     );
-    let server = start(&world, &text).await;
+    let server = world.serve_text(&text).await;
     let mut client = ExperimentServiceClient::new(server.channel.clone());
     let all = client
         .list_experiments(v1::ListExperimentsRequest::default())
