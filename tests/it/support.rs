@@ -7,10 +7,12 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use refrain::v1::feedback_service_client::FeedbackServiceClient;
 use refrain::v1::index_service_client::IndexServiceClient;
 use refrain::v1::recommendation_service_client::RecommendationServiceClient;
 use refrain::v1::taste_profile_service_client::TasteProfileServiceClient;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::transport::Channel;
 
 /// The binary of this build. Cargo builds it for `--workspace`; for a narrower call it is built here.
@@ -142,6 +144,7 @@ pub(crate) fn publish(bundle: &Path, store: &Path) {
 pub(crate) struct Server {
     process: Child,
     address: String,
+    admin: String,
 }
 
 impl Server {
@@ -187,7 +190,12 @@ impl Server {
         std::thread::spawn(move || BufReader::new(log).lines().count());
         let ready: serde_json::Value = serde_json::from_str(&line).expect("one JSON document");
         let address = format!("http://{}", ready["listen"].as_str().expect("listen"));
-        Server { process, address }
+        let admin = ready["admin"].as_str().expect("admin").to_owned();
+        Server {
+            process,
+            address,
+            admin,
+        }
     }
 
     pub(crate) async fn channel(&self) -> Channel {
@@ -208,6 +216,25 @@ impl Server {
 
     pub(crate) async fn index(&self) -> IndexServiceClient<Channel> {
         IndexServiceClient::new(self.channel().await)
+    }
+
+    pub(crate) async fn feedback(&self) -> FeedbackServiceClient<Channel> {
+        FeedbackServiceClient::new(self.channel().await)
+    }
+
+    /// A counter or gauge without labels, as the admin listener tells it now.
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
+        let connected = tokio::net::TcpStream::connect(&self.admin).await;
+        let mut stream = connected.expect("the admin listener accepts");
+        let ask = b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        stream.write_all(ask).await.expect("sends");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.expect("answers");
+        let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+        let (_, value) = lines
+            .find(|(found, _)| *found == name)
+            .unwrap_or_else(|| panic!("no {name} in {text}"));
+        value.parse().expect("a whole number")
     }
 
     /// SIGKILL: no drain, no flush.

@@ -1,17 +1,24 @@
 //! What goes wrong outside: broken files, a store that vanishes, a port in use, a full disk.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use refrain::v1::recommend_request::Subject;
 use refrain::v1::similar_request::Query;
 use refrain::v1::{
     AppendEventsRequest, DegradedReason, Event, EventKind, GetProfileRequest, GetServingRequest,
-    RecommendRequest, ResultSource, Seed, Seeds, SetLabelRequest, SimilarRequest, Vector, seed,
+    Outcome, RecommendRequest, ReportOutcomesRequest, ResultSource, Seed, Seeds, SetLabelRequest,
+    SimilarRequest, Vector, seed,
 };
+use tokio::task::JoinHandle;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
+use crate::logged::{Account, Logged, accounts};
 use crate::support::{Catalogue, Server, arg, ok, publish, run, stderr, until};
 
 fn copy_folder(from: &Path, to: &Path) {
@@ -563,6 +570,152 @@ async fn a_full_disk_under_the_profiles_refuses_writes_and_loses_none() {
             .into_inner();
         assert_eq!(profile.events, 100, "user-{n}");
     }
+}
+
+/// Writes until nothing more goes on the disk.
+fn fill(disk: &SmallDisk) {
+    let mut filler = fs_err::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(disk.at.path().join("filler"))
+        .expect("a file");
+    let full = loop {
+        if let Err(error) = filler.write_all(&[7; 4_096]) {
+            break error;
+        }
+    };
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+}
+
+/// Asks until it is told to stop; how often it was answered, and what failed.
+async fn ask_on(
+    server: &Server,
+    who: usize,
+    stop: Arc<AtomicBool>,
+) -> JoinHandle<(u64, Vec<Code>)> {
+    let mut client = server.recommendations().await;
+    tokio::spawn(async move {
+        let (mut answered, mut failed) = (0, Vec::new());
+        while !stop.load(Ordering::Relaxed) {
+            let ask = RecommendRequest {
+                request_id: format!("{who}-{answered}"),
+                subject: Some(Subject::UserId(format!("user-{answered}"))),
+                page_size: Some(5),
+                ..RecommendRequest::default()
+            };
+            match client.recommend(ask).await {
+                Ok(_) => answered += 1,
+                Err(status) => failed.push(status.code()),
+            }
+            tokio::time::sleep(Duration::from_millis(4)).await;
+        }
+        (answered, failed)
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_under_the_log_fails_no_request_and_counts_what_it_took_no_room_for() {
+    let Some(disk) = SmallDisk::new("1m") else {
+        return;
+    };
+    let home = Catalogue::shared().store();
+    let (log, config) = (disk.at.path().join("log"), home.path().join("refrain.toml"));
+    let text = format!(
+        "[exposures]\npath = {:?}\nflush_interval_ms = 100\nroll_bytes = 131072\n",
+        arg(&log)
+    );
+    fs_err::write(&config, text).expect("writable");
+    let profiles = home.path().join("profiles.redb");
+    let server = Server::start_in(home.path(), &profiles, &["--config", arg(&config)]);
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut asking = Vec::new();
+    for who in 0..3 {
+        asking.push(ask_on(&server, who, Arc::clone(&stop)).await);
+    }
+    let (written, dropped) = (
+        "refrain_log_rows_written_total",
+        "refrain_log_rows_dropped_total",
+    );
+    until("rows on disk", || async {
+        server.metric(written).await > 0
+    })
+    .await;
+
+    // A file that was just closed may have left room: filled up again, until rows have been dropped.
+    until("rows are dropped", || async {
+        fill(&disk);
+        server.metric(dropped).await > 100
+    })
+    .await;
+    let outcome = |name: &str| ReportOutcomesRequest {
+        outcomes: vec![Outcome {
+            unit_id: "user-1".to_owned(),
+            request_id: name.to_owned(),
+            event: "play".to_owned(),
+            ..Outcome::default()
+        }],
+    };
+    let mut feedback = server.feedback().await;
+    let mut reported = 0;
+    let refused = loop {
+        fill(&disk);
+        match feedback
+            .report_outcomes(outcome(&format!("r{reported}")))
+            .await
+        {
+            Ok(_) => reported += 1,
+            Err(status) => break status,
+        }
+        assert!(reported < 100, "the disk never filled up");
+    };
+    assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+    let details = refused.get_error_details();
+    let retry = details.retry_info().and_then(|info| info.retry_delay);
+    assert!(retry.is_some(), "{details:?}");
+
+    // With room again the log goes on by itself, and takes what it had refused.
+    fs_err::remove_file(disk.at.path().join("filler")).expect("removable");
+    let before = server.metric(written).await;
+    until("rows are written again", || async {
+        server.metric(written).await > before
+    })
+    .await;
+    let again = feedback
+        .report_outcomes(outcome(&format!("r{reported}")))
+        .await
+        .expect("there is room")
+        .into_inner();
+    assert_eq!((again.accepted, again.duplicates), (1, 0));
+    reported += 1;
+    stop.store(true, Ordering::Relaxed);
+    let mut served = 0;
+    for asking in asking {
+        let (answered, failed) = asking.await.expect("no panic");
+        assert!(failed.is_empty(), "for a row of the log: {failed:?}");
+        served += answered;
+    }
+    until("all is written or dropped", || async {
+        // The outcome that was refused has been dropped as well.
+        server.metric(written).await + server.metric(dropped).await == served + reported + 1
+    })
+    .await;
+    let dropped = server.metric(dropped).await;
+    assert_eq!(server.terminate(), Some(0));
+
+    let exposures = Logged::read(&log, "exposures");
+    let rows = u64::try_from(exposures.places().len()).expect("small");
+    let account: Vec<_> = accounts(&log, "exposures").into_values().collect();
+    let expected = Account {
+        attempted: served,
+        written: rows,
+        lost: dropped - 1,
+        crashed: false,
+    };
+    assert_eq!(account, [expected]);
+    assert_eq!(exposures.dropped, dropped - 1, "named by arm in the files");
+    let outcomes = Logged::read(&log, "outcomes").texts("request_id");
+    assert_eq!(outcomes.len() as u64, reported);
+    println!("{served} served, {rows} rows, {dropped} dropped");
 }
 
 #[test]

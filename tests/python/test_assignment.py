@@ -29,11 +29,16 @@ def test_published_vectors(unit, layer, million, arm, grid):
     assert bucket(arm, 1_000_000) == grid
 
 
-def test_golden_assignments():
-    experiments = Experiments.load(CLIENTS / "golden" / "experiments.toml")
-    with open(CLIENTS / "golden" / "assignments.csv", encoding="utf-8", newline="") as file:
+@pytest.mark.parametrize(
+    ("config", "golden", "count"),
+    [("experiments.toml", "assignments.csv", 10_000), ("drawn.toml", "drawn.csv", 2_000)],
+    ids=["with a journal", "without"],
+)
+def test_golden_assignments(config, golden, count):
+    experiments = Experiments.load(CLIENTS / "golden" / config)
+    with open(CLIENTS / "golden" / golden, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 10_000
+    assert len(rows) == count
     for i, row in enumerate(rows):
         attributes = {"country": row["country"], "app_version": f"9.{i % 20}"}
         a = experiments.assign(row["surface"], row["unit"], attributes)

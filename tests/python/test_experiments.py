@@ -155,7 +155,7 @@ def test_a_newcomers_walk_with_the_commands_of_the_docs(stubs, catalogue, tmp_pa
                     assert before.items() <= after.items(), "a ramp takes nobody out and changes no arm"
                 if verb == "experiment stop":
                     eventually(lambda: not shares(stubs, channel))
-        needed = ["check", "allocate", "assign", "ramp", "stop", "journal"]
+        needed = ["check", "allocate", "list", "assign", "ramp", "stop", "journal"]
         assert [verb.split()[1] for verb in ran if verb.startswith("experiment")] == needed
         assert any(verb.startswith("serve") for verb in ran) and any(verb.startswith("compare") for verb in ran)
         # The file says what the journal says, comments and all.
@@ -303,5 +303,6 @@ def test_the_log_is_read_by_stock_readers(stubs, kinds, catalogue):
         JOIN '{log}/exposures/*/*.parquet' e USING (exposure_id) WHERE e.surface = 'dark'""").fetchall()[0]
     assert dark[:2] == (len(people), len(people)) and dark[4:] == (10, "spread")
     assert 0 <= dark[2] < dark[3] <= 1, "another variant gives other lists"
+    assert sql(f"SELECT count(error) FROM '{log}/shadow/*/*.parquet'").fetchall() == [(0,)]
     account = [json.loads(line) for line in (log / "loss.jsonl").read_text().splitlines()]
     assert {entry["log"]: entry["lost"] for entry in account} == {"exposures": 0, "outcomes": 0, "shadow": 0}

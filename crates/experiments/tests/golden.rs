@@ -1,5 +1,7 @@
 //! Ten thousand assignments on file, which every implementation reproduces: `clients/golden`.
 //!
+//! One configuration follows a journal, the other draws by itself in the order of the file.
+//!
 //! `UPDATE_GOLDEN=1 cargo test -p refrain-experiments --test golden` writes them anew. That is a
 //! break of every running experiment: the hash, the draw and the journal are fixed for ever.
 
@@ -77,11 +79,10 @@ fn history(config: &Config) -> String {
     text
 }
 
-fn assignments(config: &Config, journal: &Journal) -> String {
-    let all = Experiments::with_ledger(config, VARIANTS, journal.ledger()).expect("valid");
+fn assignments(all: &Experiments, rows: usize) -> String {
     let mut text =
         "surface,unit,country,bucket,reason,experiment,arm,grid,variant,holdout,dark\n".to_owned();
-    for i in 0..10_000 {
+    for i in 0..rows {
         let surface = ["home", "radio", "search", "elsewhere"][i % 4];
         let country = ["SE", "DE", "NO"][i / 4 % 3];
         let unit = match i % 10 {
@@ -113,29 +114,32 @@ fn assignments(config: &Config, journal: &Journal) -> String {
     text
 }
 
+fn read(name: &str) -> String {
+    fs_err::read_to_string(file(name)).unwrap_or_default()
+}
+
+/// Writes files anew, where that is asked for; then they are as given.
+fn are_on_file(files: &[(&str, &str)]) {
+    for (name, text) in files {
+        if std::env::var_os("UPDATE_GOLDEN").is_some_and(|value| value == "1") {
+            fs_err::write(file(name), text).expect("writable");
+        }
+        let on_file = read(name);
+        for (is, was) in text.lines().zip(on_file.lines()) {
+            assert_eq!(is, was, "{name}");
+        }
+        assert_eq!(text.len(), on_file.len(), "{name}");
+    }
+}
+
 #[test]
 fn assignments_are_those_on_file() {
-    let read = |name: &str| fs_err::read_to_string(file(name)).expect("the golden file");
     let config = Config::from_toml(&read("experiments.toml")).expect("well-formed");
     let history = history(&config);
     let journal = Journal::parse(&history).expect("verifies");
-    let rows = assignments(&config, &journal);
-    if std::env::var_os("UPDATE_GOLDEN").is_some_and(|value| value == "1") {
-        for (name, text) in [("journal.jsonl", &history), ("assignments.csv", &rows)] {
-            let mut file = std::fs::OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .open(file(name))
-                .expect("writable");
-            std::io::Write::write_all(&mut file, text.as_bytes()).expect("writable");
-        }
-    }
-    assert_eq!(history, read("journal.jsonl"));
-    for (is, was) in rows.lines().zip(read("assignments.csv").lines()) {
-        assert_eq!(is, was);
-    }
-    assert_eq!(rows.lines().count(), 10_001);
+    let all = Experiments::with_ledger(&config, VARIANTS, journal.ledger()).expect("valid");
+    let rows = assignments(&all, 10_000);
+    are_on_file(&[("journal.jsonl", &history), ("assignments.csv", &rows)]);
     for reason in [
         "SPLIT",
         "DEFAULT",
@@ -145,5 +149,17 @@ fn assignments_are_those_on_file() {
         "PAUSED",
     ] {
         assert!(rows.contains(reason), "no row is {reason}");
+    }
+}
+
+#[test]
+fn assignments_without_a_journal_are_those_on_file() {
+    let config = Config::from_toml(&read("drawn.toml")).expect("well-formed");
+    let all = Experiments::new(&config, VARIANTS).expect("valid");
+    let rows = assignments(&all, 2_000);
+    are_on_file(&[("drawn.csv", &rows)]);
+    // All of them have units, also the last, which draws from what the others left.
+    for name in ["first", "second", "third", "draft"] {
+        assert!(rows.contains(&format!(",SPLIT,{name},")), "{name}");
     }
 }
