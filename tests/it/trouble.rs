@@ -218,7 +218,7 @@ async fn a_store_that_vanishes_does_not_stop_the_server() {
             .recommend(ask.clone())
             .await
             .expect("answers without its store");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let mut index = server.index().await;
     let error = index.set_label(SetLabelRequest {

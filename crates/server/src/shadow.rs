@@ -88,8 +88,10 @@ pub(crate) struct Job {
     /// Answers again, by the other variant, until the instant given, or says why it cannot.
     pub(crate) answer: Box<dyn FnOnce(Instant) -> Result<Vec<u32>, String> + Send>,
     /// Is told of the comparison, or why there is none: once, whatever becomes of the job.
-    pub(crate) done: Box<dyn FnOnce(Result<&Comparison, &NoList>) + Send>,
+    pub(crate) done: Done,
 }
+
+type Done = Box<dyn FnOnce(Result<&Comparison, &NoList>) + Send>;
 
 /// Why there is no list in the dark.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -485,6 +487,6 @@ mod tests {
             threads: 0,
             ..ShadowConfig::default()
         });
-        assert!(!none.0.is_open());
+        assert_eq!(none.0.is_open(), Err(NoList::Dropped(Fate::Closed)));
     }
 }

@@ -215,7 +215,7 @@ async fn all_flags_have_a_tag_that_changes_with_what_they_say() {
         .lines()
         .position(|line| line.starts_with("allocation_bp"));
     let place = format!(
-        "refrain.toml: line {}: experiment.blend.allocation_bp",
+        "refrain.toml:{}: experiment.blend.allocation_bp",
         at.expect("there") + 1
     );
     let text = said.lock().expect("not poisoned").clone();
