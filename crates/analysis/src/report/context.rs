@@ -255,7 +255,7 @@ pub(super) fn lists(page: &mut String, analysis: &Analysis) {
         "Gini",
         "Overlap",
         "RBO",
-        "Time, Failed",
+        "Time, Failed, Dropped",
         "Shown more, Shown less",
     ]));
 }

@@ -340,7 +340,7 @@ pub(super) const TERMS: &[(&str, &str)] = &[
         "Mean length of a list, and how many distinct items the arm showed.",
     ),
     (
-        "Time, Failed",
+        "Time, Failed, Dropped",
         "How long the list in the dark took as a multiple of the served one, and how many failed.",
     ),
     (

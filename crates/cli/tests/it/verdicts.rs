@@ -278,7 +278,8 @@ fn another_policy_is_valued_and_a_wrong_one_refused() {
     let chosen = chosen.expect("an event");
     let logged = chosen["logged"].as_f64().expect("answers");
     let values = chosen["values"].as_array().expect("estimates");
-    assert_eq!(values.len(), 3, "{chosen}");
+    // IPS, clipped, SNIPS, cascade.
+    assert_eq!(values.len(), 4, "{chosen}");
     for value in values {
         let value = value["value"].as_f64().expect("a number");
         assert!((value - logged).abs() < 1e-9 * logged, "{chosen}");
