@@ -34,7 +34,6 @@ MODELS = {
     "forest": RandomForestRegressor(n_estimators=20, max_depth=4, random_state=1),
     "forest_classes": RandomForestClassifier(n_estimators=20, max_depth=4, random_state=1),
     "ranker": lightgbm.LGBMRanker(n_estimators=30, min_child_samples=5, n_jobs=1, random_state=1, verbose=-1),
-    "light_classes": lightgbm.LGBMClassifier(n_estimators=30, min_child_samples=5, n_jobs=1, random_state=1, verbose=-1),
 }
 
 
@@ -55,7 +54,7 @@ def train(name, x):
 
 def convert(name, model):
     width = len(FEATURES)
-    if name in ("ranker", "light_classes"):
+    if name == "ranker":
         return convert_lightgbm(model, initial_types=[("input", LightGbmFloats([None, width]))], zipmap=False)
     return to_onnx(model, initial_types=[("input", FloatTensorType([None, width]))])
 
