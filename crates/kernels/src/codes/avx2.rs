@@ -42,16 +42,7 @@ impl Simd for Avx2 {
                     sums[r] = _mm256_add_epi32(sums[r], pairs);
                 }
             }
-            let mut out = [0; R];
-            if R == 4 {
-                let folded = fold_four([sums[0], sums[1], sums[2], sums[3]]);
-                _mm_storeu_si128(out.as_mut_ptr().cast(), folded);
-            } else {
-                for r in 0..R {
-                    out[r] = fold(sums[r]);
-                }
-            }
-            out
+            fold_all(sums)
         }
     }
 
@@ -109,7 +100,19 @@ pub(super) unsafe fn nibble_sums<const R: usize>(
             }
             first = end;
         }
-        let mut out = [0; R];
+        fold_all(sums)
+    }
+}
+
+/// The sum of each register.
+///
+/// # Safety
+/// The machine has AVX2.
+#[inline(always)]
+pub(super) unsafe fn fold_all<const R: usize>(sums: [__m256i; R]) -> [i32; R] {
+    let mut out = [0; R];
+    // SAFETY: the caller's contract; `out` has room for four where there are four.
+    unsafe {
         if R == 4 {
             let folded = fold_four([sums[0], sums[1], sums[2], sums[3]]);
             _mm_storeu_si128(out.as_mut_ptr().cast(), folded);
@@ -118,8 +121,8 @@ pub(super) unsafe fn nibble_sums<const R: usize>(
                 out[r] = fold(sums[r]);
             }
         }
-        out
     }
+    out
 }
 
 /// The sums of four registers, in order.
@@ -127,7 +130,7 @@ pub(super) unsafe fn nibble_sums<const R: usize>(
 /// # Safety
 /// The machine has AVX2.
 #[inline(always)]
-pub(super) unsafe fn fold_four([a, b, c, d]: [__m256i; 4]) -> __m128i {
+unsafe fn fold_four([a, b, c, d]: [__m256i; 4]) -> __m128i {
     // SAFETY: the caller's contract.
     unsafe {
         let ab = _mm256_hadd_epi32(a, b);
@@ -145,7 +148,7 @@ pub(super) unsafe fn fold_four([a, b, c, d]: [__m256i; 4]) -> __m128i {
 /// # Safety
 /// The machine has AVX2.
 #[inline(always)]
-pub(super) unsafe fn fold(sums: __m256i) -> i32 {
+unsafe fn fold(sums: __m256i) -> i32 {
     // SAFETY: the caller's contract.
     unsafe {
         let half = _mm_add_epi32(

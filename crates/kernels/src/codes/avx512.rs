@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::{
     BLOCK, Simd, Task,
-    avx2::{fold, fold_four, nibble_sums},
+    avx2::{fold_all, nibble_sums},
     sealed::Sealed,
 };
 
@@ -50,16 +50,7 @@ impl Simd for Avx512 {
                     _mm512_extracti64x4_epi64::<1>(sums[r]),
                 );
             }
-            let mut out = [0; R];
-            if R == 4 {
-                let folded = fold_four([halves[0], halves[1], halves[2], halves[3]]);
-                _mm_storeu_si128(out.as_mut_ptr().cast(), folded);
-            } else {
-                for r in 0..R {
-                    out[r] = fold(halves[r]);
-                }
-            }
-            out
+            fold_all(halves)
         }
     }
 
