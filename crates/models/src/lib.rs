@@ -6,8 +6,7 @@
 //! second. Anything else is refused by name: a network is no re-ranker of this size.
 //!
 //! Everything is checked when it is read: indices, widths, that trees are trees. What is computed then needs no
-//! check, follows one order, and gives the same bits on every processor. That is why nothing larger does it: the
-//! runtimes that read these operators trust the file, or sum in the order of the machine.
+//! check, follows one order, and gives the same bits on every processor.
 
 mod forest;
 mod graph;
