@@ -10,12 +10,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("refrain-kernels", &[]),
     ("refrain-bundle", &[]),
     ("refrain-experiments", &[]),
+    // Files in Parquet come from outside: one place that reads them without believing them.
+    ("refrain-tables", &[]),
     ("refrain-ranking", &[]),
     // ONNX is protobuf, and files: a crate of its own keeps both out of all that rank.
     ("refrain-models", &["refrain-ranking"]),
     (
         "refrain-analysis",
-        &["refrain-experiments", "refrain-ranking"],
+        &["refrain-experiments", "refrain-ranking", "refrain-tables"],
     ),
     // Object stores take tokio, HTTP and TLS: a crate of its own keeps them out of all below the server.
     ("refrain-objects", &["refrain-bundle"]),
@@ -43,6 +45,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "refrain-index",
             "refrain-kernels",
             "refrain-ranking",
+            "refrain-tables",
             "refrain-taste",
         ],
     ),
@@ -58,6 +61,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "refrain-models",
             "refrain-objects",
             "refrain-ranking",
+            "refrain-tables",
             "refrain-taste",
         ],
     ),

@@ -13,7 +13,6 @@ use arrow_array::Array as _;
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::Float64Type;
 use arrow_schema::DataType;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::Serialize;
 
 use crate::methods::MethodError;
@@ -366,8 +365,8 @@ fn read_parquet(path: &Path) -> Result<Vec<Row>, PanelError> {
         problem,
     };
     let file = fs_err::File::open(path)?.into_parts().0;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
-        .and_then(ParquetRecordBatchReaderBuilder::build)
+    let reader = refrain_tables::open(file)
+        .and_then(refrain_tables::batches)
         .map_err(|error| unreadable(error.to_string()))?;
     let mut rows = Vec::new();
     for (at, batch) in reader.enumerate() {

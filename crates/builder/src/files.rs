@@ -1,11 +1,8 @@
-//! Files: written whole or not at all; Parquet opened with care.
+//! Files: written whole or not at all.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::errors::ParquetError;
 
 /// A file in the making, at a name of its own beside its place. Dropped before [`WholeFile::keep`], it
 /// leaves nothing; a process that is killed leaves `.NAME.tmp-…`, which nothing reads.
@@ -86,28 +83,6 @@ impl Drop for WholeFile {
         // After a rename there is nothing at the staging name, and nothing to remove.
         let _ = fs_err::remove_file(&self.staging);
     }
-}
-
-/// Opens a Parquet file whose footer may say anything: the reader takes column chunks at their word, and
-/// panics at one that begins or ends before the file does.
-pub(crate) fn open_parquet(
-    file: std::fs::File,
-) -> Result<ParquetRecordBatchReaderBuilder<std::fs::File>, ParquetError> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
-    let groups = builder.metadata().row_groups();
-    for column in groups.iter().flat_map(|group| group.columns()) {
-        let start = column
-            .dictionary_page_offset()
-            .unwrap_or_else(|| column.data_page_offset());
-        if start < 0 || column.compressed_size() < 0 {
-            let path = column.column_path().string();
-            let size = column.compressed_size();
-            return Err(ParquetError::General(format!(
-                "column {path}: a chunk of {size} bytes at offset {start}"
-            )));
-        }
-    }
-    Ok(builder)
 }
 
 /// Writes a file that appears whole or not at all.

@@ -199,7 +199,7 @@ impl LogFile {
         };
         let file = fs_err::File::open(&path)?;
         let plain =
-            ArrowReaderMetadata::load(file.file(), ArrowReaderOptions::new()).map_err(broken)?;
+            refrain_tables::footer(file.file(), ArrowReaderOptions::new()).map_err(broken)?;
         let schema = plain.schema();
         for column in needed {
             check(&path, schema, column.name, column.kind, column.required)?;
@@ -225,7 +225,7 @@ impl LogFile {
                 .map(|field| Arc::new(as_dictionary(field, needed, segments)))
                 .collect::<Vec<_>>(),
         );
-        let metadata = ArrowReaderMetadata::load(
+        let metadata = refrain_tables::footer(
             file.file(),
             ArrowReaderOptions::new().with_schema(Arc::new(wanted)),
         )

@@ -1,9 +1,6 @@
 //! One row group of one file, batch by batch.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use arrow_array::RecordBatch;
-use arrow_schema::ArrowError;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
@@ -30,41 +27,29 @@ pub(crate) fn batches(
         row_group: Some(group),
         source,
     };
-    let mut row = 0;
-    // The reader of Parquet checks a lot, but not all, of what a damaged page can claim.
-    let outcome = catch_unwind(AssertUnwindSafe(|| -> Result<(), LogError> {
-        let handle = fs_err::File::open(&file.path)?;
-        let schema = file.metadata.schema();
-        let roots = (0..schema.fields().len()).filter(|&at| wanted(schema.field(at).name()));
-        let mask = ProjectionMask::roots(file.metadata.parquet_schema(), roots);
-        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(
-            handle.into_parts().0,
-            file.metadata.clone(),
-        )
-        .with_row_groups(vec![group])
-        .with_projection(mask)
-        .with_batch_size(BATCH_ROWS);
-        if let Some(limit) = limit {
-            builder = builder.with_limit(limit);
-        }
-        for batch in builder.build().map_err(broken)? {
-            let batch = batch.map_err(|error| broken(into_parquet(error)))?;
-            each(&batch, row)?;
-            row += batch.num_rows();
-        }
-        Ok(())
-    }));
-    match outcome {
-        Ok(result) => result,
-        Err(_) => Err(broken(ParquetError::General(format!(
-            "a page after row {row} is damaged"
-        )))),
+    let handle = fs_err::File::open(&file.path)?;
+    let schema = file.metadata.schema();
+    let roots = (0..schema.fields().len()).filter(|&at| wanted(schema.field(at).name()));
+    let mask = ProjectionMask::roots(file.metadata.parquet_schema(), roots);
+    let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(
+        handle.into_parts().0,
+        file.metadata.clone(),
+    )
+    .with_row_groups(vec![group])
+    .with_projection(mask)
+    .with_batch_size(BATCH_ROWS);
+    if let Some(limit) = limit {
+        builder = builder.with_limit(limit);
     }
+    let mut row = 0;
+    for batch in refrain_tables::batches(builder).map_err(broken)? {
+        let batch = batch.map_err(|error| broken(after(row, &error)))?;
+        each(&batch, row)?;
+        row += batch.num_rows();
+    }
+    Ok(())
 }
 
-pub(super) fn into_parquet(error: ArrowError) -> ParquetError {
-    match error {
-        ArrowError::ParquetError(message) => ParquetError::General(message),
-        other => ParquetError::ArrowError(other.to_string()),
-    }
+fn after(row: usize, error: &ParquetError) -> ParquetError {
+    ParquetError::General(format!("after row {row}: {error}"))
 }

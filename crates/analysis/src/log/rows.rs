@@ -7,7 +7,6 @@ use rustc_hash::FxHashMap;
 use super::columns::{Columns, bytes_at, key_at};
 use super::error::LogError;
 use super::files::LogFile;
-use super::group::into_parquet;
 use super::items::{ITEMS, Items};
 use super::record::{self, Record};
 use super::scan::{Part, Shared};
@@ -529,7 +528,7 @@ impl Reader<'_, '_> {
         LogError::Parquet {
             path: self.file.path.clone(),
             row_group: Some(self.group),
-            source: into_parquet(error),
+            source: refrain_tables::told(error),
         }
     }
 }

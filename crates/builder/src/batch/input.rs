@@ -6,11 +6,10 @@ use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::{DataType, Schema};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use refrain_bundle::items::MAX_ID_BYTES;
+use refrain_tables::Batches;
 
 use super::BatchError;
-use crate::files::open_parquet;
 
 /// Usual names of the columns.
 const USERS: [&str; 4] = ["user", "user_id", "userid", "id"];
@@ -28,7 +27,7 @@ pub(super) enum Asker {
 
 pub(super) struct Input {
     path: PathBuf,
-    batches: ParquetRecordBatchReader,
+    batches: Batches,
     total: u64,
     read: u64,
     waiting: Vec<Asker>,
@@ -42,15 +41,12 @@ impl Input {
             problem,
         };
         let file = fs_err::File::open(path)?.into_parts().0;
-        let builder = open_parquet(file).map_err(|error| bad(error.to_string()))?;
+        let builder = refrain_tables::open(file).map_err(|error| bad(error.to_string()))?;
         let column = column(builder.schema()).map_err(bad)?;
         let total = builder.metadata().file_metadata().num_rows();
         let mask = ProjectionMask::roots(builder.parquet_schema(), [column]);
-        let batches = builder
-            .with_projection(mask)
-            .with_batch_size(BATCH_ROWS)
-            .build()
-            .map_err(|error| bad(error.to_string()))?;
+        let builder = builder.with_projection(mask).with_batch_size(BATCH_ROWS);
+        let batches = refrain_tables::batches(builder).map_err(|error| bad(error.to_string()))?;
         Ok(Self {
             path: path.to_owned(),
             batches,

@@ -14,7 +14,7 @@ use parquet::file::properties::WriterProperties;
 use refrain_engine::Source;
 
 use super::{BatchError, Recommended};
-use crate::files::{WholeFile, open_parquet};
+use crate::files::WholeFile;
 
 /// Key of the counts in a part's metadata.
 const COUNTS: &str = "refrain.counts";
@@ -137,7 +137,7 @@ fn columns(
 /// The counts of a finished part; none if it is not there or not whole.
 pub(super) fn counts(part: &Path) -> Option<Counts> {
     let file = fs_err::File::open(part).ok()?.into_parts().0;
-    let builder = open_parquet(file).ok()?;
+    let builder = refrain_tables::open(file).ok()?;
     let metadata = builder.metadata().file_metadata();
     let said = metadata
         .key_value_metadata()?
@@ -168,11 +168,11 @@ pub(super) fn join(parts: &[PathBuf], out: &Path) -> Result<(), BatchError> {
         ArrowWriter::try_new(file.handle()?, schema(), Some(properties().build())).map_err(bad)?;
     for part in parts {
         let input = fs_err::File::open(part)?.into_parts().0;
-        let batches = open_parquet(input)
-            .and_then(|builder| builder.build())
+        let batches = refrain_tables::open(input)
+            .and_then(refrain_tables::batches)
             .map_err(|error| failure(part, error))?;
         for batch in batches {
-            let batch = batch.map_err(|error| failure(part, error.into()))?;
+            let batch = batch.map_err(|error| failure(part, error))?;
             writer.write(&batch).map_err(bad)?;
         }
         writer.flush().map_err(bad)?;

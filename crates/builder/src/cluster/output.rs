@@ -19,7 +19,7 @@ use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use super::{ClusterOptions, Hierarchy, Nearness, Scene, Split};
-use crate::files::{WholeFile, open_parquet, write_whole};
+use crate::files::{WholeFile, write_whole};
 
 /// Key of the scenes and rules in the file's metadata.
 const SCENES: &str = "refrain.scenes";
@@ -199,7 +199,7 @@ impl SceneFile {
             problem,
         };
         let file = fs_err::File::open(path)?.into_parts().0;
-        let builder = open_parquet(file).map_err(|error| bad(error.to_string()))?;
+        let builder = refrain_tables::open(file).map_err(|error| bad(error.to_string()))?;
         let metadata = builder.metadata().file_metadata().key_value_metadata();
         let said = metadata
             .into_iter()
@@ -237,9 +237,7 @@ impl SceneFile {
         let id = column("item_id").ok_or_else(|| missing("item_id"))?;
         let scene = column("scene").ok_or_else(|| missing("scene"))?;
         let label = column("label");
-        let batches = builder
-            .with_batch_size(BATCH_ROWS)
-            .build()
+        let batches = refrain_tables::batches(builder.with_batch_size(BATCH_ROWS))
             .map_err(|error| bad(error.to_string()))?;
         let mut row = 0u64;
         for batch in batches {

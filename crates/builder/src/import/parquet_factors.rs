@@ -13,7 +13,6 @@ use rustc_hash::FxHashMap;
 
 use super::ImportError;
 use crate::build::{MAX_DIM, VectorSet};
-use crate::files::open_parquet;
 
 /// Usual names of the column of ids, in order of preference.
 const IDS: [&str; 8] = [
@@ -62,11 +61,9 @@ impl Rows<'_> {
             problem: problem.to_string(),
         };
         let file = fs_err::File::open(path)?.into_parts().0;
-        let builder = open_parquet(file).map_err(|error| bad(0, &error))?;
+        let builder = refrain_tables::open(file).map_err(|error| bad(0, &error))?;
         let (id, vector) = columns(builder.schema()).map_err(|problem| bad(0, &problem))?;
-        let batches = builder
-            .with_batch_size(BATCH_ROWS)
-            .build()
+        let batches = refrain_tables::batches(builder.with_batch_size(BATCH_ROWS))
             .map_err(|error| bad(0, &error))?;
         let mut before = 0u64;
         for batch in batches {

@@ -1,7 +1,6 @@
 //! Parquet: columns of any usual physical type to rows.
 
 use std::fs::File;
-use std::panic::{self, AssertUnwindSafe};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type, TimestampMicrosecondType};
@@ -9,38 +8,19 @@ use arrow_array::{Array, ArrayRef, LargeStringArray};
 use arrow_schema::{ArrowError, DataType, TimeUnit};
 use parquet::arrow::ProjectionMask;
 use parquet::errors::ParquetError;
+use refrain_tables::told;
 
 use super::error::IngestError;
 use super::fields::{self, FieldSpec, Kind};
 use super::report::FileReport;
 use super::table::Rows;
 use super::value::Value;
-use crate::files::open_parquet;
 
 /// Rows decoded at once.
 const BATCH_ROWS: usize = 8192;
 
 /// Reads a Parquet file to its end. Only the columns that are used are decoded.
-///
-/// On some damage the decoders panic instead of returning an error. Nothing of a file that fails is
-/// kept, so the panic becomes the error that it should have been.
 pub(crate) fn read(
-    file: File,
-    table: &'static [FieldSpec],
-    rows: &mut Rows<'_>,
-) -> Result<FileReport, IngestError> {
-    let path = rows.path.to_owned();
-    let decoded = panic::catch_unwind(AssertUnwindSafe(|| decode(file, table, rows)));
-    decoded.unwrap_or_else(|_| {
-        Err(IngestError::Parquet {
-            path,
-            row: 1,
-            source: ParquetError::General("the file is damaged: it cannot be decoded".to_owned()),
-        })
-    })
-}
-
-fn decode(
     file: File,
     table: &'static [FieldSpec],
     rows: &mut Rows<'_>,
@@ -51,7 +31,7 @@ fn decode(
         row: row + 1,
         source,
     };
-    let builder = open_parquet(file).map_err(|source| broken(0, source))?;
+    let builder = refrain_tables::open(file).map_err(|source| broken(0, source))?;
     let schema = builder.schema().clone();
     let names: Vec<String> = schema
         .fields()
@@ -84,22 +64,19 @@ fn decode(
     projected.sort_unstable();
     projected.dedup();
     let mask = ProjectionMask::roots(builder.parquet_schema(), projected.iter().copied());
-    let batches = builder
-        .with_projection(mask)
-        .with_batch_size(BATCH_ROWS)
-        .build()
-        .map_err(|source| broken(0, source))?;
+    let builder = builder.with_projection(mask).with_batch_size(BATCH_ROWS);
+    let batches = refrain_tables::batches(builder).map_err(|source| broken(0, source))?;
 
     let mut row = 0u64;
     for batch in batches {
-        let batch = batch.map_err(|error| broken(row, into_parquet(error)))?;
+        let batch = batch.map_err(|source| broken(row, source))?;
         let mut arrays: Vec<Option<Decoded>> = Vec::with_capacity(table.len());
         for ((spec, column), kind) in table.iter().zip(&columns).zip(&kinds) {
             arrays.push(match (column, kind) {
                 (Some(column), Some(kind)) => {
                     let at = projected.partition_point(|projected| projected < column);
                     let decoded = Decoded::new(batch.column(at), kind, spec.kind);
-                    Some(decoded.map_err(|error| broken(row, into_parquet(error)))?)
+                    Some(decoded.map_err(|error| broken(row, told(error)))?)
                 }
                 _ => None,
             });
@@ -122,13 +99,6 @@ fn decode(
     Ok(rows.file("parquet".to_owned(), table, &columns, &|column| {
         names[column].clone()
     }))
-}
-
-fn into_parquet(error: ArrowError) -> ParquetError {
-    match error {
-        ArrowError::ParquetError(message) => ParquetError::General(message),
-        other => ParquetError::ArrowError(other.to_string()),
-    }
 }
 
 /// The type a column is cast to, `None` if it cannot be read as this kind.

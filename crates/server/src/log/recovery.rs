@@ -6,7 +6,6 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use jiff::civil::Date;
-use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use serde::Serialize;
 
 use super::Table;
@@ -159,7 +158,7 @@ fn removed(folder: &Path, writer: &str) -> std::io::Result<BTreeMap<String, u64>
 
 fn rows_in(path: &Path) -> std::io::Result<u64> {
     let file = fs_err::File::open(path)?.into_file();
-    let reader = SerializedFileReader::new(file).map_err(std::io::Error::other)?;
+    let reader = refrain_tables::open(file).map_err(std::io::Error::other)?;
     let count = reader.metadata().file_metadata().num_rows();
     Ok(u64::try_from(count).unwrap_or(0))
 }

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use arrow_array::cast::AsArray as _;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 /// The names of all events in the finished files of a log's outcomes. O(rows).
 ///
@@ -34,12 +33,9 @@ pub fn seen_events(log: &Path) -> std::io::Result<BTreeSet<String>> {
 fn read(path: &Path, seen: &mut BTreeSet<String>) -> std::io::Result<()> {
     let wrong = |error: String| std::io::Error::other(format!("{}: {error}", path.display()));
     let file = fs_err::File::open(path)?.into_file();
-    let builder =
-        ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| wrong(error.to_string()))?;
+    let builder = refrain_tables::open(file).map_err(|error| wrong(error.to_string()))?;
     let mask = ProjectionMask::columns(builder.parquet_schema(), ["event"]);
-    let reader = builder
-        .with_projection(mask)
-        .build()
+    let reader = refrain_tables::batches(builder.with_projection(mask))
         .map_err(|error| wrong(error.to_string()))?;
     for batch in reader {
         let batch = batch.map_err(|error| wrong(error.to_string()))?;
