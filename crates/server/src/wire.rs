@@ -307,8 +307,8 @@ pub(crate) fn seeds(seeds: &[v1::Seed]) -> Vec<Seed<'_>> {
 }
 
 /// The names of a list, as the engine takes them. Allocates nothing for an empty one.
-pub(crate) fn names(names: &[String]) -> Vec<&str> {
-    names.iter().map(String::as_str).collect()
+pub(crate) fn names(names: &v1::Names) -> Vec<&str> {
+    names.iter().collect()
 }
 
 /// What happens to what was heard. Unknown values were refused by the check.

@@ -127,11 +127,11 @@ pub(crate) struct FilterArgs {
 impl FilterArgs {
     fn to_wire(&self) -> Option<pb::Filter> {
         let filter = pb::Filter {
-            exclude_item_ids: self.exclude_item.clone(),
-            exclude_artists: self.exclude_artist.clone(),
-            allow_item_ids: self.allow_item.clone(),
-            any_tags: self.tag.clone(),
-            not_tags: self.not_tag.clone(),
+            exclude_item_ids: self.exclude_item.as_slice().into(),
+            exclude_artists: self.exclude_artist.as_slice().into(),
+            allow_item_ids: self.allow_item.as_slice().into(),
+            any_tags: self.tag.as_slice().into(),
+            not_tags: self.not_tag.as_slice().into(),
         };
         (filter != pb::Filter::default()).then_some(filter)
     }

@@ -45,7 +45,11 @@ fn cases() -> impl Strategy<Value = Case> {
     let lists = (
         prop::collection::vec(item(), 0..12),
         prop::collection::vec(scope, 0..4),
-        prop::collection::vec(item(), 0..60),
+        // Long ones are remembered, compiled.
+        prop_oneof![
+            3 => prop::collection::vec(item(), 0..60),
+            1 => prop::collection::vec(item(), 120..300),
+        ],
         prop::option::weighted(0.3, prop::collection::vec(item(), 0..60)),
     );
     let flags = (

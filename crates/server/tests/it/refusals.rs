@@ -165,14 +165,14 @@ async fn wrong_fields_are_named() {
         ),
         (
             filter(v1::Filter {
-                not_tags: vec!["t".into(); 65],
+                not_tags: vec!["t"; 65].into(),
                 ..Default::default()
             }),
             "filter.not_tags",
         ),
         (
             filter(v1::Filter {
-                exclude_item_ids: vec![long.clone()],
+                exclude_item_ids: [&long].into(),
                 ..Default::default()
             }),
             "filter.exclude_item_ids[0]",

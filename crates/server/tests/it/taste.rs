@@ -238,7 +238,7 @@ async fn scores_are_split_over_events_and_absences_have_reasons() {
     let elsewhere = (40..200).map(item).find(|id| !shown.contains(&id.as_str()));
     let filtered = v1::RecommendRequest {
         filter: Some(v1::Filter {
-            exclude_artists: vec!["artist 5".into()],
+            exclude_artists: ["artist 5"].into(),
             ..Default::default()
         }),
         ..for_user("u")
