@@ -87,7 +87,8 @@ impl Experiments {
                 ..experiment.give(arm, 0, default)
             };
         }
-        default.holdout = self.holdout_of(unit);
+        default.holdouts = self.holdouts_of(unit);
+        default.holdout = default.holdouts.group();
         if default.holdout == Some(HoldoutGroup::Held) {
             default.reason = Reason::Holdout;
             if let Some(variant) = surface.and_then(|surface| surface.holdout_variant.as_ref()) {
@@ -188,17 +189,22 @@ impl Experiments {
     /// Whether a unit is held out, or in the slice of equal size that it is compared with.
     #[must_use]
     pub fn holdout_of(&self, unit: &str) -> Option<HoldoutGroup> {
-        let mut group = None;
-        for holdout in &self.holdouts {
+        self.holdouts_of(unit).group()
+    }
+
+    /// Where a unit stands in each holdout: they draw independently of each other.
+    #[must_use]
+    pub fn holdouts_of(&self, unit: &str) -> Memberships<'_> {
+        let mut found = Memberships {
+            holdouts: &self.holdouts,
+            ..Memberships::default()
+        };
+        for (at, holdout) in self.holdouts.iter().enumerate() {
             let bucket = bucket(holdout.key.hash64(unit.as_bytes()), GRID);
-            if bucket < holdout.end {
-                return Some(HoldoutGroup::Held);
-            }
-            if bucket < 2 * holdout.end {
-                group = Some(HoldoutGroup::Slice);
-            }
+            found.held |= u8::from(bucket < holdout.end) << at;
+            found.slice |= u8::from((holdout.end..2 * holdout.end).contains(&bucket)) << at;
         }
-        group
+        found
     }
 
     /// Value of a layer's parameter for a unit, and how it came about.
@@ -286,6 +292,7 @@ impl Experiments {
             allocation_bp: 0,
             weights: &[],
             holdout: None,
+            holdouts: Memberships::default(),
             passed_over: None,
         }
     }
@@ -326,6 +333,8 @@ pub struct Assignment<'a> {
     pub weights: &'a [f32],
     /// Whether the unit is held out, or in the slice that is compared with those.
     pub holdout: Option<HoldoutGroup>,
+    /// The same, holdout by holdout.
+    pub holdouts: Memberships<'a>,
     /// The experiment that owns the unit's bucket but did not decide: it is paused, or its targeting
     /// leaves the unit out.
     pub passed_over: Option<&'a str>,
@@ -398,6 +407,49 @@ impl HoldoutGroup {
     }
 }
 
+/// Where a unit stands in each holdout.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Memberships<'a> {
+    holdouts: &'a [Holdout],
+    /// Bit `n`: held out by holdout `n`. There are at most eight ([`Limits::HOLDOUTS`](crate::Limits)).
+    held: u8,
+    /// Bit `n`: in the slice that holdout `n` is compared with.
+    slice: u8,
+}
+
+impl Memberships<'_> {
+    /// Held out by any of them; else in a slice of any.
+    #[must_use]
+    pub fn group(self) -> Option<HoldoutGroup> {
+        match (self.held, self.slice) {
+            (0, 0) => None,
+            (0, _) => Some(HoldoutGroup::Slice),
+            _ => Some(HoldoutGroup::Held),
+        }
+    }
+}
+
+/// As it is logged: `NAME|EPOCH|held` or `NAME|EPOCH|slice`, several parted by `||`; nothing for a unit in
+/// none. No name has a `|` in it.
+impl std::fmt::Display for Memberships<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut parting = "";
+        for (at, holdout) in self.holdouts.iter().enumerate() {
+            for (bits, group) in [
+                (self.held, HoldoutGroup::Held),
+                (self.slice, HoldoutGroup::Slice),
+            ] {
+                if bits >> at & 1 == 1 {
+                    let (name, epoch) = (&holdout.name, holdout.epoch);
+                    write!(f, "{parting}{name}|{epoch}|{}", group.as_str())?;
+                    parting = "||";
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Owner of a basis point that nobody owns.
 pub(crate) const NOBODY: u16 = u16::MAX;
 
@@ -420,8 +472,10 @@ pub(crate) struct Layer {
     pub(crate) params: BTreeMap<String, ParamConfig>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Holdout {
+    pub(crate) name: String,
+    pub(crate) epoch: u32,
     pub(crate) key: KeyPrefix,
     /// First grid point that is not held out.
     pub(crate) end: u32,

@@ -386,6 +386,8 @@ impl<'a> Compiler<'a> {
                 return Err(ConfigError::Value { place, problem });
             }
             holdouts.push(Holdout {
+                name: name.clone(),
+                epoch: holdout.epoch,
                 key: KeyPrefix::new(format!("H:{name}:{}|", holdout.epoch).as_bytes()),
                 end: holdout.share_bp * (GRID / BASIS_POINTS),
             });

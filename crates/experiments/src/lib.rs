@@ -48,7 +48,9 @@ pub mod schema;
 mod targeting;
 mod units;
 
-pub use assignment::{Assignment, Experiments, GRID, HoldoutGroup, INTERLEAVED, Reason, Shadow};
+pub use assignment::{
+    Assignment, Experiments, GRID, HoldoutGroup, INTERLEAVED, Memberships, Reason, Shadow,
+};
 pub use compile::arms_digest;
 pub use config::{
     ArmConfig, AssignmentConfig, AttributeConfig, Config, DEFAULT_SURFACE, DEFAULT_TOML,

@@ -64,6 +64,8 @@ pub struct Decision {
     pub reason: &'static str,
     /// `held` or `slice` of a holdout.
     pub holdout: Option<&'static str>,
+    /// The same by holdout: `NAME|EPOCH|held` or `NAME|EPOCH|slice`, parted by `||`; empty for none.
+    pub holdouts: String,
     /// Bucket in the layer, of a million.
     pub bucket: u32,
     /// Share of the layer that the experiment had then.

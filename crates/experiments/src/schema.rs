@@ -47,6 +47,7 @@ pub fn exposure_schema() -> Schema {
         text("ranking_variant"),
         text("reason"),
         optional("holdout", DataType::Utf8),
+        optional("holdouts", DataType::Utf8),
         required("bucket", DataType::UInt32),
         required("alloc_bp", DataType::UInt32),
         required("weights", list(DataType::Float32)),

@@ -273,6 +273,7 @@ fn held_units_live_as_if_there_were_no_experiments() {
                 let same = Assignment {
                     reason: without.reason,
                     holdout: None,
+                    holdouts: Memberships::default(),
                     ..with
                 };
                 assert_eq!(same, without);
@@ -628,4 +629,39 @@ fn one_experiment(name: &str, allocation_bp: u32, weights: &[f64]) -> String {
         );
     }
     text
+}
+
+/// Each holdout draws by itself, and the log says which of them has a unit, where and since which epoch.
+#[test]
+fn holdouts_are_told_apart() {
+    let all = compile(&format!(
+        "[holdout.a]\nepoch = 3\nshare_bp = 2000\n[holdout.'b c']\nepoch = 7\nshare_bp = 2500\n{SETUP}"
+    ));
+    let mut counts = BTreeMap::new();
+    for i in 0..20_000 {
+        let unit = format!("u{i}");
+        let a = all.assign("home", &unit);
+        let text = a.holdouts.to_string();
+        assert_eq!(a.holdout, all.holdout_of(&unit));
+        assert_eq!(a.holdout == Some(HoldoutGroup::Held), text.contains("held"));
+        assert_eq!(a.holdout.is_none(), text.is_empty());
+        *counts.entry(text).or_insert(0_u32) += 1;
+    }
+    // Shares of the sides: 0.2, 0.2, 0.6 and 0.25, 0.25, 0.5.
+    for (text, share) in [
+        ("", 0.3),
+        ("a|3|held", 0.1),
+        ("a|3|slice", 0.1),
+        ("b c|7|held", 0.15),
+        ("b c|7|slice", 0.15),
+        ("a|3|held||b c|7|held", 0.05),
+        ("a|3|held||b c|7|slice", 0.05),
+        ("a|3|slice||b c|7|held", 0.05),
+        ("a|3|slice||b c|7|slice", 0.05),
+    ] {
+        let n: f64 = 20_000.0;
+        let off = (f64::from(counts[text]) - n * share) / (n * share * (1.0 - share)).sqrt();
+        assert!(off.abs() < 5.0, "{text}: {off}");
+    }
+    assert_eq!(counts.len(), 9, "{counts:?}");
 }

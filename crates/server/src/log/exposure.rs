@@ -78,6 +78,10 @@ impl Table for Exposure {
             columns.text(|row| &row.ranking_variant),
             columns.text(|row| row.decision.reason),
             columns.optional_text(|row| row.decision.holdout),
+            columns.optional_text(|row| {
+                let holdouts = row.decision.holdouts.as_str();
+                (!holdouts.is_empty()).then_some(holdouts)
+            }),
             columns.count(|row| row.decision.bucket),
             columns.count(|row| row.decision.alloc_bp),
             weights(rows),

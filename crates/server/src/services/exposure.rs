@@ -73,6 +73,7 @@ fn decision(choice: &Choice<'_>, digest: &str, fell_back: bool) -> Decision {
             reason => reason.as_str(),
         },
         holdout: a.holdout.map(|group| group.as_str()),
+        holdouts: a.holdouts.to_string(),
         bucket: a.bucket,
         alloc_bp: a.allocation_bp,
         weights: a.weights.to_vec(),
