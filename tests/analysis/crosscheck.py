@@ -518,6 +518,13 @@ def modelled(check, rng):
     ours = check.ask("off_policy", rows=rows, estimator={"shrunk": 2.0})["value"]
     fit = sm.OLS(averaged + shrunk * (reward - model), one).fit()
     check.same("off-policy: shrunk (statsmodels)", [ours["delta"], ours["se"]], [fit.params[0], fit.bse[0]], 1e-8)
+    # How far to shrink: least variance plus squared bias, over the grid that the documentation names.
+    low, high = (np.sort(w)[int(share * (n - 1))] for share in (0.05, 0.95))
+    grid = np.geomspace(0.01 * low**2, 100 * high**2, 30)
+    weights = grid[:, None] * w / (w**2 + grid[:, None])
+    spread = st.sem(averaged + weights * (reward - model), axis=1) ** 2
+    bias = np.mean((w - weights) * (reward - model), axis=1)
+    check.same("off-policy: how far to shrink (brute force)", check.ask("shrinkage", rows=rows), grid[np.argmin(spread + bias**2)], 1e-9)
 
 
 def distributions(check, rng):

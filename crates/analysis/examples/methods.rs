@@ -112,6 +112,10 @@ enum Question {
         rows: Vec<Row>,
         estimator: off_policy::Method,
     },
+    /// How far to shrink the weights.
+    Shrinkage {
+        rows: Vec<Row>,
+    },
     /// One look of a confidence sequence.
     ConfidenceSequence {
         effect: Effect,
@@ -302,6 +306,7 @@ fn answer(question: Question) -> Result<Value, MethodError> {
         Question::OffPolicy { rows, estimator } => {
             json!(off_policy::value(&rows, estimator, 0.95)?)
         }
+        Question::Shrinkage { rows } => json!(off_policy::shrinkage(&rows)?),
         Question::ConfidenceSequence {
             effect,
             units,

@@ -5,7 +5,9 @@
 //! `probability` (of the item at its place, *given the items above it*, under the policy in question);
 //! optionally `predicted` (a model's prediction of the item's reward at its place) and
 //! `predicted_target` (the same averaged over what the policy would choose there), which make the direct
-//! and the doubly robust estimates possible. An exposure that is named must have all its drawn items
+//! and the doubly robust estimates possible; and `logged_at_place` and `probability_at_place` (of the item at
+//! its place *whatever is above it*, under the logging policy and the one in question), which the
+//! item-position estimate weighs by. An exposure that is named must have all its drawn items
 //! named. See [`crate::methods::off_policy`] for the estimators and when not to believe them.
 
 use std::path::Path;
@@ -23,7 +25,9 @@ use crate::log::symbols::{id_hash, unit_hash};
 use crate::log::{LogError, LogFiles, ReadOptions};
 use crate::methods::MethodError;
 use crate::methods::moments::length;
-use crate::methods::off_policy::{Method, Row, Slate, SlateMethod, diagnose, slate_value, value};
+use crate::methods::off_policy::{
+    Method, Row, Slate, SlateMethod, diagnose, shrinkage, slate_value_by_user, value,
+};
 use crate::plan::{Metric, MetricType, Plan, Source};
 use crate::verdict::document::{OffPolicyMetric, OffPolicyResult, OffPolicyValue};
 
@@ -35,13 +39,21 @@ const TARGET: &[Needed] = &[
     Needed::required("probability", Column::Number),
     Needed::optional("predicted", Column::Number),
     Needed::optional("predicted_target", Column::Number),
+    Needed::optional(PLACES[0], Column::Number),
+    Needed::optional(PLACES[1], Column::Number),
 ];
+
+/// Probability of the item at its place whatever is above it, under the logging policy and the one in
+/// question.
+const PLACES: [&str; 2] = ["logged_at_place", "probability_at_place"];
 
 /// What the target says of an item at its place.
 #[derive(Clone, Copy)]
 struct Target {
     probability: f64,
     predicted: [f64; 2],
+    /// As [`PLACES`].
+    at_place: [f64; 2],
 }
 
 /// The target policy.
@@ -49,6 +61,7 @@ struct Policy {
     items: FxHashMap<(u64, u64), Target>,
     exposures: FxHashSet<u64>,
     predicts: bool,
+    places: bool,
 }
 
 /// A drawn answer: its items, their probabilities, what came of it by metric.
@@ -152,7 +165,7 @@ pub fn estimate(
                         &rewards[number * width..(number + 1) * width]
                     })
                     .collect();
-                judge(metric, &answers, &mine, policy.predicts)
+                judge(metric, &answers, &mine, &policy)
             })
             .collect(),
     })
@@ -163,7 +176,7 @@ fn judge(
     metric: &Metric,
     answers: &[Answer],
     rewards: &[&[f64]],
-    predicts: bool,
+    policy: &Policy,
 ) -> OffPolicyMetric {
     let of = |rewards: &[f64]| {
         let sum: f64 = rewards.iter().sum();
@@ -200,13 +213,16 @@ fn judge(
         ("clipped IPS", Method::Clipped(most)),
         ("SNIPS", Method::Snips),
     ];
-    if predicts {
+    if policy.predicts {
         methods.extend([
             ("DM", Method::Direct),
             ("DR", Method::DoublyRobust),
             ("SNDR", Method::SelfNormalisedDoublyRobust),
             ("switch DR", Method::Switch(most)),
         ]);
+        if let Ok(lambda) = shrinkage(&rows) {
+            methods.push(("shrunk DR", Method::Shrunk(lambda)));
+        }
     }
     for (estimator, method) in methods {
         match value(&rows, method, CONFIDENCE) {
@@ -222,7 +238,8 @@ fn judge(
             }
         }
     }
-    // What an item earns does not depend on those below it: steadier for lists.
+    // What an item earns does not depend on those below it, or on its place and itself alone: steadier for
+    // lists.
     if answers.iter().any(|answer| answer.items.len() > 1)
         && metric.kind == MetricType::Mean
         && metric.cap.is_none()
@@ -235,19 +252,25 @@ fn judge(
                 rewards: rewards[..answer.items.len()].to_vec(),
                 logged: answer.logged.clone(),
                 target: answer.target.iter().map(|t| t.probability).collect(),
-                logged_marginal: Vec::new(),
-                target_marginal: Vec::new(),
+                logged_marginal: answer.target.iter().map(|t| t.at_place[0]).collect(),
+                target_marginal: answer.target.iter().map(|t| t.at_place[1]).collect(),
             })
             .collect();
-        if let Ok(effect) = slate_value(&slates, SlateMethod::Cascade)
-            && let Ok(interval) = effect.interval(CONFIDENCE)
-        {
-            result.values.push(OffPolicyValue {
-                estimator: "cascade",
-                value: effect.delta,
-                se: effect.se,
-                interval,
-            });
+        let users: Vec<u64> = answers.iter().map(|answer| answer.unit).collect();
+        let mut methods = vec![("cascade", SlateMethod::Cascade)];
+        if policy.places {
+            methods.push(("item-position", SlateMethod::Independent));
+        }
+        for (estimator, method) in methods {
+            if let Ok((effect, interval)) = slate_value_by_user(&slates, &users, method, CONFIDENCE)
+            {
+                result.values.push(OffPolicyValue {
+                    estimator,
+                    value: effect.delta,
+                    se: effect.se,
+                    interval,
+                });
+            }
         }
     }
     result
@@ -269,6 +292,7 @@ impl Policy {
             items: FxHashMap::default(),
             exposures: FxHashSet::default(),
             predicts: file.has_column("predicted") && file.has_column("predicted_target"),
+            places: PLACES.iter().all(|name| file.has_column(name)),
         };
         for group in 0..file.row_groups() {
             let wanted = |name: &str| TARGET.iter().any(|needed| needed.name == name);
@@ -286,6 +310,14 @@ impl Policy {
                     Some([
                         place.column(columns.numbers("predicted"), "predicted")?,
                         place.column(columns.numbers("predicted_target"), "predicted_target")?,
+                    ])
+                } else {
+                    None
+                };
+                let places = if policy.places {
+                    Some([
+                        place.column(columns.numbers(PLACES[0]), PLACES[0])?,
+                        place.column(columns.numbers(PLACES[1]), PLACES[1])?,
                     ])
                 } else {
                     None
@@ -309,12 +341,31 @@ impl Policy {
                             return Err(place.value(row, "predicted", problem));
                         }
                     }
+                    let mut at_place = [1.0_f64; 2];
+                    for (at, column) in places.iter().flatten().enumerate() {
+                        let chance = column.value(row);
+                        let logged = at == 0;
+                        if column.is_null(row)
+                            || !(0.0..=1.0).contains(&chance)
+                            || (logged && chance == 0.0)
+                        {
+                            let above = if logged {
+                                "above 0 and at most"
+                            } else {
+                                "from 0 to"
+                            };
+                            let problem = format!("is {chance}, not a number {above} 1");
+                            return Err(place.value(row, PLACES[at], problem));
+                        }
+                        at_place[at] = chance;
+                    }
                     let (exposure, item) =
                         (id_hash(exposure), id_hash(items.value(row).as_bytes()));
                     policy.exposures.insert(exposure);
                     let target = Target {
                         probability,
                         predicted,
+                        at_place,
                     };
                     if policy.items.insert((exposure, item), target).is_some() {
                         let problem =

@@ -1,7 +1,7 @@
 //! Off-policy values: the reference log, refusals, slates, and unbiasedness by simulation.
 
 use refrain_analysis::methods::off_policy::{
-    Method, Row, Slate, SlateMethod, diagnose, slate_value, value,
+    Method, Row, Slate, SlateMethod, diagnose, shrinkage, slate_value, slate_value_by_user, value,
 };
 
 use crate::support::{SplitMix, close};
@@ -165,4 +165,72 @@ fn slate_estimators_differ_where_their_assumptions_do() {
     let mut sure = slates[0].clone();
     sure.logged = vec![1.0, 1.0];
     assert!(slate_value(&[sure.clone(), sure], SlateMethod::Standard).is_err());
+}
+
+/// Heavy weights and a model that is somewhat wrong: the truth is known, and shrinking must pay over many logs.
+#[test]
+fn shrinking_loses_less_than_it_saves() {
+    let mut random = SplitMix::new(11);
+    // Actions: logging picks the first nearly always, the target the second.
+    let (logging, target) = ([0.9, 0.07, 0.03], [0.1, 0.5, 0.4]);
+    let (reward, model) = ([0.2, 0.5, 0.8], [0.25, 0.45, 0.7]);
+    let sum = |of: &[f64; 3]| -> f64 { target.iter().zip(of).map(|(p, r)| p * r).sum() };
+    let truth = sum(&reward);
+    let mut errors = [0.0; 2];
+    let logs = 300;
+    for _ in 0..logs {
+        let rows: Vec<Row> = (0..200)
+            .map(|user| {
+                let draw = random.uniform();
+                let action = usize::from(draw >= 0.9) + usize::from(draw >= 0.97);
+                Row {
+                    logged: logging[action],
+                    target: target[action],
+                    reward: f64::from(u8::from(random.uniform() < reward[action])),
+                    predicted: model[action],
+                    predicted_target: sum(&model),
+                    user,
+                }
+            })
+            .collect();
+        let lambda = shrinkage(&rows).expect("rows");
+        for (error, method) in errors
+            .iter_mut()
+            .zip([Method::DoublyRobust, Method::Shrunk(lambda)])
+        {
+            // A log that happens to support the target badly is refused, and no loss to either.
+            if let Ok(found) = value(&rows, method, 0.95) {
+                *error += (found.value.delta - truth).powi(2);
+            }
+        }
+    }
+    assert!(errors[1] < 0.95 * errors[0], "{errors:?}");
+}
+
+#[test]
+fn slates_of_one_user_are_resampled_together() {
+    let mut random = SplitMix::new(12);
+    let (mut slates, mut users) = (Vec::new(), Vec::new());
+    for user in 0..100 {
+        let likes = f64::from(u8::from(random.uniform() < 0.5));
+        for _ in 0..20 {
+            slates.push(Slate {
+                rewards: vec![likes, 0.0],
+                logged: vec![0.5, 0.5],
+                target: vec![0.5, 0.5],
+                logged_marginal: vec![0.5, 0.5],
+                target_marginal: vec![0.5, 0.5],
+            });
+            users.push(user);
+        }
+    }
+    for method in [SlateMethod::Cascade, SlateMethod::Independent] {
+        let alone = slate_value(&slates, method).expect("valid");
+        let (effect, interval) = slate_value_by_user(&slates, &users, method, 0.95).expect("valid");
+        assert_eq!(effect, alone);
+        assert!(interval.contains(effect.delta));
+        let half = 0.5 * (interval.high - interval.low);
+        assert!(half > 3.0 * 1.96 * alone.se, "{interval:?} {alone:?}");
+    }
+    assert!(slate_value_by_user(&slates, &users[1..], SlateMethod::Cascade, 0.95).is_err());
 }

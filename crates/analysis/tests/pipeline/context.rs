@@ -355,13 +355,26 @@ pub(crate) fn target(case: &Case, path: &Path, predict: bool) {
     let (chance, _) = bold();
     let (mut ids, mut items) = (Vec::new(), Vec::new());
     let (mut chances, mut predicted, mut averaged) = (Vec::new(), Vec::new(), Vec::new());
+    let mut at_place = Vec::new();
+    // Of an item at the first and the second place, whatever is above it.
+    let second = |item: usize| {
+        (0..CANDIDATES)
+            .filter(|first| *first != item)
+            .map(|first| chance(&[], first) * chance(&[first], item))
+            .sum::<f64>()
+    };
+    let seconds: Vec<f64> = (0..CANDIDATES).map(second).collect();
     for row in shown(case) {
-        let mut above = Vec::new();
+        let mut above: Vec<usize> = Vec::new();
         for (item, _, _) in &row.items {
             let number: usize = item[1..].parse().expect("a number");
             ids.push(row.id.clone());
             items.push(item.clone());
             chances.push(chance(&above, number));
+            at_place.push(match above.is_empty() {
+                true => chance(&[], number),
+                false => seconds[number],
+            });
             predicted.push(quality(number));
             averaged.push(
                 (0..CANDIDATES)
@@ -381,6 +394,13 @@ pub(crate) fn target(case: &Case, path: &Path, predict: bool) {
     if predict {
         columns.push(("predicted", Arc::new(Float64Array::from(predicted))));
         columns.push(("predicted_target", Arc::new(Float64Array::from(averaged))));
+        // Drawn evenly, an item is as likely at any place.
+        let even = vec![1.0 / CANDIDATES as f64; at_place.len()];
+        columns.push(("logged_at_place", Arc::new(Float64Array::from(even))));
+        columns.push((
+            "probability_at_place",
+            Arc::new(Float64Array::from(at_place)),
+        ));
     }
     write(path, columns);
 }
@@ -429,7 +449,9 @@ fn another_policy_is_valued_on_the_drawn_answers() {
             "DR",
             "SNDR",
             "switch DR",
-            "cascade"
+            "shrunk DR",
+            "cascade",
+            "item-position"
         ]
     );
     for value in &chosen.values {
@@ -445,7 +467,10 @@ fn another_policy_is_valued_on_the_drawn_answers() {
             .se
     };
     assert!(
-        se("DR") < se("IPS") && se("cascade") < se("IPS"),
+        se("DR") < se("IPS")
+            && se("shrunk DR") <= se("DR")
+            && se("cascade") < se("IPS")
+            && se("item-position") < se("cascade"),
         "{:?}",
         chosen.values
     );

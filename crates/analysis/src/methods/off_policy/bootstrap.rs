@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::super::effect::Interval;
 use super::super::moments::length;
 use super::super::random::SplitMix;
-use super::{Method, Row, Terms};
+use super::{Method, Terms};
 
 /// Resampled logs.
 pub const RESAMPLES: usize = 1000;
@@ -20,16 +20,16 @@ struct User {
     sum: f64,
 }
 
-/// Percentile interval and deviation of the estimate over resampled users.
+/// Percentile interval and deviation of the estimate over resampled users; `of` says whose each term is.
 pub(super) fn interval(
-    rows: &[Row],
+    of: impl Iterator<Item = u64>,
     terms: &[Terms],
     method: Method,
     confidence: f64,
 ) -> (Interval, f64) {
     let mut users: BTreeMap<u64, User> = BTreeMap::new();
-    for (row, t) in rows.iter().zip(terms) {
-        let user = users.entry(row.user).or_default();
+    for (user, t) in of.zip(terms) {
+        let user = users.entry(user).or_default();
         user.rows += 1.0;
         user.base += t.base;
         user.weights += t.weight;

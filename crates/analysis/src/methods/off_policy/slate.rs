@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::effect::Effect;
-use super::super::error::{MethodError, check_count, check_finite, check_lengths};
+use super::super::effect::{Effect, Interval};
+use super::super::error::{MethodError, check_count, check_finite, check_lengths, check_open_unit};
 use super::super::moments::Summary;
+use super::{Method, Terms, bootstrap};
 
 /// One logged slate; one entry a position.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,6 +45,45 @@ pub enum SlateMethod {
 /// Fewer than two slates, lengths that differ, logged probabilities outside (0, 1], target ones outside
 /// 0..=1, rewards that are not finite, a log without any randomisation.
 pub fn slate_value(slates: &[Slate], method: SlateMethod) -> Result<Effect, MethodError> {
+    effect(&values(slates, method)?)
+}
+
+/// The same with the percentile interval of resampled users: `users` says whose each slate is.
+///
+/// # Errors
+/// As [`slate_value`]; lengths that differ.
+pub fn slate_value_by_user(
+    slates: &[Slate],
+    users: &[u64],
+    method: SlateMethod,
+    confidence: f64,
+) -> Result<(Effect, Interval), MethodError> {
+    check_lengths("slates and users", slates.len(), users.len())?;
+    check_open_unit("a confidence level", confidence)?;
+    let values = values(slates, method)?;
+    let terms: Vec<Terms> = values
+        .iter()
+        .map(|&base| Terms {
+            base,
+            weight: 0.0,
+            residual: 0.0,
+        })
+        .collect();
+    let (interval, _) = bootstrap::interval(users.iter().copied(), &terms, Method::Ips, confidence);
+    Ok((effect(&values)?, interval))
+}
+
+fn effect(values: &[f64]) -> Result<Effect, MethodError> {
+    let summary = Summary::of(values)?;
+    Ok(Effect {
+        delta: summary.mean,
+        se: (summary.variance / super::super::moments::count(summary.n)).sqrt(),
+        df: None,
+    })
+}
+
+/// What each slate adds to the mean.
+fn values(slates: &[Slate], method: SlateMethod) -> Result<Vec<f64>, MethodError> {
     check_count("slates", 2, slates.len() as u64)?;
     let mut values = Vec::with_capacity(slates.len());
     let mut randomised = false;
@@ -96,10 +136,5 @@ pub fn slate_value(slates: &[Slate], method: SlateMethod) -> Result<Effect, Meth
                      about another policy",
         });
     }
-    let summary = Summary::of(&values)?;
-    Ok(Effect {
-        delta: summary.mean,
-        se: (summary.variance / super::super::moments::count(summary.n)).sqrt(),
-        df: None,
-    })
+    Ok(values)
 }
