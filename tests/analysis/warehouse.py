@@ -96,6 +96,17 @@ def sent_twice(log):
     duckdb.execute(f"COPY (SELECT * EXCLUDE n FROM (FROM outcomes UNION ALL {again})) TO '{path}' (FORMAT parquet)")
 
 
+def held_elsewhere(log):
+    """Puts every ninth unit into another holdout, too: held out by it, or in its slice."""
+    path = log / "exposures" / "simulated-0.parquet"
+    duckdb.execute(
+        f"""CREATE OR REPLACE TABLE exposures AS SELECT * REPLACE (CASE hash(unit_id) % 9
+            WHEN 0 THEN 'q''3_ä|2|held||' || holdouts WHEN 1 THEN holdouts || '||q''3_ä|2|slice' ELSE holdouts END AS holdouts)
+            FROM read_parquet('{path}')"""
+    )
+    duckdb.execute(f"COPY exposures TO '{path}' (FORMAT parquet)")
+
+
 def same(a, b, path=""):
     if isinstance(a, float) or isinstance(b, float):
         if a is None or b is None or not math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12):
@@ -125,13 +136,16 @@ def main():
             ("half way", [*faults, "--lift", "0.05"], ["--until", "2026-01-15T06:00:00Z"]),
             ("sent twice", ["--lift", "0.05"], ["--outcome-ids"]),
             ("both", faults, ["--outcome-ids", "--until", "2026-01-24"]),
+            ("holdout", ["--holdout", "q'4", "--lift", "0.05", "--switchers", "0.0004"], []),
         ):
             log = scratch / name.replace(" ", "-")
             run(refrain, "experiment", "simulate", "--out", log, "--units", "6000", *simulated)
             plan = log / "plan.toml"
             # Quantiles need the events themselves.
             text = plan.read_text()
-            plan.write_text(text[: text.rindex("[[experiment.blend.metric]]")])
+            plan.write_text(text[: text.rindex("[[experiment.")])
+            if name == "holdout":
+                held_elsewhere(log)
             subject = ["--config", plan, "--log", log]
             if "--outcome-ids" in flags:
                 once = json.loads(run(refrain, "experiment", "analyze", "--json", *subject))

@@ -5,6 +5,7 @@ mod contract;
 mod crash;
 mod exclusion;
 mod freshen;
+mod holdout;
 mod logged;
 mod replicas;
 mod support;

@@ -52,6 +52,8 @@ pub struct Options {
     pub off_policy: Option<PathBuf>,
     /// This is the last look, whatever the information: spend all that is left.
     pub last: bool,
+    /// When it is, in microseconds since 1970: whether the analysis is as fresh as [`Plan::cadence`] asks.
+    pub now_us: Option<i64>,
 }
 
 /// Analyses a log: a folder with `exposures`, `outcomes` and `covariates`.
@@ -105,7 +107,7 @@ pub fn from_log(
             .any(Class::served_other)
             .then_some(Uptake::Served)
     };
-    let uptake = uptake.filter(|_| plan.kind != Kind::Interleave);
+    let uptake = uptake.filter(|_| !matches!(plan.kind, Kind::Interleave | Kind::Holdout));
     let mut statistics = gather(&pool, &partitions, &fold, || {
         Statistics::new(plan, cutoff_us).with_uptake(uptake)
     })
@@ -132,8 +134,10 @@ pub fn from_log(
         plan,
         statistics: &statistics,
         words: &words,
+        classes: &classes,
         cutoff_us,
-        dropped: files.dropped(&plan.experiment),
+        now_us: options.now_us,
+        dropped: files.dropped(plan),
         input: Input::Log {
             files: files.counts(),
             rows: counts,
@@ -176,7 +180,9 @@ pub fn from_units(
         plan,
         statistics: &read.statistics,
         words: &read.words,
+        classes: &[],
         cutoff_us,
+        now_us: options.now_us,
         dropped: Default::default(),
         input: Input::Units { rows: read.rows },
         looks: &looks,

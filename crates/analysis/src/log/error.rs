@@ -17,9 +17,11 @@ pub enum LogError {
     },
     /// Exposure files without one row of this experiment epoch.
     #[error(
-        "no exposure of experiment `{experiment}`, epoch {epoch}, among {rows} rows; the log has: {known}"
+        "no exposure of {what} `{experiment}`, epoch {epoch}, among {rows} rows; the log has: {known}"
     )]
     NoRows {
+        /// Whether it is an experiment or a holdout.
+        what: &'static str,
         /// The experiment.
         experiment: String,
         /// Its epoch.

@@ -7,7 +7,10 @@ use arrow_schema::{DataType, Field, Schema};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use std::sync::Arc;
 
+use crate::plan::Plan;
+
 use super::error::LogError;
+use super::holdout::HOLDOUTS;
 
 /// A footer key under which a writer tells how many rows it dropped: `{"EXPERIMENT": {"ARM": n}}`.
 const DROPPED: &str = "refrain.dropped";
@@ -84,6 +87,9 @@ pub(crate) const EXPOSURES: &[Needed] = &[
     Needed::optional("config_digest", Kind::Bytes),
     Needed::optional("index_version", Kind::Text),
     Needed::optional("model_version", Kind::Text),
+    Needed::optional("ranking_variant", Kind::Text),
+    // Read for a holdout.
+    Needed::optional(HOLDOUTS, Kind::Text),
 ];
 
 pub(crate) const OUTCOMES: &[Needed] = &[
@@ -170,14 +176,14 @@ impl LogFiles {
         ]
     }
 
-    /// Rows that writers say they dropped, by arm of an experiment.
-    pub(crate) fn dropped(&self, experiment: &str) -> BTreeMap<String, u64> {
+    /// Rows that writers say they dropped, by arm of an experiment. Those of a holdout may be of any
+    /// experiment, or of none.
+    pub(crate) fn dropped(&self, plan: &Plan) -> BTreeMap<String, u64> {
         let mut sum = BTreeMap::new();
-        for arms in self
-            .exposures
-            .iter()
-            .filter_map(|file| file.dropped.get(experiment))
-        {
+        for (experiment, arms) in self.exposures.iter().flat_map(|file| &file.dropped) {
+            if *experiment != plan.experiment && plan.kind != crate::plan::Kind::Holdout {
+                continue;
+            }
             for (arm, count) in arms {
                 *sum.entry(arm.clone()).or_insert(0) += count;
             }

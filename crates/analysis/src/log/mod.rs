@@ -10,6 +10,7 @@ pub(crate) mod columns;
 mod error;
 pub(crate) mod files;
 pub(crate) mod group;
+pub(crate) mod holdout;
 pub(crate) mod items;
 mod options;
 pub(crate) mod record;

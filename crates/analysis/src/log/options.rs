@@ -42,6 +42,8 @@ pub struct RowCounts {
     pub other_experiments: u64,
     /// Of this experiment in another epoch.
     pub other_epochs: u64,
+    /// Of a holdout's sides, but held out by another holdout.
+    pub held_elsewhere: u64,
     /// Forced by an allow-list: never analysed.
     pub forced: u64,
     /// Logged for another reason than a random split, by reason.
@@ -67,6 +69,7 @@ impl RowCounts {
         self.analysed += other.analysed;
         self.other_experiments += other.other_experiments;
         self.other_epochs += other.other_epochs;
+        self.held_elsewhere += other.held_elsewhere;
         self.forced += other.forced;
         self.after_cutoff += other.after_cutoff;
         self.outcomes += other.outcomes;

@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 use super::columns::{Columns, bytes_at, key_at};
 use super::error::LogError;
 use super::files::LogFile;
+use super::holdout::{HOLDOUTS, Holdouts, Standing};
 use super::items::{ITEMS, Items};
 use super::record::{self, Record};
 use super::scan::{Part, Shared};
@@ -56,9 +57,11 @@ impl Reader<'_, '_> {
         for (name, symbols) in [
             ("index_version", &shared.index_versions),
             ("model_version", &shared.model_versions),
+            ("ranking_variant", &shared.rankings),
         ] {
             worded.push((columns.words(name).map_err(arrow)?, symbols, name));
         }
+        let versions = worded.len();
         for (name, symbols) in plan.segments.iter().zip(&shared.segments) {
             worded.push((columns.words(name).map_err(arrow)?, symbols, name));
         }
@@ -66,6 +69,7 @@ impl Reader<'_, '_> {
         let ours: Vec<bool> = strings(&experiments)
             .map(|name| name == plan.experiment)
             .collect();
+        let named: Vec<bool> = strings(&experiments).map(|name| !name.is_empty()).collect();
         let arms: Vec<Option<u32>> = strings(&variants).map(|name| arm_of(plan, name)).collect();
         let served_arms: Option<Vec<Option<u32>>> = served
             .as_ref()
@@ -76,8 +80,22 @@ impl Reader<'_, '_> {
         } else {
             None
         };
+        let holdouts = if plan.kind == Kind::Holdout {
+            let words = self.must(columns.words(HOLDOUTS).map_err(arrow)?, HOLDOUTS)?;
+            let holdouts = Holdouts::new(plan, words);
+            for (name, epoch) in holdouts.known() {
+                self.note(name.to_owned(), epoch);
+            }
+            Some(holdouts)
+        } else {
+            None
+        };
+        // Whoever is on a side of a holdout was drawn, whatever else happened to the request.
         let counted: Vec<bool> = strings(&reasons)
-            .map(|reason| matches!(reason, "SPLIT" | "DEGRADED"))
+            .map(|reason| match plan.kind {
+                Kind::Holdout => reason != "FORCED",
+                _ => matches!(reason, "SPLIT" | "DEGRADED"),
+            })
             .collect();
         let mut symbols = Vec::with_capacity(worded.len());
         for (words, table, name) in &worded {
@@ -105,32 +123,51 @@ impl Reader<'_, '_> {
 
         self.part.counts.exposures += batch.num_rows() as u64;
         for row in 0..batch.num_rows() {
-            let Some(experiment) = key_at(&experiments, row) else {
-                self.part.counts.other_experiments += 1;
-                continue;
-            };
-            let epoch = if epochs.is_valid(row) {
-                epochs.value(row)
+            let mut side = None;
+            if let Some(holdouts) = &holdouts {
+                match holdouts.row(row) {
+                    Standing::Arm(arm) => side = Some(arm),
+                    Standing::OtherEpoch => {
+                        self.part.counts.other_epochs += 1;
+                        continue;
+                    }
+                    Standing::HeldElsewhere => {
+                        self.part.counts.held_elsewhere += 1;
+                        continue;
+                    }
+                    Standing::Outside => {
+                        self.part.counts.other_experiments += 1;
+                        continue;
+                    }
+                }
             } else {
-                -1
-            };
-            if !ours.get(experiment).copied().unwrap_or(false) {
-                self.part.counts.other_experiments += 1;
-                if row == 0 {
-                    let name = strings(&experiments)
-                        .nth(experiment)
-                        .unwrap_or_default()
-                        .to_owned();
-                    self.note(name, epoch);
+                let Some(experiment) = key_at(&experiments, row) else {
+                    self.part.counts.other_experiments += 1;
+                    continue;
+                };
+                let epoch = if epochs.is_valid(row) {
+                    epochs.value(row)
+                } else {
+                    -1
+                };
+                if !ours.get(experiment).copied().unwrap_or(false) {
+                    self.part.counts.other_experiments += 1;
+                    if row == 0 {
+                        let name = strings(&experiments)
+                            .nth(experiment)
+                            .unwrap_or_default()
+                            .to_owned();
+                        self.note(name, epoch);
+                    }
+                    continue;
                 }
-                continue;
-            }
-            if epoch != i64::from(plan.epoch) {
-                self.part.counts.other_epochs += 1;
-                if row == 0 || self.part.counts.other_epochs == 1 {
-                    self.note(plan.experiment.clone(), epoch);
+                if epoch != i64::from(plan.epoch) {
+                    self.part.counts.other_epochs += 1;
+                    if row == 0 || self.part.counts.other_epochs == 1 {
+                        self.note(plan.experiment.clone(), epoch);
+                    }
+                    continue;
                 }
-                continue;
             }
             if forced
                 .as_ref()
@@ -161,6 +198,7 @@ impl Reader<'_, '_> {
             let id =
                 bytes_at(&ids, row).ok_or_else(|| self.value(row, "exposure_id", "is null"))?;
             let arm = match key_at(&variants, row) {
+                _ if side.is_some() => side.unwrap_or_default(),
                 Some(key) => arms[key].ok_or_else(|| {
                     let name = strings(&variants).nth(key).unwrap_or_default();
                     self.value(
@@ -172,12 +210,20 @@ impl Reader<'_, '_> {
                 None => return Err(self.value(row, "variant", "is null")),
             };
             let served = match (&served, &served_arms) {
+                // Whoever is held out is in no experiment; what the others got is what they are to be
+                // compared with.
+                _ if side.is_some() => {
+                    let taken = key_at(&experiments, row).is_some_and(|key| named[key]);
+                    if arm == 0 && taken { NO_ARM } else { arm }
+                }
                 (Some(words), Some(arms)) => {
                     key_at(words, row).map_or(arm, |key| arms[key].unwrap_or(NO_ARM))
                 }
                 _ => arm,
             };
             let weights = match &weights {
+                // Those of the experiment of this request, not of the holdout.
+                _ if side.is_some() => none_weights,
                 Some(lists) if lists.is_valid(row) => {
                     bits.clear();
                     floats(lists, row, &mut bits);
@@ -218,7 +264,7 @@ impl Reader<'_, '_> {
             };
             let mut segments = [0; 4];
             for (at, segment) in segments.iter_mut().enumerate().take(plan.segments.len()) {
-                *segment = word(2 + at);
+                *segment = word(versions + at);
             }
             let class = Class {
                 arm,
@@ -227,6 +273,7 @@ impl Reader<'_, '_> {
                 digest,
                 index_version: word(0),
                 model_version: word(1),
+                ranking: word(2),
                 segments,
             };
             let code = self.class(class)?;
@@ -546,7 +593,7 @@ fn arm_of(plan: &Plan, name: &str) -> Option<u32> {
 }
 
 /// The distinct words of a dictionary, null as empty.
-fn strings(
+pub(super) fn strings(
     words: &arrow_array::DictionaryArray<arrow_array::types::Int32Type>,
 ) -> impl Iterator<Item = &str> {
     use arrow_array::cast::AsArray as _;

@@ -10,6 +10,7 @@ use rustc_hash::FxHashMap;
 use super::error::LogError;
 use super::files::{COVARIATES, EXPOSURES, LogFile, LogFiles, Needed, OUTCOMES};
 use super::group::batches;
+use super::holdout::HOLDOUTS;
 use super::items::ITEMS;
 use super::options::{ReadOptions, RowCounts};
 use super::rows::Reader;
@@ -34,6 +35,7 @@ pub(crate) struct Words {
     pub(crate) digests: Vec<String>,
     pub(crate) index_versions: Vec<String>,
     pub(crate) model_versions: Vec<String>,
+    pub(crate) rankings: Vec<String>,
     pub(crate) segments: Vec<Vec<String>>,
 }
 
@@ -62,6 +64,7 @@ pub(crate) fn scan(
         digests: Symbols::default(),
         index_versions: Symbols::default(),
         model_versions: Symbols::default(),
+        rankings: Symbols::default(),
         segments: plan.segments.iter().map(|_| Symbols::default()).collect(),
         seen: Mutex::default(),
         done: AtomicU64::new(0),
@@ -109,7 +112,11 @@ pub(crate) fn scan(
             .take(20)
             .collect();
         return Err(LogError::NoRows {
-            experiment: plan.experiment.clone(),
+            what: match plan.kind {
+                Kind::Holdout => "holdout",
+                _ => "experiment",
+            },
+            experiment: plan.holdout.as_ref().unwrap_or(&plan.experiment).clone(),
             epoch: plan.epoch,
             rows: counts.exposures,
             known: if known.is_empty() {
@@ -128,6 +135,7 @@ pub(crate) fn scan(
             digests: shared.digests.into_names(),
             index_versions: shared.index_versions.into_names(),
             model_versions: shared.model_versions.into_names(),
+            rankings: shared.rankings.into_names(),
             segments: shared
                 .segments
                 .into_iter()
@@ -178,6 +186,7 @@ pub(super) struct Shared<'a> {
     pub(super) digests: Symbols,
     pub(super) index_versions: Symbols,
     pub(super) model_versions: Symbols,
+    pub(super) rankings: Symbols,
     pub(super) segments: Vec<Symbols>,
     /// Experiments and epochs met, for the message that none was the right one.
     pub(super) seen: Mutex<BTreeMap<(String, i64), ()>>,
@@ -215,6 +224,7 @@ fn read_group(
     };
     let wanted = |name: &str| match (table, name) {
         (Table::Exposures, ITEMS) | (Table::Outcomes, "exposure_id" | "item") => drafted,
+        (Table::Exposures, HOLDOUTS) => shared.plan.kind == Kind::Holdout,
         _ => {
             table.needed().iter().any(|needed| needed.name == name)
                 || segments.iter().any(|segment| segment == name)

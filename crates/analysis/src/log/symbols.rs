@@ -57,6 +57,8 @@ pub(crate) struct Class {
     pub(crate) digest: u32,
     pub(crate) index_version: u32,
     pub(crate) model_version: u32,
+    /// The ranking variant that ranked.
+    pub(crate) ranking: u32,
     /// Values of the declared segments.
     pub(crate) segments: [u32; 4],
 }

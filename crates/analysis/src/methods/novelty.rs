@@ -6,13 +6,13 @@ use super::effect::Effect;
 use super::error::{MethodError, check_count, check_lengths};
 use super::matrix::Square;
 
-/// A trend of the effect over the days since first exposure.
+/// A line through estimates.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Trend {
-    /// Effect on the first day.
+    /// At 0: of a novelty curve, the effect on the first day.
     pub intercept: Effect,
-    /// Change of the effect for each unit of ln(1 + day). Clearly below 0 for a positive effect:
-    /// novelty; above: learning.
+    /// Change for each unit; of a novelty curve, of ln(1 + day): clearly below 0 for a positive effect
+    /// is novelty, above it learning.
     pub slope: Effect,
 }
 
@@ -27,11 +27,25 @@ pub struct Trend {
 /// Fewer than three days, different lengths.
 pub fn trend(days: &[u32], effects: &[Effect]) -> Result<Trend, MethodError> {
     check_count("days", 3, days.len() as u64)?;
-    check_lengths("days and effects", days.len(), effects.len())?;
+    let at: Vec<f64> = days
+        .iter()
+        .map(|day| libm::log1p(f64::from(*day)))
+        .collect();
+    line(&at, effects)
+}
+
+/// Weighted least squares of independent estimates on `at`, their standard errors taken as known: the
+/// errors of the line are exact for normal estimates, and do not ask whether a line fits.
+///
+/// # Errors
+/// Fewer than two estimates, different lengths, all at one place.
+pub fn line(at: &[f64], effects: &[Effect]) -> Result<Trend, MethodError> {
+    check_count("estimates", 2, at.len() as u64)?;
+    check_lengths("places and estimates", at.len(), effects.len())?;
     let mut gram = Square::zero(2);
     let mut moment = [0.0; 2];
-    for (&day, effect) in days.iter().zip(effects) {
-        let row = [1.0, libm::log1p(f64::from(day))];
+    for (&x, effect) in at.iter().zip(effects) {
+        let row = [1.0, x];
         let weight = 1.0 / (effect.se * effect.se);
         gram.add_outer(&row, weight);
         for (m, x) in moment.iter_mut().zip(row) {

@@ -1,14 +1,12 @@
 //! The tables as they stand in the file, and what is checked when they are read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-use std::collections::BTreeSet;
-
 use super::{
-    Arm, DAY_US, Design, Direction, ExposureValue, Kind, Margin, Method, Metric, MetricType,
-    Missing, Plan, PlanError, Policy, Role, Source, SpendingRule, Window,
+    Arm, DAY_US, Design, Direction, ExposureValue, HOLDOUT_ARMS, Kind, Margin, Method, Metric,
+    MetricType, Missing, Plan, PlanError, Policy, Role, Source, SpendingRule, Window,
 };
 
 const MAX_METRICS: usize = 64;
@@ -21,6 +19,14 @@ const MAX_DAYS: u16 = 366;
 pub(super) struct File {
     #[serde(default)]
     pub(super) experiment: BTreeMap<String, toml::Table>,
+    #[serde(default)]
+    pub(super) assignment: Assignment,
+}
+
+/// What the report tells of the server's own tables.
+#[derive(Deserialize, Default)]
+pub(super) struct Assignment {
+    pub(super) journal: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -34,6 +40,10 @@ pub(super) struct Experiment {
     question: String,
     #[serde(default)]
     decision: String,
+    cadence: Option<String>,
+    #[serde(default)]
+    access: String,
+    holdout: Option<String>,
     #[serde(default, rename = "arm")]
     arms: Vec<RawArm>,
     #[serde(default)]
@@ -56,7 +66,30 @@ fn ab() -> Kind {
 #[derive(Deserialize)]
 struct RawArm {
     name: String,
+    #[serde(default = "one")]
     weight: f64,
+    #[serde(default)]
+    variant: String,
+    #[serde(default)]
+    params: BTreeMap<String, toml::Value>,
+    built: Option<String>,
+}
+
+/// As the server has it.
+fn one() -> f64 {
+    1.0
+}
+
+impl RawArm {
+    fn of(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            weight: one(),
+            variant: String::new(),
+            params: BTreeMap::new(),
+            built: None,
+        }
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -78,8 +111,8 @@ struct RawDesign {
 struct RawMetric {
     name: String,
     role: Role,
-    #[serde(rename = "type", default = "mean")]
-    kind: String,
+    #[serde(rename = "type")]
+    kind: Option<String>,
     #[serde(default = "up")]
     direction: Direction,
     source: Option<String>,
@@ -98,20 +131,33 @@ struct RawMetric {
     sd: Option<f64>,
 }
 
-fn mean() -> String {
-    "mean".to_owned()
-}
-
 fn up() -> Direction {
     Direction::Up
 }
 
 impl Experiment {
-    pub(super) fn check(self, name: &str, digest: String) -> Result<Plan, PlanError> {
+    pub(super) fn check(mut self, name: &str, digest: String) -> Result<Plan, PlanError> {
         let root = format!("experiment.{name}");
         let wrong = |field: &str, problem: String| PlanError::Field {
             place: format!("{root}.{field}"),
             problem,
+        };
+        let holdout = match (self.kind, self.holdout.take()) {
+            (Kind::Holdout, holdout) => {
+                if !self.arms.is_empty() {
+                    return Err(wrong(
+                        "arm",
+                        "a holdout has two of its own, `held` and `slice`, of equal size: leave them out"
+                            .to_owned(),
+                    ));
+                }
+                self.arms = HOLDOUT_ARMS.map(RawArm::of).into();
+                Some(holdout.unwrap_or_else(|| name.to_owned()))
+            }
+            (_, Some(_)) => {
+                return Err(wrong("holdout", "belongs to kind = \"holdout\"".to_owned()));
+            }
+            (_, None) => None,
         };
         if self.arms.len() < 2 || self.arms.len() > MAX_ARMS {
             return Err(wrong(
@@ -142,14 +188,34 @@ impl Experiment {
             }
             total += arm.weight;
         }
-        let arms = self
-            .arms
-            .iter()
-            .map(|arm| Arm {
-                name: arm.name.clone(),
+        let mut arms = Vec::with_capacity(self.arms.len());
+        for (at, arm) in self.arms.into_iter().enumerate() {
+            let built_us = match arm.built.as_deref() {
+                None => None,
+                Some(text) => Some(instant(text).ok_or_else(|| {
+                    wrong(
+                        &format!("arm[{at}].built"),
+                        format!("`{text}` is neither a UTC date such as 2026-11-22 nor an instant such as 2026-11-22T19:45:00Z"),
+                    )
+                })?),
+            };
+            arms.push(Arm {
+                name: arm.name,
                 share: arm.weight / total,
-            })
-            .collect();
+                variant: arm.variant,
+                params: arm.params,
+                built_us,
+            });
+        }
+        let cadence = match self.cadence.as_deref() {
+            None => None,
+            Some(text) => Some(parse_duration(text).filter(|us| *us > 0).ok_or_else(|| {
+                wrong(
+                    "cadence",
+                    format!("`{text}` is no length of time such as `1d` or `6h`"),
+                )
+            })?),
+        };
         if self.metrics.is_empty() {
             return Err(wrong(
                 "metric",
@@ -164,8 +230,14 @@ impl Experiment {
         }
         let mut seen = BTreeSet::new();
         let mut metrics = Vec::with_capacity(self.metrics.len());
-        for (at, metric) in self.metrics.into_iter().enumerate() {
+        let mut left_out = Vec::new();
+        for (at, mut metric) in self.metrics.into_iter().enumerate() {
             let place = format!("{root}.metric[{at}]");
+            if metric.of_failures() {
+                left_out.push(metric.name);
+                continue;
+            }
+            metric.as_the_server_measures_it(self.kind);
             let metric = metric.check(&place)?;
             if !seen.insert(metric.name.clone()) {
                 return Err(PlanError::Field {
@@ -175,16 +247,24 @@ impl Experiment {
             }
             metrics.push(metric);
         }
-        if self.kind == Kind::Ab && !metrics.iter().any(|m| m.role == Role::Success) {
-            return Err(wrong(
-                "metric",
-                "an `ab` experiment needs a metric with role = \"success\"; \
-                use kind = \"rollout\" if it should only do no harm"
-                    .to_owned(),
-            ));
+        if !metrics.iter().any(|m| m.role == Role::Success) {
+            let problem = match self.kind {
+                Kind::Ab => {
+                    "an `ab` experiment needs a metric with role = \"success\"; \
+                     use kind = \"rollout\" if it should only do no harm"
+                }
+                Kind::Holdout => {
+                    "a holdout needs a metric with role = \"success\": what was shipped is to be worth \
+                     something by it"
+                }
+                Kind::Rollout | Kind::Interleave => "",
+            };
+            if !problem.is_empty() {
+                return Err(wrong("metric", problem.to_owned()));
+            }
         }
         if self.kind == Kind::Interleave {
-            if self.arms.len() != 2 {
+            if arms.len() != 2 {
                 return Err(wrong(
                     "arm",
                     "two arms draft an interleaved list".to_owned(),
@@ -195,13 +275,11 @@ impl Experiment {
                     || matches!(metric.source, Source::Exposure(_))
                     || matches!(metric.window, Window::Daily { .. })
                     || metric.covariate.is_some()
-                    || matches!(metric.margin, Some(Margin::Relative(_)))
-                    || matches!(metric.mde, Some(Margin::Relative(_)))
             }) {
                 return Err(wrong(
                     &format!("metric[{at}] ({})", metrics[at].name),
                     "an interleaved list is judged by events on its items: type mean or proportion, a \
-                     closed window, no covariate; mde and margin in credit, from 0 to 1, not relative"
+                     closed window, no covariate"
                         .to_owned(),
                 ));
             }
@@ -246,9 +324,14 @@ impl Experiment {
             owner: self.owner,
             question: self.question,
             decision: self.decision,
+            journal: None,
+            cadence,
+            access: self.access,
+            holdout,
             arms,
-            design: self.design.check(&format!("{root}.design"))?,
+            design: self.design.check(&format!("{root}.design"), self.kind)?,
             metrics,
+            left_out,
             segments,
             confirmatory,
             uptake: self.uptake,
@@ -259,7 +342,7 @@ impl Experiment {
 }
 
 impl RawDesign {
-    fn check(self, place: &str) -> Result<Design, PlanError> {
+    fn check(self, place: &str, kind: Kind) -> Result<Design, PlanError> {
         let wrong = |field: &str, problem: String| PlanError::Field {
             place: format!("{place}.{field}"),
             problem,
@@ -291,7 +374,11 @@ impl RawDesign {
                 })?,
         };
         let design = Design {
-            method: self.method.unwrap_or(base.method),
+            // A rollout goes on for as long as nothing happens: it has no planned end.
+            method: self.method.unwrap_or(match kind {
+                Kind::Rollout if self.max_units.is_none() => Method::AlwaysValid,
+                _ => base.method,
+            }),
             spending,
             alpha: level("alpha", self.alpha, base.alpha, 0.5)?,
             power: level("power", self.power, base.power, 1.0)?,
@@ -320,6 +407,51 @@ impl RawDesign {
 }
 
 impl RawMetric {
+    /// Whether the plan says where the values come from.
+    fn has_source(&self) -> bool {
+        self.source.is_some() || self.event.is_some()
+    }
+
+    /// A guardrail of the server that no log can have: a request that failed leaves no exposure.
+    fn of_failures(&self) -> bool {
+        self.name == "error_rate" && !self.has_source() && self.window.is_none()
+    }
+
+    /// The names of the server's own guardrails say what they are.
+    fn as_the_server_measures_it(&mut self, kind: Kind) {
+        if self.has_source() {
+            return;
+        }
+        let rate = match self.name.as_str() {
+            "empty_rate" => Some("exposure.empty"),
+            "degraded_rate" => Some("exposure.degraded"),
+            _ => None,
+        };
+        let percentile = self
+            .name
+            .strip_prefix("latency_p")
+            .filter(|digits| (2..=3).contains(&digits.len()))
+            .filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
+        match (rate, percentile) {
+            (Some(source), _) => {
+                self.source = Some(source.to_owned());
+                if self.kind.is_none() {
+                    self.kind = Some("ratio".to_owned());
+                    self.denominator = Some("exposure.count".to_owned());
+                }
+            }
+            (None, Some(digits)) if self.kind.is_none() => {
+                self.kind = Some(format!("quantile(0.{digits})"));
+            }
+            (None, Some(_)) => {}
+            (None, None) => return,
+        }
+        // What goes on growing within units is only described; a rollout is to be judged.
+        if kind == Kind::Rollout && self.window.is_none() {
+            self.window = Some("closed(0d,1d)".to_owned());
+        }
+    }
+
     fn check(self, place: &str) -> Result<Metric, PlanError> {
         let name = self.name.clone();
         let wrong = |field: &str, problem: String| PlanError::Field {
@@ -329,7 +461,7 @@ impl RawMetric {
         if self.name.trim().is_empty() || self.name.len() > 64 {
             return Err(wrong("name", "is not 1 to 64 bytes".to_owned()));
         }
-        let kind = match self.kind.as_str() {
+        let kind = match self.kind.as_deref().unwrap_or("mean") {
             "mean" => MetricType::Mean,
             "proportion" => MetricType::Proportion,
             "ratio" => MetricType::Ratio,
@@ -369,7 +501,7 @@ impl RawMetric {
             }
             (None, None) => source(&self.name, "source")?,
         };
-        let inside = ratio_of(&self.kind).map(str::to_owned);
+        let inside = self.kind.as_deref().and_then(ratio_of).map(str::to_owned);
         if inside.is_some() && self.denominator.is_some() {
             return Err(wrong(
                 "denominator",
@@ -511,6 +643,26 @@ fn parse_window(text: &str) -> Option<Window> {
         from_us: from,
         to_us: to,
     })
+}
+
+/// A UTC date, or an instant of RFC 3339 in UTC to the second, in microseconds since 1970.
+fn instant(text: &str) -> Option<i64> {
+    let (date, time) = match text.split_once('T') {
+        Some((date, time)) => (date, time.strip_suffix('Z')?),
+        None => (text, "00:00:00"),
+    };
+    let day = crate::verdict::words::day(date)?;
+    let mut parts = time.split(':');
+    let mut next = |below: i64| {
+        let part = parts.next()?;
+        let number: i64 = part.parse().ok()?;
+        (part.len() == 2 && (0..below).contains(&number)).then_some(number)
+    };
+    let (hour, minute, second) = (next(24)?, next(60)?, next(60)?);
+    parts
+        .next()
+        .is_none()
+        .then_some(day * DAY_US + (hour * 3_600 + minute * 60 + second) * 1_000_000)
 }
 
 /// `7d`, `36h`, `90m`, `30s`, `0` in microseconds.

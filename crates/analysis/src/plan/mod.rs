@@ -9,6 +9,7 @@ mod file;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -28,12 +29,27 @@ pub struct Plan {
     pub question: String,
     /// What will be done with the result.
     pub decision: String,
+    /// The journal of the server's configuration, where this is that file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub journal: Option<String>,
+    /// How often this analysis is to be made anew, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cadence: Option<i64>,
+    /// Who may see the report.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub access: String,
+    /// Of [`Kind::Holdout`]: name of the holdout, whose epoch is [`Plan::epoch`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holdout: Option<String>,
     /// Arms in the order of the file; the first is the control.
     pub arms: Vec<Arm>,
     /// How often one may look, and how sure one wants to be.
     pub design: Design,
     /// What is measured, in the order of the file.
     pub metrics: Vec<Metric>,
+    /// Guardrails that no log can have, and that are watched where requests are answered.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
     /// Columns of the exposure log by which effects are also shown: first those in which a difference was
     /// expected, then those that are only explored.
     pub segments: Vec<String>,
@@ -52,6 +68,9 @@ pub struct Plan {
 /// What the log writes in `variant` where two arms draft one list.
 pub const INTERLEAVED: &str = "interleaved";
 
+/// What the log calls the two sides of a holdout.
+pub(crate) const HOLDOUT_ARMS: [&str; 2] = ["held", "slice"];
+
 /// What kind of question an experiment asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -62,17 +81,44 @@ pub enum Kind {
     Rollout,
     /// Two rankings in one list.
     Interleave,
-    /// A frozen control group beside everything that shipped.
+    /// What was everything worth that shipped meanwhile? Units held out of all experiments against an
+    /// equally large random slice of the rest.
     Holdout,
 }
 
-/// An arm and its share of the experiment's units.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// An arm, its share of the experiment's units, and what it changes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Arm {
     /// As the exposure log writes it in `variant`.
     pub name: String,
     /// Share of the units, all arms adding up to 1.
     pub share: f64,
+    /// The ranking variant that the arm names.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub variant: String,
+    /// Parameters that the arm sets.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<String, toml::Value>,
+    /// When its index was built, in microseconds since 1970, where the plan says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub built_us: Option<i64>,
+}
+
+impl Arm {
+    /// What it changes, as people read it: `balanced, alpha = 0.3`.
+    #[must_use]
+    pub fn changes(&self) -> String {
+        let params = self
+            .params
+            .iter()
+            .map(|(name, value)| format!("{name} = {value}"));
+        let variant = (!self.variant.is_empty()).then(|| self.variant.clone());
+        variant
+            .into_iter()
+            .chain(params)
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
 }
 
 /// How often one may look.
@@ -492,7 +538,9 @@ impl Plan {
                     place: format!("experiment.{name}"),
                     problem: source.message().to_owned(),
                 })?;
+        let journal = file.assignment.journal;
         raw.check(name, format!("{digest:032x}"))
+            .map(|plan| Self { journal, ..plan })
     }
 
     /// Number of treatment arms: all but the control.

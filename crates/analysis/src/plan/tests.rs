@@ -158,3 +158,55 @@ fn declared_segments_come_before_explored_ones() {
     assert_eq!(plan.segments, ["surface", "device"]);
     assert_eq!(plan.confirmatory, 1);
 }
+
+/// What the pages show is what the analysis reads: the templates of the server, and the plans beside them.
+#[test]
+fn the_plans_of_the_pages_are_read() {
+    let page = |name: &str| {
+        let page = format!("{}/../../docs/{name}", env!("CARGO_MANIFEST_DIR"));
+        fs_err::read_to_string(page).expect("the page")
+    };
+    let blocks = |page: &str| -> Vec<String> {
+        let blocks = page.split("```toml\n").skip(1);
+        blocks
+            .filter_map(|block| Some(block.split_once("\n```")?.0.to_owned()))
+            .filter(|block| block.contains("[experiment."))
+            .collect()
+    };
+    let mut kinds = Vec::new();
+    let server = page("experiments.md");
+    let analysis = page("analysis.md");
+    for block in blocks(&server).iter().chain(&blocks(&analysis)) {
+        match Plan::from_toml(block, None) {
+            Ok(plan) => kinds.push(plan.kind),
+            // Nobody sees it.
+            Err(PlanError::Shadow { .. }) => {}
+            Err(error) => panic!("{error} in {block}"),
+        }
+    }
+    for kind in [Kind::Ab, Kind::Rollout, Kind::Interleave, Kind::Holdout] {
+        assert!(kinds.contains(&kind), "no template of {kind:?}: {kinds:?}");
+    }
+    let rollout = blocks(&server)
+        .into_iter()
+        .find(|block| block.contains("kind = \"rollout\""))
+        .expect("a template");
+    let plan = Plan::from_toml(&rollout, None).expect("read");
+    assert_eq!(plan.design.method, Method::AlwaysValid);
+    assert_eq!(plan.left_out, ["error_rate"]);
+    let [empty, latency] = plan.metrics.as_slice() else {
+        panic!("{:?}", plan.metrics)
+    };
+    let day = Window::Closed {
+        from_us: 0,
+        to_us: DAY_US,
+    };
+    let count = Source::Exposure(ExposureValue::Count);
+    assert_eq!((empty.kind, empty.window), (MetricType::Ratio, day));
+    assert_eq!(empty.source, Source::Exposure(ExposureValue::Empty));
+    assert_eq!(empty.denominator, Some(count));
+    assert_eq!(
+        (latency.kind, latency.window),
+        (MetricType::Quantile(0.99), day)
+    );
+}

@@ -115,6 +115,55 @@ pub(super) fn uptake(page: &mut String, analysis: &Analysis) {
     ]));
 }
 
+/// What the age of an index does.
+pub(super) fn staleness(page: &mut String, analysis: &Analysis) {
+    let Some(found) = &analysis.staleness else {
+        return;
+    };
+    page.push_str(
+        "<h2>Does it get stale?</h2><p>The arms served builds of different age. If they differ in nothing else, this is what a day \
+         of age does.</p><div class=\"scroll\"><table><thead><tr><th>Arm</th><th>Built</th><th class=\"n\">Age</th></tr></thead><tbody>",
+    );
+    for arm in &found.arms {
+        let _ = write!(
+            page,
+            "<tr><td><b>{}</b></td><td>{}</td><td class=\"n\">{:.1} d</td></tr>",
+            esc(&arm.arm),
+            esc(&arm.built),
+            arm.age_days
+        );
+    }
+    page.push_str(
+        "</tbody></table></div><div class=\"scroll\"><table><thead><tr><th>Metric</th><th>Arm</th><th class=\"n\">Older by</th>\
+         <th class=\"n\">Effect</th><th class=\"n\">95 % interval</th><th class=\"n\">For a day of age</th></tr></thead><tbody>",
+    );
+    for metric in &found.metrics {
+        for (at, effect) in metric.effects.iter().enumerate() {
+            let slope = match &metric.per_day {
+                Some(slope) if at == 0 => format!(
+                    "{}<small>{} to {}</small>",
+                    signed(slope.delta, slope.se),
+                    signed(slope.interval.low, slope.se),
+                    signed(slope.interval.high, slope.se)
+                ),
+                _ => String::new(),
+            };
+            let _ = write!(
+                page,
+                "<tr><td><b>{}</b></td><td>{}</td><td class=\"n\">{} d</td><td class=\"n\">{}</td><td class=\"n\">{} to {}</td><td class=\"n\">{slope}</td></tr>",
+                esc(&metric.metric),
+                esc(&effect.arm),
+                signed(effect.older_days, 1.0),
+                signed(effect.delta, effect.se),
+                signed(effect.interval.low, effect.se),
+                signed(effect.interval.high, effect.se),
+            );
+        }
+    }
+    page.push_str("</tbody></table></div>");
+    page.push_str(&help(&["Built, Age", "Older by", "For a day of age"]));
+}
+
 fn set(set: &ConfidenceSet, se: f64) -> String {
     let ends = |i: &Interval| format!("{} to {}", signed(i.low, se), signed(i.high, se));
     match set {

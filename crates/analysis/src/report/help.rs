@@ -327,6 +327,43 @@ pub(super) const TERMS: &[(&str, &str)] = &[
         "How often a fair coin would split the lists that were won as unevenly. Lists of one listener are not independent: for display.",
     ),
     (
+        "Changes",
+        "What the plan says that the arm differs in: its ranking variant, and the parameters that it sets.",
+    ),
+    (
+        "Served as",
+        "The ranking variants that answered, by the log. A variant with parameters of an arm has them in its name.",
+    ),
+    (
+        "Index versions",
+        "The builds that answered, by the log and not by the plan.",
+    ),
+    (
+        "Deviation",
+        "Standard deviation of one unit of the control: twice as much asks for four times as many units. Below it, what the plan took it to be.",
+    ),
+    ("Share", "Of the experiment's units, as planned."),
+    (
+        "Vital signs",
+        "Owner, description, freshness and access of this report. Low: one that every report must have is missing, or the data are older than twice the cadence. Golden: none is missing.",
+    ),
+    (
+        "Cost of a request",
+        "Mean time that an answer took, and its change against the control: answers are computed on one core, so this is what a request costs. Described, not tested; a metric of type ratio, exposure.latency_us over exposure.count, tests it.",
+    ),
+    (
+        "Built, Age",
+        "When the index of an arm was built, and how old it was when a unit first met it, on average.",
+    ),
+    (
+        "Older by",
+        "Days that the arm's index is older than the control's.",
+    ),
+    (
+        "For a day of age",
+        "Change of the metric with each day, by a line through all arms, without covariates.",
+    ),
+    (
         "As assigned",
         "The effect of being assigned, whether or not the unit got what it was assigned.",
     ),

@@ -18,7 +18,8 @@ use std::fmt::Write as _;
 
 use crate::archive::Entry;
 use crate::methods::effect::{ConfidenceSet, Interval};
-use crate::plan::{Design, Kind, Margin, Method, Role, SpendingRule};
+use crate::methods::moments::count;
+use crate::plan::{Design, Kind, Margin, Method, Plan, Role, SpendingRule};
 use crate::verdict::Analysis;
 use crate::verdict::document::{MetricComparison, MetricResult, RelativeResult, Status};
 use crate::verdict::{Input, words};
@@ -72,6 +73,7 @@ pub fn decided_html(analysis: &Analysis, command: &str, archive: &[Entry]) -> St
         segments(&mut page, analysis);
         policies(&mut page, analysis);
         context::uptake(&mut page, analysis);
+        context::staleness(&mut page, analysis);
     }
     context::interleaving(&mut page, analysis);
     validity(&mut page, analysis);
@@ -102,23 +104,6 @@ fn close(page: &mut String) {
 
 fn header(page: &mut String, analysis: &Analysis) {
     let (plan, observed) = (&analysis.plan, &analysis.observed);
-    let arms: Vec<String> = plan
-        .arms
-        .iter()
-        .zip(&observed.units)
-        .map(|(arm, units)| {
-            if plan.kind == Kind::Interleave {
-                // One list, and the same listeners.
-                return format!("<b>{}</b>", esc(&arm.name));
-            }
-            format!(
-                "<b>{}</b> ({} of traffic, {} units)",
-                esc(&arm.name),
-                words::percent(arm.share),
-                words::count(*units)
-            )
-        })
-        .collect();
     let dates = match (&observed.first_exposure, &observed.last_exposure) {
         (Some(first), Some(last)) => {
             format!("first exposures from {} to {}", esc(first), esc(last))
@@ -126,21 +111,20 @@ fn header(page: &mut String, analysis: &Analysis) {
         _ => String::new(),
     };
     let kind = match plan.kind {
-        Kind::Ab => "A/B experiment",
-        Kind::Rollout => "monitored rollout: guardrails only, no claim of success",
-        Kind::Interleave => "interleaving: both arms draft one list",
-        Kind::Holdout => "holdout",
+        Kind::Ab => "A/B experiment".to_owned(),
+        Kind::Rollout => "monitored rollout: guardrails only, no claim of success".to_owned(),
+        Kind::Interleave => "interleaving: both arms draft one list".to_owned(),
+        Kind::Holdout => format!(
+            "holdout {}: units that no experiment touches against an equally large random slice of the rest. The \
+             difference is what everything is worth that was shipped meanwhile",
+            plan.holdout.as_deref().unwrap_or_default()
+        ),
     };
     let facts = [
         ("Decision at stake", esc(&plan.decision)),
         ("Owner", esc(&plan.owner)),
-        ("Kind", esc(kind)),
-        ("Arms", arms.join(" · ")),
+        ("Kind", esc(&kind)),
         ("Ran", dates),
-        (
-            "Index versions served",
-            esc(&observed.index_versions.join(", ")),
-        ),
         (
             "Model versions served",
             esc(&observed.model_versions.join(", ")),
@@ -150,12 +134,20 @@ fn header(page: &mut String, analysis: &Analysis) {
             "Plan",
             format!("frozen as <code>{}</code>", esc(&plan.digest)),
         ),
+        (
+            "Journal",
+            plan.journal.as_ref().map_or_else(String::new, |path| {
+                format!("<a href=\"{0}\">{0}</a>", esc(path))
+            }),
+        ),
+        ("Vital signs", vital_signs(analysis)),
     ];
     page.push_str("<dl class=\"facts\">");
     for (name, value) in facts.iter().filter(|(_, value)| !value.is_empty()) {
         let _ = write!(page, "<dt>{}</dt><dd>{value}</dd>", esc(name));
     }
     page.push_str("</dl>");
+    arms(page, analysis);
     let lacking: Vec<&str> = [
         ("a question", plan.question.is_empty()),
         ("a decision", plan.decision.is_empty()),
@@ -173,13 +165,93 @@ fn header(page: &mut String, analysis: &Analysis) {
     }
 }
 
-fn code(texts: &[String]) -> String {
-    let texts: Vec<String> = texts
+/// What each arm changes, and what it was served.
+fn arms(page: &mut String, analysis: &Analysis) {
+    let (plan, observed) = (&analysis.plan, &analysis.observed);
+    page.push_str(
+        "<div class=\"scroll\"><table><thead><tr><th>Arm</th><th>Changes</th><th>Served as</th><th>Index versions</th>\
+         <th class=\"n\">Share</th><th class=\"n\">Units</th></tr></thead><tbody>",
+    );
+    for (at, arm) in plan.arms.iter().enumerate() {
+        let served = observed.arms.get(at);
+        let [rankings, indexes] = match served {
+            Some(served) => {
+                [&served.ranking_variants, &served.index_versions].map(|names| some(names))
+            }
+            None => [String::new(), String::new()],
+        };
+        let changes = match plan.kind {
+            Kind::Holdout if at == 0 => "nothing: as the holdout's variant is".to_owned(),
+            Kind::Holdout => "whatever was shipped".to_owned(),
+            _ => arm.changes(),
+        };
+        // One list, and the same listeners.
+        let numbers = if plan.kind == Kind::Interleave {
+            [dash(), dash()]
+        } else {
+            let units = observed.units.get(at).copied().unwrap_or(0);
+            [words::percent(arm.share), words::count(units)]
+        };
+        let _ = write!(
+            page,
+            "<tr><td><b>{}</b></td><td>{}</td><td>{}</td><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
+            esc(&arm.name),
+            if changes.is_empty() {
+                "not stated".to_owned()
+            } else {
+                esc(&changes)
+            },
+            esc(&rankings),
+            esc(&indexes),
+            numbers[0],
+            numbers[1],
+        );
+    }
+    page.push_str("</tbody></table></div>");
+}
+
+/// Names, the first of them; dash for none.
+fn some(names: &[String]) -> String {
+    const SHOWN: usize = 6;
+    let more = names.len().saturating_sub(SHOWN);
+    let shown = names
         .iter()
-        .take(8)
+        .take(SHOWN)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(", ");
+    match (names.is_empty(), more) {
+        (true, _) => dash(),
+        (false, 0) => shown,
+        (false, _) => format!("{shown} and {more} more"),
+    }
+}
+
+fn vital_signs(analysis: &Analysis) -> String {
+    let signs: Vec<String> = analysis
+        .vitals
+        .signs
+        .iter()
+        .map(|sign| {
+            let mark = if sign.fine { "✓" } else { "!" };
+            format!("{mark} {}: {}", sign.sign, esc(&sign.value))
+        })
+        .collect();
+    format!("<b>{}</b> ({})", analysis.vitals.label, signs.join("; "))
+}
+
+fn code(texts: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let more = texts.len().saturating_sub(SHOWN);
+    let mut shown: Vec<String> = texts
+        .iter()
+        .take(SHOWN)
         .map(|text| format!("<code>{}</code>", esc(text.get(..12).unwrap_or(text))))
         .collect();
-    texts.join(", ")
+    if more > 0 {
+        shown.push(format!("{more} more"));
+    }
+    shown.join(", ")
 }
 
 fn verdict(page: &mut String, analysis: &Analysis, archive: &[Entry]) {
@@ -355,7 +427,8 @@ fn row(page: &mut String, metric: &MetricResult, comparison: &MetricComparison, 
                 words::percent(covariate.variance_reduction)
             )
         } else {
-            format!("covariate {} not used", covariate.name)
+            let why = covariate.reason.as_deref().unwrap_or_default();
+            format!("covariate {} not used: {why}", covariate.name)
         });
     }
     let missing: u64 = metric.arms.iter().map(|arm| arm.missing).sum();
@@ -721,7 +794,8 @@ fn operation(page: &mut String, analysis: &Analysis) {
         return;
     }
     page.push_str("<h2>Operation</h2><div class=\"scroll\"><table><thead><tr><th>Arm</th><th class=\"n\">Requests</th><th class=\"n\">Latency 50 %</th>\
-        <th class=\"n\">95 %</th><th class=\"n\">99 %</th><th class=\"n\">Empty</th><th class=\"n\">Degraded</th><th class=\"n\">Served otherwise</th></tr></thead><tbody>");
+        <th class=\"n\">95 %</th><th class=\"n\">99 %</th><th class=\"n\">Cost of a request</th><th class=\"n\">Empty</th><th class=\"n\">Degraded</th><th class=\"n\">Served otherwise</th></tr></thead><tbody>");
+    let control = analysis.plan.arms.first().map(|arm| &arm.name);
     for arm in &analysis.operation {
         let latency = arm.latency_ms.map_or_else(
             || "<td class=\"n\">–</td>".repeat(3),
@@ -732,9 +806,16 @@ fn operation(page: &mut String, analysis: &Analysis) {
                     .collect()
             },
         );
+        let cost = arm.cost_ms.map_or_else(dash, |ms| {
+            let ratio = arm.cost_ratio.filter(|_| Some(&arm.arm) != control);
+            let against = ratio.map_or_else(String::new, |ratio| {
+                format!("<small>{} of control</small>", signed_percent(ratio - 1.0))
+            });
+            format!("{ms:.2} ms{against}")
+        });
         let _ = write!(
             page,
-            "<tr><td>{}</td><td class=\"n\">{}</td>{latency}<td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
+            "<tr><td>{}</td><td class=\"n\">{}</td>{latency}<td class=\"n\">{cost}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
             esc(&arm.arm),
             arm.requests.map_or_else(dash, words::count),
             arm.empty.map_or_else(dash, words::percent),
@@ -746,6 +827,7 @@ fn operation(page: &mut String, analysis: &Analysis) {
     page.push_str(&help(&[
         "Requests",
         "Latency 50 %, 95 %, 99 %",
+        "Cost of a request",
         "Empty, Degraded",
         "Served otherwise",
     ]));
@@ -755,7 +837,33 @@ fn dash() -> String {
     "–".to_owned()
 }
 
+/// What there is, and below it what was planned.
+fn against(found: String, planned: Option<String>) -> String {
+    planned.map_or(found.clone(), |planned| {
+        format!("{found}<small>planned {planned}</small>")
+    })
+}
+
+/// How far units of the control lie apart, and how far they were planned to.
+fn deviation(plan: &Plan, metric: &MetricResult) -> String {
+    let control = metric.arms.first();
+    let Some((se, units)) = control.and_then(|arm| Some((arm.se?, arm.units))) else {
+        return dash();
+    };
+    let found = se * count(units).sqrt();
+    let planned = plan
+        .metrics
+        .iter()
+        .find(|planned| planned.name == metric.name);
+    let planned = planned.and_then(|planned| planned.sd);
+    against(
+        rounded(found, 0.01 * found),
+        planned.map(|sd| rounded(sd, 0.01 * sd)),
+    )
+}
+
 fn power(page: &mut String, analysis: &Analysis) {
+    let plan = &analysis.plan;
     let mut rows = String::new();
     for metric in &analysis.metrics {
         for comparison in &metric.comparisons {
@@ -764,9 +872,14 @@ fn power(page: &mut String, analysis: &Analysis) {
             };
             let _ = write!(
                 rows,
-                "<tr><td><b>{}</b></td><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
+                "<tr><td><b>{}</b></td><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
                 esc(&metric.name),
                 esc(&comparison.arm),
+                against(
+                    words::count(metric.units(plan.kind)),
+                    plan.design.max_units.map(words::count)
+                ),
+                deviation(plan, metric),
                 comparison
                     .information
                     .map_or_else(|| "no planned end".to_owned(), words::percent),
@@ -786,10 +899,11 @@ fn power(page: &mut String, analysis: &Analysis) {
     }
     let _ = write!(
         page,
-        "<h2>Was it large enough?</h2><div class=\"scroll\"><table><thead><tr><th>Metric</th><th>Arm</th><th class=\"n\">Information</th>\
-        <th class=\"n\">Effect that matters</th><th class=\"n\">Effect it can see</th><th class=\"n\">Power for what matters</th></tr></thead><tbody>{rows}</tbody></table></div>"
+        "<h2>Was it large enough?</h2><div class=\"scroll\"><table><thead><tr><th>Metric</th><th>Arm</th><th class=\"n\">Units</th><th class=\"n\">Deviation</th>\
+        <th class=\"n\">Information</th><th class=\"n\">Effect that matters</th><th class=\"n\">Effect it can see</th><th class=\"n\">Power for what matters</th></tr></thead><tbody>{rows}</tbody></table></div>"
     );
     page.push_str(&help(&[
+        "Deviation",
         "Information",
         "Effect that matters",
         "Effect it can see",
@@ -885,6 +999,11 @@ fn methods(page: &mut String, analysis: &Analysis, command: &str) {
     );
     page.push_str("<h3>Words</h3>");
     page.push_str(&help(&[
+        "Changes",
+        "Served as",
+        "Index versions",
+        "Share",
+        "Vital signs",
         "Unit",
         "Epoch",
         "Design words",

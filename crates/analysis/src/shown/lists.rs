@@ -86,7 +86,10 @@ pub(crate) fn look(
     }
     let mut result = summed(plan, &lists);
     result.sampled = usize::try_from(rows).unwrap_or(usize::MAX) > MOST_LISTS;
-    result.shadows = shadows(root, plan, &variants, options)?;
+    // The sides of a holdout are not one variant each.
+    if plan.kind != Kind::Holdout {
+        result.shadows = shadows(root, plan, &variants, options)?;
+    }
     Ok(Some(result))
 }
 

@@ -16,16 +16,18 @@ use parquet::errors::ParquetError;
 use crate::log::LogError;
 use crate::log::columns::{Columns, key_at};
 use crate::log::files::LogFile;
+use crate::log::holdout::{HOLDOUTS, Holdouts, Standing};
 use crate::plan::{INTERLEAVED, Kind, Plan};
 
 /// Columns that say whether an exposure is one of the experiment's, and of which arm.
-pub(crate) const BELONGS: [&str; 6] = [
+pub(crate) const BELONGS: [&str; 7] = [
     "experiment",
     "exp_epoch",
     "variant",
     "reason",
     "forced",
     "bot_flag",
+    HOLDOUTS,
 ];
 
 /// Which rows of a batch of exposures are an experiment's.
@@ -37,6 +39,7 @@ pub(crate) struct Belongs<'a> {
     reasons: DictionaryArray<Int32Type>,
     forced: Option<BooleanArray>,
     bots: Option<BooleanArray>,
+    holdouts: Option<Holdouts>,
 }
 
 impl<'a> Belongs<'a> {
@@ -55,6 +58,10 @@ impl<'a> Belongs<'a> {
             reasons: words("reason")?,
             forced: columns.flags("forced"),
             bots: columns.flags("bot_flag"),
+            holdouts: match plan.kind {
+                Kind::Holdout => Some(Holdouts::new(plan, words(HOLDOUTS)?)),
+                _ => None,
+            },
         })
     }
 
@@ -66,12 +73,18 @@ impl<'a> Belongs<'a> {
                 .as_ref()
                 .is_some_and(|flags| flags.is_valid(row) && flags.value(row))
         };
+        let passed = !flagged(&self.forced) && !(plan.policy.drop_flagged && flagged(&self.bots));
+        if let Some(holdouts) = &self.holdouts {
+            return match holdouts.row(row) {
+                Standing::Arm(arm) if passed => usize::try_from(arm).ok(),
+                _ => None,
+            };
+        }
         if word(&self.experiments, row)? != plan.experiment
             || !self.epochs.is_valid(row)
             || self.epochs.value(row) != i64::from(plan.epoch)
             || !matches!(word(&self.reasons, row)?, "SPLIT" | "DEGRADED")
-            || flagged(&self.forced)
-            || (plan.policy.drop_flagged && flagged(&self.bots))
+            || !passed
         {
             return None;
         }

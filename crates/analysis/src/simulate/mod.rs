@@ -15,7 +15,7 @@ use parquet::errors::ParquetError;
 pub use lists::{CANDIDATES, Lists, Show, quality};
 
 use lists::Shown;
-use tables::{Exposure, Outcome, Tables};
+use tables::{Exposure, Outcome, Side, Tables};
 
 /// First instant of every simulated experiment: 2026-01-05 00:00 UTC, a Monday.
 pub const START_US: i64 = 1_767_571_200_000_000;
@@ -44,6 +44,9 @@ pub struct World {
     pub novelty: f64,
     /// Relative change of latency in the first treatment.
     pub slowdown: f64,
+    /// A holdout of this name beside everything that ships, its epoch 1: the control is the units held out, the
+    /// treatment the slice of the rest, half of which is in an experiment.
+    pub holdout: Option<String>,
     /// Lists, item by item, and what is chosen of them; none are written where this is `None`.
     pub lists: Option<Lists>,
     /// What goes wrong.
@@ -84,6 +87,7 @@ impl World {
             lift: 0.0,
             novelty: 0.0,
             slowdown: 0.0,
+            holdout: None,
             lists: None,
             faults: Faults::default(),
             rows_per_group: 100_000,
@@ -95,7 +99,12 @@ impl World {
     /// # Errors
     /// A folder or file that cannot be written.
     pub fn write(&self, folder: &Path) -> Result<[u64; 3], ParquetError> {
-        let mut tables = Tables::new(folder, self.rows_per_group, self.lists.is_some())?;
+        let mut tables = Tables::new(
+            folder,
+            self.rows_per_group,
+            self.lists.is_some(),
+            self.holdout.is_some(),
+        )?;
         for unit in 0..self.units {
             self.unit(unit, &mut tables)?;
         }
@@ -191,7 +200,14 @@ impl World {
                     .as_ref()
                     .map_or_else(Shown::default, |lists| lists.draw(shown, &mut listed));
                 let interleaved = self.interleaved();
+                let side = self.holdout.as_deref().map(|name| Side {
+                    holdout: name,
+                    held: shown == 0,
+                    // An experiment's units and those of none are in the slice alike.
+                    experiment: (shown > 0 && number.is_multiple_of(2)).then_some("meanwhile"),
+                });
                 let exposure = Exposure {
+                    side,
                     id: (number, request),
                     ts: at,
                     unit: &id,
@@ -256,18 +272,33 @@ impl World {
 pub fn plan_toml(world: &World, design: &str) -> String {
     use std::fmt::Write as _;
     let name = &world.experiment;
-    let kind = if world.interleaved() {
-        "interleave"
-    } else {
-        "ab"
+    let kind = match (&world.holdout, world.interleaved()) {
+        (Some(_), _) => "holdout",
+        (None, true) => "interleave",
+        (None, false) => "ab",
+    };
+    let [question, decision] = match &world.holdout {
+        Some(_) => [
+            "Does what the quarter shipped lengthen listening?",
+            "How much of the next quarter goes into ranking",
+        ],
+        None => [
+            "Does blending in content lengthen listening?",
+            "Ship the blend on all surfaces, or keep the control",
+        ],
     };
     let mut text = format!(
         "[experiment.{name}]\nkind = \"{kind}\"\nlayer = \"ranking\"\nepoch = 1\nowner = \"team-home\"\n\
-         question = \"Does blending in content lengthen listening?\"\n\
-         decision = \"Ship the blend on all surfaces, or keep the control\"\n\
+         question = \"{question}\"\ndecision = \"{decision}\"\n\
          allocation_bp = 10000\nsegments = [\"surface\"]\ndesign = {design}\n"
     );
-    for (arm, share) in &world.arms {
+    if let Some(holdout) = &world.holdout {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "holdout = \"{holdout}\"");
+    }
+    // A holdout has arms of its own.
+    let arms = world.arms.iter().filter(|_| world.holdout.is_none());
+    for (arm, share) in arms {
         // Writing to a string cannot fail.
         let _ = write!(
             text,

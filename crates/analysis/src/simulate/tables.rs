@@ -17,8 +17,17 @@ use parquet::file::properties::WriterProperties;
 
 use super::lists::Item;
 
+/// Where a unit stands in a holdout, and the experiment that it is in all the same.
+#[derive(Clone, Copy)]
+pub(super) struct Side<'a> {
+    pub(super) holdout: &'a str,
+    pub(super) held: bool,
+    pub(super) experiment: Option<&'a str>,
+}
+
 #[derive(Clone, Copy)]
 pub(super) struct Exposure<'a> {
+    pub(super) side: Option<Side<'a>>,
     pub(super) id: (u64, u64),
     pub(super) ts: i64,
     pub(super) unit: &'a str,
@@ -52,7 +61,12 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    pub(super) fn new(folder: &Path, rows: usize, lists: bool) -> Result<Self, ParquetError> {
+    pub(super) fn new(
+        folder: &Path,
+        rows: usize,
+        lists: bool,
+        holdout: bool,
+    ) -> Result<Self, ParquetError> {
         let table = |name: &str| {
             let folder = folder.join(name);
             fs_err::create_dir_all(&folder)?;
@@ -64,6 +78,7 @@ impl Tables {
             covariates: Table::new(table("covariates")?, rows),
         };
         tables.exposures.columns.lists = lists;
+        tables.exposures.columns.holdout = holdout;
         tables.outcomes.columns.lists = lists;
         Ok(tables)
     }
@@ -201,6 +216,8 @@ struct Exposures {
     empty: BooleanBuilder,
     forced: BooleanBuilder,
     bot: BooleanBuilder,
+    holdout: bool,
+    holdouts: StringBuilder,
     lists: bool,
     seed: StringBuilder,
     items: ListBuilder<StructBuilder>,
@@ -227,6 +244,8 @@ impl Default for Exposures {
             empty: BooleanBuilder::new(),
             forced: BooleanBuilder::new(),
             bot: BooleanBuilder::new(),
+            holdout: false,
+            holdouts: StringBuilder::new(),
             lists: false,
             seed: StringBuilder::new(),
             ranking: StringBuilder::new(),
@@ -246,12 +265,32 @@ impl Exposures {
         self.ts.append_value(exposure.ts);
         self.unit.append_value(exposure.unit);
         self.surface.append_value(exposure.surface);
-        self.experiment.append_value(exposure.experiment);
-        self.epoch.append_value(1);
-        self.variant.append_value(exposure.variant);
-        self.served.append_value(exposure.served);
-        self.reason.append_value("SPLIT");
-        for weight in exposure.weights {
+        let [experiment, variant, served, reason] = match exposure.side {
+            None => [
+                exposure.experiment,
+                exposure.variant,
+                exposure.served,
+                "SPLIT",
+            ],
+            Some(Side {
+                experiment: Some(experiment),
+                ..
+            }) => [experiment, "shipped", "shipped", "SPLIT"],
+            Some(Side { held: true, .. }) => ["", "", "", "HOLDOUT"],
+            Some(_) => ["", "", "", "DEFAULT"],
+        };
+        self.experiment.append_value(experiment);
+        self.epoch.append_value(u32::from(!experiment.is_empty()));
+        self.variant.append_value(variant);
+        self.served.append_value(served);
+        self.reason.append_value(reason);
+        if let Some(side) = exposure.side {
+            let group = if side.held { "held" } else { "slice" };
+            self.holdouts
+                .append_value(format!("{}|1|{group}", side.holdout));
+        }
+        // None where no experiment decided.
+        for weight in exposure.weights.iter().filter(|_| !experiment.is_empty()) {
             self.weights.values().append_value(*weight as f32);
         }
         self.weights.append(true);
@@ -314,6 +353,9 @@ impl Columns for Exposures {
             ("forced", Arc::new(self.forced.finish())),
             ("bot_flag", Arc::new(self.bot.finish())),
         ];
+        if self.holdout {
+            columns.push(("holdouts", Arc::new(self.holdouts.finish())));
+        }
         if self.lists {
             columns.push(("seed_ids_hash", Arc::new(self.seed.finish())));
             columns.push(("items", Arc::new(self.items.finish())));

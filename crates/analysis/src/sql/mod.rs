@@ -7,7 +7,7 @@
 
 use std::fmt::Write as _;
 
-use crate::plan::{ExposureValue, MetricType, Plan, Source, Window};
+use crate::plan::{ExposureValue, HOLDOUT_ARMS, MetricType, Plan, Source, Window};
 use crate::units::table::in_table;
 
 /// Whose SQL.
@@ -127,21 +127,22 @@ pub fn units(plan: &Plan, dialect: Dialect, tables: &Tables) -> String {
             let _ = write!(text, ", {name} AS segment_{at}");
             text
         });
+    let population = Population::of(plan, d);
     let _ = write!(
         sql,
         "-- Units of experiment {}, epoch {}: one row a unit. Made by `refrain experiment sql`;\n\
          -- save the result as Parquet and read it with `refrain experiment analyze --units`.\n\
-         WITH logged AS (\n  SELECT exposure_id, unit_id, variant, ts, {} AS ts_us, {} AS weights, index_version{named},\n    \
+         WITH logged AS (\n  SELECT exposure_id, unit_id, {} AS variant, ts, {} AS ts_us, {} AS weights, index_version{named},\n    \
          latency_us, COALESCE(empty, FALSE) AS empty, COALESCE(degraded, 0) AS degraded, COALESCE(bot_flag, FALSE) AS flagged,\n    \
          ROW_NUMBER() OVER (PARTITION BY unit_id, exposure_id ORDER BY ts) AS copy\n  FROM {}\n  \
-         WHERE experiment = {} AND exp_epoch = {} AND reason IN ('SPLIT', 'DEGRADED') AND NOT COALESCE(forced, FALSE){}\n),\n",
+         WHERE {} AND NOT COALESCE(forced, FALSE){}\n),\n",
         plan.experiment.replace(['\n', '\r'], " "),
         plan.epoch,
+        population.variant,
         d.micros("ts"),
-        d.weights(),
+        population.weights,
         tables.exposures,
-        d.text(&plan.experiment),
-        plan.epoch,
+        population.rows,
         before("ts"),
     );
     let _ = write!(
@@ -264,6 +265,49 @@ pub fn units(plan: &Plan, dialect: Dialect, tables: &Tables) -> String {
         plan.policy.max_exposures_per_day,
     );
     sql
+}
+
+/// Which exposures are a plan's, of which arm, and by which weights they were dealt out.
+struct Population {
+    rows: String,
+    variant: String,
+    weights: String,
+}
+
+impl Population {
+    fn of(plan: &Plan, d: Dialect) -> Self {
+        let Some(holdout) = &plan.holdout else {
+            return Self {
+                rows: format!(
+                    "experiment = {} AND exp_epoch = {} AND reason IN ('SPLIT', 'DEGRADED')",
+                    d.text(&plan.experiment),
+                    plan.epoch
+                ),
+                variant: "variant".to_owned(),
+                weights: d.weights().to_owned(),
+            };
+        };
+        // `NAME|EPOCH|held` or `NAME|EPOCH|slice`, parted by `||`. What has it and what is left without it
+        // differ: every dialect knows REPLACE.
+        let all = "CONCAT('||', COALESCE(holdouts, ''), '||')";
+        let [held, slice] =
+            HOLDOUT_ARMS.map(|side| d.text(&format!("||{holdout}|{}|{side}||", plan.epoch)));
+        let has = |what: &str| format!("REPLACE({all}, {what}, '||') <> {all}");
+        let others = format!(
+            "REPLACE(REPLACE({all}, {held}, '||'), '|{0}||', '') <> REPLACE({all}, {held}, '||')",
+            HOLDOUT_ARMS[0]
+        );
+        Self {
+            rows: format!("({} OR {}) AND NOT ({others})", has(&held), has(&slice)),
+            variant: format!(
+                "CASE WHEN {} THEN '{}' ELSE '{}' END",
+                has(&held),
+                HOLDOUT_ARMS[0],
+                HOLDOUT_ARMS[1]
+            ),
+            weights: "''".to_owned(),
+        }
+    }
 }
 
 fn event_names(plan: &Plan) -> Vec<&String> {

@@ -81,6 +81,8 @@ pub(crate) struct Operation {
     pub(crate) degraded: u64,
     pub(crate) served_other: u64,
     pub(crate) latency: Histogram,
+    /// Sum of the latencies: exact, so that it merges to the same bits.
+    pub(crate) latency_us: u64,
 }
 
 /// Sums over units; merges in any order to the same bits.
@@ -101,6 +103,8 @@ pub struct Statistics {
     pub(crate) events: BTreeMap<(u16, u16), Histogram>,
     pub(crate) leftovers: Leftovers,
     pub(crate) first_us: Option<(i64, i64)>,
+    /// Units and the sum of their first exposures, by index version and arm.
+    pub(crate) firsts: BTreeMap<(u32, u16), (u64, i128)>,
     /// Of an interleaved experiment: sessions by metric, and answers by whose item came first.
     pub(crate) sessions: BTreeMap<u16, Sessions>,
     pub(crate) first_picks: [u64; 2],
@@ -174,6 +178,7 @@ impl Statistics {
             events: BTreeMap::new(),
             leftovers: Leftovers::default(),
             first_us: None,
+            firsts: BTreeMap::new(),
             sessions: BTreeMap::new(),
             first_picks: [0; 2],
             uptake: None,
@@ -234,11 +239,18 @@ impl Statistics {
             self.pending_operation = Operation::default();
             return;
         }
+        let firsts = self
+            .firsts
+            .entry((row.class.index_version, arm))
+            .or_default();
+        firsts.0 += 1;
+        firsts.1 += i128::from(row.first_us);
         let pending = std::mem::take(&mut self.pending_operation);
         if let Some(operation) = self.operation.get_mut(usize::from(arm)) {
             operation.merge(&pending);
             for latency in self.pending_latency.drain(..) {
                 operation.latency.add(f64::from(latency));
+                operation.latency_us += u64::from(latency);
             }
         }
         for (metric, value) in self.pending.drain(..) {
@@ -535,6 +547,7 @@ impl Operation {
         self.degraded += other.degraded;
         self.served_other += other.served_other;
         self.latency.merge(&other.latency);
+        self.latency_us += other.latency_us;
     }
 }
 
@@ -577,6 +590,11 @@ impl Sink for Statistics {
         }
         for (key, count) in other.units {
             *self.units.entry(key).or_insert(0) += count;
+        }
+        for (key, (n, sum)) in other.firsts {
+            let firsts = self.firsts.entry(key).or_default();
+            firsts.0 += n;
+            firsts.1 += sum;
         }
         for (key, count) in other.missing {
             *self.missing.entry(key).or_insert(0) += count;

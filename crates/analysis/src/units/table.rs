@@ -404,6 +404,7 @@ impl<'a> Table<'a> {
                 digest: 0,
                 index_version: word(&self.versions, 1, "index_version")?,
                 model_version: 0,
+                ranking: 0,
                 segments,
             },
             first_us,

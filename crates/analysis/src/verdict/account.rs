@@ -1,11 +1,15 @@
 //! What was running, what was read, and what was left out under which policy.
 
-use super::document::{Data, DayUnits, LookResult, Observed, OperationResult, Period, Policy};
+use std::collections::BTreeSet;
+
+use super::document::{
+    Data, DayUnits, LookResult, Observed, OperationResult, Period, Policy, ServedArm,
+};
 use super::estimate::Stretch;
 use super::monitor::Look;
 use super::{Evidence, Input, words};
 use crate::plan::{Kind, span};
-use crate::units::statistics::Attribute;
+use crate::units::statistics::{Attribute, Operation};
 
 pub(super) fn observed(evidence: &Evidence<'_>, stretches: &[Stretch]) -> Observed {
     let statistics = evidence.statistics;
@@ -29,6 +33,7 @@ pub(super) fn observed(evidence: &Evidence<'_>, stretches: &[Stretch]) -> Observ
         config_digests: named(&evidence.words.digests),
         index_versions: named(&evidence.words.index_versions),
         model_versions: named(&evidence.words.model_versions),
+        arms: served(evidence),
         units: statistics.units_of(Attribute::All, 0),
         units_by_day: days
             .into_iter()
@@ -51,8 +56,45 @@ pub(super) fn observed(evidence: &Evidence<'_>, stretches: &[Stretch]) -> Observ
     }
 }
 
+/// What the exposures say of each arm; a table of units has the index version of first exposures only.
+fn served(evidence: &Evidence<'_>) -> Vec<ServedArm> {
+    let words = evidence.words;
+    let name = |names: &[String], at: u32| -> Option<String> {
+        let name = names.get(usize::try_from(at).ok()?)?;
+        (!name.is_empty()).then(|| name.clone())
+    };
+    let mut served = Vec::with_capacity(evidence.plan.arms.len());
+    for (number, arm) in (0_u32..).zip(&evidence.plan.arms) {
+        let classes = || evidence.classes.iter().filter(|class| class.arm == number);
+        let rankings: BTreeSet<String> = classes()
+            .filter_map(|class| name(&words.rankings, class.ranking))
+            .collect();
+        let mut indexes: BTreeSet<String> = classes()
+            .filter_map(|class| name(&words.index_versions, class.index_version))
+            .collect();
+        if evidence.classes.is_empty() {
+            let firsts = evidence.statistics.firsts.keys();
+            indexes = firsts
+                .filter(|(_, of)| u32::from(*of) == number)
+                .filter_map(|(version, _)| name(&words.index_versions, *version))
+                .collect();
+        }
+        served.push(ServedArm {
+            arm: arm.name.clone(),
+            ranking_variants: rankings.into_iter().collect(),
+            index_versions: indexes.into_iter().collect(),
+        });
+    }
+    served
+}
+
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 pub(super) fn operation(evidence: &Evidence<'_>, hide: bool) -> Vec<OperationResult> {
+    let cost = |operation: &Operation| {
+        let answers = operation.latency.n();
+        (!hide && answers > 0).then(|| operation.latency_us as f64 / answers as f64 / 1000.0)
+    };
+    let control = evidence.statistics.operation.first().and_then(cost);
     evidence
         .plan
         .arms
@@ -68,6 +110,10 @@ pub(super) fn operation(evidence: &Evidence<'_>, hide: bool) -> Vec<OperationRes
                 requests: (!hide).then_some(operation.requests),
                 latency_ms: (!hide && operation.latency.n() > 0)
                     .then(|| [ms(0.5), ms(0.95), ms(0.99)]),
+                cost_ms: cost(operation),
+                cost_ratio: cost(operation)
+                    .zip(control.filter(|control| *control > 0.0))
+                    .map(|(cost, control)| cost / control),
                 empty: (!hide).then(|| share(operation.empty)),
                 degraded: (!hide).then(|| share(operation.degraded)),
                 served_other: share(operation.served_other),
@@ -148,11 +194,19 @@ pub(super) fn data(evidence: &Evidence<'_>) -> Data {
             "an allow-list chose the arm: never analysed",
             rows.forced,
         );
-        add(
-            "other reasons",
-            "not a random split (holdout, targeting, paused, shadow): not analysed",
-            rows.other_reasons.values().sum(),
-        );
+        if plan.kind == Kind::Holdout {
+            add(
+                "held by another holdout",
+                "left out on both sides alike: such a unit does not live like its side of this one",
+                rows.held_elsewhere,
+            );
+        } else {
+            add(
+                "other reasons",
+                "not a random split (holdout, targeting, paused, shadow): not analysed",
+                rows.other_reasons.values().sum(),
+            );
+        }
         add(
             "rows after the cut-off",
             "not read: the analysis is as of the cut-off",

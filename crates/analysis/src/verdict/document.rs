@@ -39,12 +39,95 @@ pub struct Analysis {
     /// What was shown, where the log has the lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lists: Option<ListsResult>,
+    /// What the age of an index does, where arms served builds of their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub staleness: Option<StalenessResult>,
     /// How requests went, by arm.
     pub operation: Vec<OperationResult>,
     /// All looks so far, this one last.
     pub looks: Vec<LookResult>,
     /// What was read and what was left out, each with its policy.
     pub data: Data,
+    /// What whoever finds this later must know of it.
+    pub vitals: Vitals,
+}
+
+/// Vital signs of a report.
+#[derive(Debug, Clone, Serialize)]
+pub struct Vitals {
+    /// `low`: something that every report must have is missing, or the data are older than twice the
+    /// cadence; `golden`: nothing is missing; else `high`.
+    pub label: &'static str,
+    /// One by one.
+    pub signs: Vec<Vital>,
+}
+
+/// A vital sign.
+#[derive(Debug, Clone, Serialize)]
+pub struct Vital {
+    /// `owner`, `description`, `refresh`, `access`.
+    pub sign: &'static str,
+    /// What is known.
+    pub value: String,
+    /// Whether it is as it should be.
+    pub fine: bool,
+}
+
+/// Arms that serve builds of different age.
+#[derive(Debug, Clone, Serialize)]
+pub struct StalenessResult {
+    /// Arms whose builds have a known time.
+    pub arms: Vec<AgedArm>,
+    /// What the age does to each metric that is compared.
+    pub metrics: Vec<AgedMetric>,
+}
+
+/// An arm by the age of its index.
+#[derive(Debug, Clone, Serialize)]
+pub struct AgedArm {
+    /// The arm.
+    pub arm: String,
+    /// When its index was built; from the first to the last, if there were several.
+    pub built: String,
+    /// Age of the build that a unit met first, on average.
+    pub age_days: f64,
+}
+
+/// A metric by age.
+#[derive(Debug, Clone, Serialize)]
+pub struct AgedMetric {
+    /// The metric.
+    pub metric: String,
+    /// Each treatment against the control.
+    pub effects: Vec<AgedEffect>,
+    /// Change of the metric for each day of age, by a line through all arms.
+    pub per_day: Option<Slope>,
+}
+
+/// The effect of an arm that is older, or younger, than the control.
+#[derive(Debug, Clone, Serialize)]
+pub struct AgedEffect {
+    /// The treatment.
+    pub arm: String,
+    /// Days that its index is older than the control's.
+    pub older_days: f64,
+    /// Treatment minus control.
+    pub delta: f64,
+    /// Its standard error.
+    pub se: f64,
+    /// 95 % interval.
+    pub interval: Interval,
+}
+
+/// How fast something changes.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Slope {
+    /// Change a day.
+    pub delta: f64,
+    /// Its standard error.
+    pub se: f64,
+    /// 95 % interval.
+    pub interval: Interval,
 }
 
 /// What was actually running.
@@ -64,12 +147,25 @@ pub struct Observed {
     pub index_versions: Vec<String>,
     /// Model versions that served.
     pub model_versions: Vec<String>,
+    /// What each arm was served, by the exposures.
+    pub arms: Vec<ServedArm>,
     /// Units by arm.
     pub units: Vec<u64>,
     /// Units by arm and day of first exposure.
     pub units_by_day: Vec<DayUnits>,
     /// Different weights that were in force, if more than one.
     pub periods: Vec<Period>,
+}
+
+/// What an arm was served.
+#[derive(Debug, Clone, Serialize)]
+pub struct ServedArm {
+    /// The arm.
+    pub arm: String,
+    /// Ranking variants, with the parameters that they were derived with (`balanced|alpha=0.3`).
+    pub ranking_variants: Vec<String>,
+    /// Index versions.
+    pub index_versions: Vec<String>,
 }
 
 /// Units that came on a day.
@@ -316,6 +412,9 @@ pub struct CovariateResult {
     pub variance_reduction: f64,
     /// Whether it was used.
     pub used: bool,
+    /// Why it was not, where it was not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// The effect of taking something up, where assignment only offers it (instrumental variables).
@@ -401,13 +500,14 @@ pub struct OffPolicyMetric {
 /// One estimate of the target policy's mean reward.
 #[derive(Debug, Clone, Serialize)]
 pub struct OffPolicyValue {
-    /// `IPS`, `clipped IPS`, `SNIPS`, `DM`, `DR`, `SNDR`, `switch DR`, `cascade`.
+    /// `IPS`, `clipped IPS`, `SNIPS`, `DM`, `DR`, `shrunk DR`, `SNDR`, `switch DR`, `cascade`,
+    /// `item-position`.
     pub estimator: &'static str,
     /// Mean reward an answer.
     pub value: f64,
     /// Its standard error, answers taken as independent.
     pub se: f64,
-    /// 95 % interval; by resampling listeners, but for `cascade`.
+    /// 95 % interval, by resampling listeners.
     pub interval: Interval,
 }
 
@@ -679,6 +779,10 @@ pub struct OperationResult {
     pub requests: Option<u64>,
     /// Latency quantiles in milliseconds: 50 %, 95 %, 99 %.
     pub latency_ms: Option<[f64; 3]>,
+    /// Mean time of an answer in milliseconds: what a request costs.
+    pub cost_ms: Option<f64>,
+    /// The same as a multiple of the control's.
+    pub cost_ratio: Option<f64>,
     /// Share of empty answers.
     pub empty: Option<f64>,
     /// Share of degraded answers.

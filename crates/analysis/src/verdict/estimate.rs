@@ -2,6 +2,7 @@
 
 use super::Evidence;
 use super::document::{ArmValue, CovariateResult};
+use super::words;
 use crate::log::scan::Words;
 use crate::methods::effect::{ArmEstimate, Comparison, Effect};
 use crate::methods::moments::{Moments, Summary, count};
@@ -138,10 +139,11 @@ pub(super) fn estimate(
     let covariate = metric.covariate.as_ref().filter(|_| plain);
     let raw = compare(metric, &control, &treatment, false)?;
     let mut moved = None;
+    let lacking = covariate.and_then(|_| lacking(metric, &control, &treatment));
     let mut one = |control: &Moments,
                    treatment: &Moments|
      -> Result<(Comparison, Option<f64>), MethodError> {
-        if covariate.is_none() {
+        if covariate.is_none() || lacking.is_some() {
             return Ok((compare(metric, control, treatment, false)?.0, None));
         }
         match compare(metric, control, treatment, true) {
@@ -203,12 +205,40 @@ pub(super) fn estimate(
             name: name.clone(),
             variance_reduction: saved.unwrap_or(0.0),
             used: saved.is_some(),
+            reason: match (saved, lacking, moved) {
+                (Some(_), _, _) => None,
+                (None, Some(why), _) => Some(why.to_owned()),
+                (None, None, Some(p)) => {
+                    Some(format!("differs between the arms, p = {}", words::p(p)))
+                }
+                (None, None, None) => Some(NOT_APART.to_owned()),
+            },
         }),
         moved,
         left_out,
         test,
         share: None,
     })
+}
+
+/// Of a covariate that the regression cannot tell from having none at all.
+const NOT_APART: &str = "says nothing beside which units have it";
+
+/// Why a covariate cannot help: its columns are its value and 1 for a unit without it.
+fn lacking(metric: &Metric, control: &Moments, treatment: &Moments) -> Option<&'static str> {
+    let column = if metric.kind == MetricType::Ratio {
+        2
+    } else {
+        1
+    };
+    let both = |is: &dyn Fn(&Moments) -> bool| is(control) && is(treatment);
+    if both(&|arm| arm.mean(column + 1) == 1.0) {
+        Some("no unit has it from before its first exposure")
+    } else if both(&|arm| arm.variance(column) <= 0.0 && arm.variance(column + 1) <= 0.0) {
+        Some("it is the same for every unit")
+    } else {
+        None
+    }
 }
 
 /// Which of two arms listeners prefer in lists that both drafted: share of answers won, ties half.

@@ -7,7 +7,7 @@ use super::document::{
 use super::estimate::{self, Estimated, Stretch, estimate};
 use super::monitor::{Look, LookMetric, Monitor, Verge, Watched};
 use super::rule::{Facts, verdict};
-use super::{Evidence, quality, say, series, words};
+use super::{Evidence, quality, say, series, staleness, vitals, words};
 use crate::methods::MethodError;
 use crate::methods::decision::{
     self, Direction as Way, Judgement, Levels, Margin as Slack, RiskPlan, Role as Part,
@@ -168,6 +168,11 @@ pub(super) fn reach(evidence: &Evidence<'_>) -> (Analysis, Look) {
         let metrics = looks.iter_mut().flat_map(|look| look.metrics.values_mut());
         metrics.for_each(LookMetric::hide);
     }
+    let staleness = if hide {
+        None
+    } else {
+        staleness::study(evidence, &metrics)
+    };
     let analysis = Analysis {
         schema: SCHEMA,
         version: env!("CARGO_PKG_VERSION"),
@@ -179,9 +184,11 @@ pub(super) fn reach(evidence: &Evidence<'_>) -> (Analysis, Look) {
         interleaving: series::interleaving(evidence, hide),
         off_policy: None,
         lists: None,
+        staleness,
         operation: account::operation(evidence, hide),
         looks,
         data: account::data(evidence),
+        vitals: vitals::vitals(evidence),
     };
     (analysis, look)
 }

@@ -15,6 +15,8 @@ mod quality;
 mod rule;
 mod say;
 mod series;
+mod staleness;
+mod vitals;
 pub mod words;
 
 use std::collections::BTreeMap;
@@ -25,6 +27,7 @@ pub use monitor::{Look, LookMetric, Looks, LooksError};
 
 use crate::log::RowCounts;
 use crate::log::scan::Words;
+use crate::log::symbols::Class;
 use crate::plan::Plan;
 use crate::units::Statistics;
 
@@ -33,7 +36,11 @@ pub(crate) struct Evidence<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) statistics: &'a Statistics,
     pub(crate) words: &'a Words,
+    /// What exposures say beside unit and time; none of a table of units.
+    pub(crate) classes: &'a [Class],
     pub(crate) cutoff_us: i64,
+    /// When the analysis is made, where that is known.
+    pub(crate) now_us: Option<i64>,
     /// Rows that writers dropped, by arm.
     pub(crate) dropped: BTreeMap<String, u64>,
     pub(crate) input: Input,

@@ -440,11 +440,17 @@ fn losses(evidence: &Evidence<'_>, stretches: &[Stretch], level: f64, checks: &m
         .iter()
         .map(|arm| evidence.dropped.get(&arm.name).copied().unwrap_or(0))
         .collect();
-    let total: u64 = dropped.iter().sum();
+    // The writers count by experiment and arm, not by the sides of a holdout.
+    let sides = plan.kind == Kind::Holdout;
+    let total: u64 = if sides {
+        evidence.dropped.values().sum()
+    } else {
+        dropped.iter().sum()
+    };
     if matches!(evidence.input, Input::Units { .. }) {
         return;
     }
-    let p = (total >= 10)
+    let p = (total >= 10 && !sides)
         .then(|| srm::fixed(&dropped, &expected(stretches, plan.arms.len())).ok())
         .flatten()
         .map(|test| test.p);
@@ -459,7 +465,12 @@ fn losses(evidence: &Evidence<'_>, stretches: &[Stretch], level: f64, checks: &m
             format!(
                 "the writers of the log dropped {} exposures{}",
                 words::count(total),
-                between(plan, &dropped, p)
+                if sides {
+                    " of all units; how many were of either side of the holdout they do not say"
+                        .to_owned()
+                } else {
+                    between(plan, &dropped, p)
+                }
             )
         },
         p,
@@ -516,6 +527,26 @@ fn served(evidence: &Evidence<'_>, checks: &mut Vec<Check>) {
     });
 }
 
+/// The beginnings of the digests, as many as help.
+fn digest_names(evidence: &Evidence<'_>) -> Vec<String> {
+    let mut names: Vec<&String> = evidence
+        .words
+        .digests
+        .iter()
+        .filter(|d| !d.is_empty())
+        .collect();
+    names.sort();
+    let more = names.len().saturating_sub(4);
+    let shown = names.iter().take(4);
+    let mut shown: Vec<String> = shown
+        .map(|name| name.get(..12).unwrap_or(name).to_owned())
+        .collect();
+    if more > 0 {
+        shown.push(format!("{more} more"));
+    }
+    shown
+}
+
 /// Did weights or configuration change, and does that turn an effect around?
 fn configuration(evidence: &Evidence<'_>, stretches: &[Stretch], checks: &mut Vec<Check>) {
     let plan = evidence.plan;
@@ -525,12 +556,16 @@ fn configuration(evidence: &Evidence<'_>, stretches: &[Stretch], checks: &mut Ve
         .iter()
         .filter(|digest| !digest.is_empty())
         .count();
-    if digests > 1 {
+    // What a holdout is to measure is that the configuration changes.
+    if digests > 1 && plan.kind != Kind::Holdout {
         checks.push(Check {
             id: "config".to_owned(),
             name: "Configuration".to_owned(),
             status: Status::Warn,
-            finding: format!("{digests} different configurations were in force: listed under data"),
+            finding: format!(
+                "{digests} different configurations were in force ({})",
+                words::list(&digest_names(evidence))
+            ),
             p: None,
             threshold: None,
             hints: vec![

@@ -50,12 +50,34 @@ pub(super) fn say(facts: &Facts<'_>, ended: bool, verdict: &mut Verdict) {
                 .next
                 .push("stop the experiment; write down what was learned".to_owned());
         }
+        "STOP_HARM" if plan.kind == Kind::Holdout => {
+            let harmed = chosen.map_or_else(Vec::new, |arm| arm.harmed.clone());
+            verdict.headline = format!(
+                "What was shipped beside this holdout makes {} worse.",
+                words::list(&harmed)
+            );
+            verdict.next.push(
+                "look for the change that did it among the archived experiments of the time, and take it back"
+                    .to_owned(),
+            );
+        }
         "STOP_HARM" => {
             let harmed = chosen.map_or_else(Vec::new, |arm| arm.harmed.clone());
             verdict.headline = format!("`{arm}` makes {} worse: stop it.", words::list(&harmed));
             verdict
                 .next
                 .push("roll the arm back now; write down what was learned".to_owned());
+        }
+        "SHIP" if plan.kind == Kind::Holdout => {
+            let improved = chosen.map_or_else(Vec::new, |arm| arm.improved.clone());
+            verdict.headline = format!(
+                "There is evidence that what was shipped beside this holdout improves {}: keep it.",
+                words::list(&improved)
+            );
+            verdict.next.push(
+                "end the holdout, so that its units get what the others have; draw others with a new epoch"
+                    .to_owned(),
+            );
         }
         "SHIP" => {
             let improved = chosen.map_or_else(Vec::new, |arm| arm.improved.clone());
@@ -91,6 +113,19 @@ pub(super) fn say(facts: &Facts<'_>, ended: bool, verdict: &mut Verdict) {
             verdict.headline = format!(
                 "`{arm}` stayed within margin on {}: go on to the next step of the rollout.",
                 words::list(&guarded)
+            );
+        }
+        "NO_SHIP" if plan.kind == Kind::Holdout => {
+            let powered = facts.power.is_some_and(|power| power >= facts.levels.power);
+            verdict.headline = if powered {
+                "No evidence that what was shipped beside this holdout improves anything, in a holdout large enough to have seen what matters."
+            } else {
+                "No evidence that what was shipped beside this holdout improves anything, and too little information to have seen what matters: inconclusive, not \"no effect\"."
+            }
+            .to_owned();
+            verdict.next.push(
+                "ask what each change had promised (`refrain experiment offline-online` over the archive); end the holdout, or hold out more units"
+                    .to_owned(),
             );
         }
         "NO_SHIP" => {
@@ -251,7 +286,9 @@ pub(super) fn assumptions(facts: &Facts<'_>) -> Vec<String> {
         facts.looks,
     )];
     all.push(
-        if plan.kind == Kind::Interleave {
+        if plan.kind == Kind::Holdout {
+            "units do not influence each other; held units got what the surfaces' holdout variant says all the time, and the others, of whom the slice is a random part, what was shipped meanwhile"
+        } else if plan.kind == Kind::Interleave {
             "listeners do not influence each other; an item is chosen for what it is and where it stands, whoever drafted it; an event counts for the team of the item that it names"
         } else {
             "units do not influence each other, and a unit is counted in the arm of its first exposure"
@@ -297,6 +334,12 @@ pub(super) fn assumptions(facts: &Facts<'_>) -> Vec<String> {
         all.push(format!(
             "{} is measured again every day: whole days count, a day without the event as 0, units by the information they have so far, and the effect is taken to be the same at every age",
             words::list(&daily)
+        ));
+    }
+    if !plan.left_out.is_empty() {
+        all.push(format!(
+            "{} is left to the server: a request that failed leaves no exposure",
+            words::list(&plan.left_out)
         ));
     }
     if facts.stretches.len() > 1 {

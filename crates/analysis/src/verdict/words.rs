@@ -30,6 +30,26 @@ pub(crate) fn date(days: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
+/// The day of a date as [`date`] writes it; `None` where it is none of the calendar.
+pub(crate) fn day(text: &str) -> Option<i64> {
+    if text.len() != "2026-11-25".len() {
+        return None;
+    }
+    let mut parts = text.splitn(3, '-');
+    let mut next = || parts.next()?.parse::<i64>().ok();
+    let (year, month, day) = (next()?, next()?, next()?);
+    let (year, month_from_march) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
+    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let found = era * 146_097 + day_of_era - 719_468;
+    (date(found) == text).then_some(found)
+}
+
 /// `17,632`.
 pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
@@ -147,6 +167,17 @@ mod tests {
             (47_541, "2100-03-01"),
         ] {
             assert_eq!(date(days), text);
+            assert_eq!(day(text), Some(days));
+        }
+        for none in [
+            "2026-02-29",
+            "2026-13-01",
+            "2026-1-1",
+            "yesterday",
+            "",
+            "2026-11-25T00",
+        ] {
+            assert_eq!(day(none), None, "{none}");
         }
         assert_eq!(
             instant(20_782 * 86_400_000_000 + 3_661_000_000),

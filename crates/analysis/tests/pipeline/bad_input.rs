@@ -229,6 +229,7 @@ fn an_arm_without_units_is_invalid_and_says_so() {
     case.plan.arms.push(refrain_analysis::plan::Arm {
         name: "third".to_owned(),
         share: 0.3,
+        ..refrain_analysis::plan::Arm::default()
     });
     let analysis = case.analyze();
     assert_eq!(analysis.verdict.recommendation, "INVALID");
@@ -465,14 +466,10 @@ fn a_covariate_from_the_first_exposure_on_is_not_used_and_counted() {
             Status::Skipped
         );
         let found = comparison(&analysis, "minutes_week1");
-        assert!(
-            found
-                .covariate
-                .as_ref()
-                .is_none_or(|used| used.variance_reduction == 0.0),
-            "{:?}",
-            found.covariate
-        );
+        let covariate = found.covariate.as_ref().expect("declared");
+        assert!(!covariate.used && covariate.variance_reduction == 0.0);
+        let why = "no unit has it from before its first exposure";
+        assert_eq!(covariate.reason.as_deref(), Some(why));
         // What there is without it is what there was before it was used.
         let raw = comparison(&before, "minutes_week1").unadjusted;
         assert!((found.delta - raw.expect("adjusted")).abs() < 1e-9);
@@ -480,7 +477,69 @@ fn a_covariate_from_the_first_exposure_on_is_not_used_and_counted() {
         assert!(
             page.contains("Measured at or after first exposure: not used.</td><td class=\"n\">300")
         );
+        assert!(page.contains("covariate minutes_before not used: no unit has it"));
     }
+}
+
+/// Why a covariate was left aside is told, whatever the reason; where it helps there is none.
+#[test]
+fn a_covariate_that_is_not_used_says_why() {
+    let told = |change: &dyn Fn(usize, &str, f64) -> f64| {
+        let case = Case::new(&world(), FIXED);
+        let arms = std::cell::RefCell::new(std::collections::BTreeMap::new());
+        rewrite(&table(&case, "exposures"), |_, batch| {
+            let text = |name: &str| {
+                let column = batch.column_by_name(name).expect("there");
+                column.as_string::<i32>().clone()
+            };
+            let (units, variants) = (text("unit_id"), text("variant"));
+            for row in 0..batch.num_rows() {
+                arms.borrow_mut()
+                    .insert(units.value(row).to_owned(), variants.value(row).to_owned());
+            }
+            batch
+        });
+        rewrite(&table(&case, "covariates"), |_, batch| {
+            let units = batch.column_by_name("unit_id").expect("there");
+            let units = units.as_string::<i32>();
+            let values = batch.column_by_name("value").expect("there");
+            let values = values.as_primitive::<arrow_array::types::Float64Type>();
+            let arms = arms.borrow();
+            let changed = (0..batch.num_rows()).map(|row| {
+                let arm = arms.get(units.value(row)).map_or("", String::as_str);
+                change(row, arm, values.value(row))
+            });
+            with_column(
+                &batch,
+                "value",
+                Arc::new(Float64Array::from_iter_values(changed)),
+            )
+        });
+        let analysis = case.analyze();
+        let success = analysis.metrics.into_iter().next().expect("one");
+        success
+            .comparisons
+            .into_iter()
+            .next()
+            .and_then(|found| found.covariate)
+    };
+    let used = told(&|_, _, value| value).expect("compared");
+    assert!(used.used && used.reason.is_none() && used.variance_reduction > 0.1);
+    let same = told(&|_, _, _| 7.0).expect("compared");
+    assert!(!same.used);
+    assert_eq!(
+        same.reason.as_deref(),
+        Some("it is the same for every unit")
+    );
+    // What the arms differ in is a failed check, and nothing is shown.
+    let moved = told(&|_, arm, value| {
+        if arm == "control" {
+            value
+        } else {
+            value + 500.0
+        }
+    });
+    assert_eq!(moved.map(|covariate| covariate.used), None);
 }
 
 #[test]

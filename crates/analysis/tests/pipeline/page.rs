@@ -92,6 +92,8 @@ fn nothing_overlaps_or_is_cut_off() {
         ("off-policy", off_policy(), 4),
         ("lists", lists(), 4),
         ("three", three(), 4),
+        ("stale", stale(), 4),
+        ("holdout", holdout(), 4),
     ] {
         assert!(
             !page.contains("http:") && !page.contains("https:"),
@@ -230,6 +232,34 @@ fn three() -> String {
     case.plan = Plan::from_toml(&text, None).expect("valid plan");
     let days = case.looks(&[12, 28]);
     report::html(&days[1], COMMAND)
+}
+
+/// Arms with long names, parameters and builds of their own.
+fn stale() -> String {
+    let mut world = World::new(37, 3_000);
+    world.arms = [
+        "control",
+        "index_of_three_days_ago",
+        "index_of_a_whole_week_ago_and_more",
+    ]
+    .map(|name| (name.to_owned(), 1.0 / 3.0))
+    .into();
+    let mut case = Case::new(&world, GST);
+    for (arm, days) in case.plan.arms.iter_mut().zip([1, 4, 8]) {
+        arm.built_us = Some(simulate::START_US - days * 86_400_000_000);
+        arm.variant = "balanced_with_a_long_name_of_its_own".to_owned();
+        arm.params = [("diversity.lambda", 0.25), ("popularity_weight", 0.1)]
+            .map(|(name, value)| (name.to_owned(), value.into()))
+            .into();
+    }
+    report::html(&case.analyze(), COMMAND)
+}
+
+fn holdout() -> String {
+    let mut world = World::new(38, 3_000);
+    world.holdout = Some("2026q4".to_owned());
+    world.lift = 0.1;
+    report::html(&Case::new(&world, GST).analyze(), COMMAND)
 }
 
 /// The page of an experiment's size, with traffic.

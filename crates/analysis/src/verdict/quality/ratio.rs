@@ -2,6 +2,7 @@
 
 use super::super::document::{Check, Status};
 use super::super::estimate::Stretch;
+use super::super::staleness::own_builds;
 use super::super::{Evidence, words};
 use super::{by_arm, status};
 use crate::methods::moments::count;
@@ -160,6 +161,10 @@ fn segment_cells(evidence: &Evidence<'_>) -> Vec<srm::Cell> {
         let names = evidence.words.segments.get(usize::from(at));
         let name = |value: u32| named(names, value);
         found.extend(cells(evidence, segment, Attribute::Segment(at), &name));
+    }
+    // Where arms serve builds of their own, a version has the units of one arm by design.
+    if own_builds(evidence) {
+        return found;
     }
     let versions = Some(&evidence.words.index_versions);
     let name = |value: u32| named(versions, value);

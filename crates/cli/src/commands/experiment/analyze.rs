@@ -112,6 +112,7 @@ impl Subject {
         if let Some(threads) = self.threads {
             options.read.threads = threads.max(1);
         }
+        options.now_us = Some(jiff::Timestamp::now().as_microsecond());
         options.read.until_us = self.until.as_deref().map(instant).transpose()?;
         let result = match (&self.units, &self.log) {
             (Some(units), _) => refrain_analysis::from_units(units, &plan, &options),
@@ -259,6 +260,33 @@ pub(super) fn exit(analysis: &Analysis) -> Exit {
     }
 }
 
+/// What each arm changes, and what it was served.
+fn arms(analysis: &Analysis, output: &Output) {
+    let some = |names: &[String]| {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        output::clip(&names.join(", "), 48)
+    };
+    for (arm, served) in analysis.plan.arms.iter().zip(&analysis.observed.arms) {
+        let facts = [
+            ("changes", output::clip(&arm.changes(), 48)),
+            ("served as", some(&served.ranking_variants)),
+            ("index", some(&served.index_versions)),
+        ];
+        let told: Vec<String> = facts
+            .into_iter()
+            .filter(|(_, what)| !what.is_empty())
+            .map(|(about, what)| format!("{about} {what}"))
+            .collect();
+        if !told.is_empty() {
+            output.line(format_args!(
+                "arm {}: {}",
+                output::clip(&arm.name, 24),
+                told.join("; ")
+            ));
+        }
+    }
+}
+
 /// For people.
 pub(super) fn print(analysis: &Analysis, output: &Output) {
     let verdict = &analysis.verdict;
@@ -267,6 +295,7 @@ pub(super) fn print(analysis: &Analysis, output: &Output) {
         verdict.recommendation.replace('_', " "),
         verdict.headline
     ));
+    arms(analysis, output);
     let mut table = output::table(&[
         Column::Text("metric"),
         Column::Text("role"),

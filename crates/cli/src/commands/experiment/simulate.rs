@@ -19,6 +19,7 @@ whether a design finds it, and what a fault in logging looks like.
 Examples:
   refrain experiment simulate --out rehearsal --units 20000 --lift 0.03
   refrain experiment simulate --out broken --lose-treatment 0.3
+  refrain experiment simulate --out quarter --holdout 2026q4 --lift 0.05
   refrain experiment simulate --out drafted --lists drafted --preference 0.2
   refrain experiment analyze --config rehearsal/plan.toml --log rehearsal --report rehearsal.html")]
 pub(crate) struct Args {
@@ -73,6 +74,10 @@ pub(crate) struct Args {
     /// Share of the treatment's answers that fall back to what the control serves
     #[arg(long, value_name = "X", default_value_t = 0.0)]
     fallback: f64,
+    /// Units held out of everything that ships, against a slice of the rest, instead of an experiment: the
+    /// lift is what was shipped. The plan is of kind `holdout`
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["ramp", "lists", "fallback"])]
+    holdout: Option<String>,
     /// Write the lists, too: each arm's own, one that both draft (an interleaved experiment), or drawn
     /// at random with their probabilities
     #[arg(long, value_name = "HOW", value_enum)]
@@ -136,6 +141,16 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
         retries: 0.01,
         fallback: args.fallback,
     };
+    if let Some(name) = &args.holdout {
+        if name.is_empty() || name.contains(['|', '"', '\\']) || name.chars().any(char::is_control)
+        {
+            return Err(
+                Failure::usage(format!("--holdout {name:?} is no name of a holdout")).error(),
+            );
+        }
+        world.holdout = Some(name.clone());
+        world.experiment = "worth".to_owned();
+    }
     world.lists = args.lists.map(|how| Lists {
         length: 10,
         show: match how {
