@@ -338,10 +338,6 @@ pub(super) const TERMS: &[(&str, &str)] = &[
         "Index versions",
         "The builds that answered, by the log and not by the plan.",
     ),
-    (
-        "Deviation",
-        "Standard deviation of one unit of the control: twice as much asks for four times as many units. Below it, what the plan took it to be.",
-    ),
     ("Share", "Of the experiment's units, as planned."),
     (
         "Vital signs",
