@@ -73,7 +73,7 @@ impl<'a> Belongs<'a> {
                 .as_ref()
                 .is_some_and(|flags| flags.is_valid(row) && flags.value(row))
         };
-        let passed = !flagged(&self.forced) && !(plan.policy.drop_flagged && flagged(&self.bots));
+        let passed = !(flagged(&self.forced) || plan.policy.drop_flagged && flagged(&self.bots));
         if let Some(holdouts) = &self.holdouts {
             return match holdouts.row(row) {
                 Standing::Arm(arm) if passed => usize::try_from(arm).ok(),
