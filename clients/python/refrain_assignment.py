@@ -78,7 +78,7 @@ def shuffled(seed: str) -> list[int]:
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a unit got, and why: SPLIT, DEFAULT, FORCED, HOLDOUT, TARGETING or PAUSED."""
+    """What a unit got, and why: SPLIT, DEFAULT, FORCED, HOLDOUT, TARGETING, PAUSED or EXTERNAL."""
 
     layer: str
     bucket: int
@@ -125,10 +125,32 @@ class Experiments:
         journal = path.parent / name
         return cls(config, journal.read_text(encoding="utf-8") if journal.exists() else "")
 
-    def assign(self, surface: str, unit: str, attributes: dict[str, str] | None = None) -> Assignment:
-        """What ``unit`` gets on ``surface``; one that is not declared is answered as ``default``."""
+    def assign(
+        self,
+        surface: str,
+        unit: str,
+        attributes: dict[str, str] | None = None,
+        arms: dict[str, str] | None = None,
+    ) -> Assignment:
+        """What ``unit`` gets on ``surface``; one that is not declared is answered as ``default``.
+
+        ``arms`` are those that another system gave it, by experiment, for ``assigner = "external"``.
+        Of a surface with several layers it is the first one's: see ``assign_layers``."""
+        return self.assign_layers(surface, unit, attributes, arms)[0]
+
+    def assign_layers(
+        self,
+        surface: str,
+        unit: str,
+        attributes: dict[str, str] | None = None,
+        arms: dict[str, str] | None = None,
+    ) -> list[Assignment]:
+        """What ``unit`` gets in each layer of ``surface``. The arms of those after the first name no variant:
+        they set parameters of the one that the first says."""
         place = self._surfaces.get(surface, self._surfaces["default"])
-        layer = place["layer"]
+        return [self._decide(layer, place, unit, attributes or {}, arms or {}) for layer in _layers(place)]
+
+    def _decide(self, layer, place, unit, attributes, arms) -> Assignment:
         at = bucket(hash64(f"L:{layer}:{self._layers[layer]['epoch']}|{unit}"), GRID)
 
         def default(reason: str, variant: str = place["variant"], held: str | None = None) -> Assignment:
@@ -138,7 +160,7 @@ class Experiments:
             return default("PAUSED")
         if (layer, unit) in self._forced:
             name, arm = self._forced[layer, unit]
-            return self._give(name, arm, 0, layer, at, "FORCED", None)
+            return self._give(name, arm, 0, layer, at, "FORCED", None, place["variant"])
         held = self.holdout(unit)
         if held == "held":
             return default("HOLDOUT", place.get("holdout_variant", place["variant"]), held)
@@ -148,17 +170,21 @@ class Experiments:
         experiment = self._experiments[name]
         if experiment.get("paused", False):
             return default("PAUSED", held=held)
-        if name in self._targeting and not self._targeting[name].holds(attributes or {}):
+        if name in self._targeting and not self._targeting[name].holds(attributes):
             return default("TARGETING", held=held)
+        if experiment.get("assigner", "hash") == "external":
+            if arms.get(name) not in [arm["name"] for arm in experiment["arm"]]:
+                return default("DEFAULT", held=held)
+            return self._give(name, arms[name], 0, layer, at, "EXTERNAL", held, place["variant"])
         grid = bucket(hash64(f"E:{name}:{experiment['epoch']}|{unit}"), GRID)
         for arm, end in self._ends(experiment):
             if grid < end:
-                return self._give(name, arm, grid, layer, at, "SPLIT", held)
+                return self._give(name, arm, grid, layer, at, "SPLIT", held, place["variant"])
         raise AssertionError("the last arm ends at the end of the grid")
 
     def shadows(self, surface: str, unit: str, attributes: dict[str, str] | None = None) -> list[tuple[str, str]]:
         """(experiment, arm) that are computed in the dark for the unit."""
-        layer = self._surfaces.get(surface, self._surfaces["default"])["layer"]
+        layers = _layers(self._surfaces.get(surface, self._surfaces["default"]))
         if not self._enabled or self.holdout(unit) == "held":
             return []
         found = []
@@ -166,7 +192,7 @@ class Experiments:
             grid = bucket(hash64(f"E:{name}:{e['epoch']}|{unit}"), GRID)
             if (
                 e["kind"] == "shadow"
-                and e["layer"] == layer
+                and e["layer"] in layers
                 and not e.get("paused", False)
                 and grid < e["allocation_bp"] * (GRID // BASIS_POINTS)
                 and (name not in self._targeting or self._targeting[name].holds(attributes or {}))
@@ -186,9 +212,10 @@ class Experiments:
                 group = "slice"
         return group
 
-    def _give(self, name, arm, grid, layer, at, reason, held) -> Assignment:
+    def _give(self, name, arm, grid, layer, at, reason, held, without) -> Assignment:
         experiment = self._experiments[name]
-        variants = {a["name"]: a["variant"] for a in experiment["arm"]}
+        # An arm that names none leaves the variant that its units would get anyway.
+        variants = {a["name"]: a.get("variant", without) for a in experiment["arm"]}
         contenders = None
         variant = variants[arm]
         if experiment["kind"] == "interleave":
@@ -273,6 +300,11 @@ class Experiments:
             if name in self._experiments:
                 owners.setdefault(layer_of[name][0], {}).update(dict.fromkeys(points, name))
         return owners
+
+
+def _layers(surface: dict) -> list[str]:
+    layers = surface["layer"]
+    return [layers] if isinstance(layers, str) else layers
 
 
 def _instant(text: str) -> datetime:

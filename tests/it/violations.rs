@@ -112,6 +112,7 @@ impl Driver {
             ranking: Some(Ranking {
                 variant_override: variant.into(),
                 surface: "home".into(),
+                ..Ranking::default()
             }),
             search: Some(SearchParams {
                 exact: self.random.below(20) == 0,

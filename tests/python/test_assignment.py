@@ -55,3 +55,32 @@ def test_an_edited_journal_is_refused(tmp_path):
         (tmp_path / name).write_text(text.replace('"to_bp":4500', '"to_bp":4600'), encoding="utf-8")
     with pytest.raises(ValueError, match="line 3"):
         Experiments.load(tmp_path / "experiments.toml")
+
+
+def test_a_surface_may_have_several_layers_and_arms_from_elsewhere():
+    arms = [{"name": "low"}, {"name": "high", "params": {"alpha": 0.4}}]
+    config = {
+        "layer": {"first": {"epoch": 1}, "second": {"epoch": 1, "params": {"alpha": {"default": 0.1}}}},
+        "surface": {"default": {"layer": ["first", "second"], "variant": "plain"}},
+        "experiment": {
+            "base": {
+                "kind": "ab",
+                "layer": "first",
+                "epoch": 1,
+                "allocation_bp": 10_000,
+                "assigner": "external",
+                "arm": [{"name": "old", "variant": "plain"}, {"name": "new", "variant": "bold"}],
+            },
+            "popular": {"kind": "ab", "layer": "second", "epoch": 1, "allocation_bp": 5_000, "arm": arms},
+        },
+    }
+    experiments = Experiments(config)
+    seen = set()
+    for unit in (f"u{n}" for n in range(200)):
+        first, second = experiments.assign_layers("home", unit, arms={"base": "new"})
+        assert (first.reason, first.arm, first.variant, first.grid) == ("EXTERNAL", "new", "bold", 0)
+        assert (second.layer, second.variant) == ("second", "plain")
+        seen.add(second.arm)
+        unknown = experiments.assign("home", unit, arms={"base": "newer"})
+        assert (unknown.reason, unknown.arm, unknown.variant) == ("DEFAULT", None, "plain")
+    assert seen == {None, "low", "high"}

@@ -350,9 +350,18 @@ pub(crate) fn preview(answer: &pb::PreviewExclusionResponse) -> Value {
     })
 }
 
+/// The assignments in the layers of a surface, the first layer's first.
+pub(crate) fn assignments(answer: &pb::AssignResponse) -> impl Iterator<Item = &pb::Assignment> {
+    answer.assignment.iter().chain(&answer.further)
+}
+
 /// An assignment.
-pub(crate) fn assignment(unit: &str, surface: &str, answer: &pb::AssignResponse) -> Value {
-    let assignment = answer.assignment.clone().unwrap_or_default();
+pub(crate) fn assignment(
+    unit: &str,
+    surface: &str,
+    assignment: &pb::Assignment,
+    answer: &pb::AssignResponse,
+) -> Value {
     json!({
         "unit_id": unit,
         "surface": surface,

@@ -18,6 +18,20 @@ fn assign(c: &mut Criterion) {
             black_box(experiments.assign("surface 7", &units[next]))
         });
     });
+    // All layers of one surface at once.
+    let layers: Vec<_> = (0..20).map(|i| format!("'layer {i}'")).collect();
+    let one = "[surface.default]\nlayer = 'layer 0'";
+    let all = format!("[surface.default]\nlayer = [{}]", layers.join(", "));
+    let text = many()
+        .replace(one, &all)
+        .replace("variant = 'balanced'\n", "");
+    let experiments = compile(&text.replace("weight = 0.5\nvariant = 'plain'", "weight = 0.5"));
+    c.bench_function("assign, 20 layers of one surface", |b| {
+        b.iter(|| {
+            next = (next + 1) % units.len();
+            black_box(experiments.assign_further("", &units[next], &()))
+        });
+    });
     c.bench_function("hash64, 40 bytes", |b| {
         b.iter(|| hash64(black_box(b"E:experiment-number-7:1|listener-00000042")))
     });

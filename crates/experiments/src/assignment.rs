@@ -1,7 +1,7 @@
 //! A unit's way through the configuration, and where it ends.
 //!
 //! kill switch → forced → holdout → bucket of the layer → pause → targeting → arm. The first step that
-//! decides is the reason that is logged.
+//! decides is the reason that is logged. A surface with several layers asks each of them.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -50,6 +50,29 @@ impl Experiments {
     ) -> Assignment<'a> {
         let surface = self.surface(surface);
         self.decide(surface.layer, Some(surface), unit, attributes)
+    }
+
+    /// What `unit` gets in the layers of `surface` beyond the first: their arms name no variant, they set
+    /// parameters of the one that [`assign_with`](Self::assign_with) says.
+    pub fn assign_further<'a>(
+        &'a self,
+        surface: &str,
+        unit: &str,
+        attributes: &dyn Attributes,
+    ) -> Vec<Assignment<'a>> {
+        let surface = self.surface(surface);
+        let further = surface.further.iter();
+        further
+            .map(|&layer| self.decide(layer, Some(surface), unit, attributes))
+            .collect()
+    }
+
+    /// The arms of an experiment that callers deal, or `None` where there is no such.
+    #[must_use]
+    pub fn external_arms(&self, experiment: &str) -> Option<Vec<&str>> {
+        let mut all = self.experiments.iter();
+        let found = all.find(|other| other.name == experiment && other.external)?;
+        Some(found.arms.iter().map(|arm| arm.name.as_str()).collect())
     }
 
     /// What `unit` gets in a layer, by its name, apart from any surface.
@@ -115,6 +138,17 @@ impl Experiments {
             default.reason = Reason::Targeting;
             return default;
         }
+        if experiment.external {
+            let given = attributes.arm_of(&experiment.name);
+            let arm = given.and_then(|name| experiment.arms.iter().find(|arm| arm.name == name));
+            return match arm {
+                Some(arm) => Assignment {
+                    reason: Reason::External,
+                    ..experiment.give(arm, 0, default)
+                },
+                None => default,
+            };
+        }
         let grid = experiment.grid(unit);
         match experiment.arms.iter().find(|arm| grid < arm.end) {
             Some(arm) => experiment.give(arm, grid, default),
@@ -125,14 +159,24 @@ impl Experiments {
     /// Gives the units of an arm another variant than the arm names: whoever knows what variants are
     /// puts the arm's parameters into it. Not part of the digest, which has the arm's own words.
     pub fn set_variant(&mut self, experiment: &str, arm: &str, variant: &str) {
-        let experiments = self.experiments.iter_mut();
-        let of_name = experiments.filter(|other| other.name == experiment);
-        for arm in of_name
-            .flat_map(|experiment| &mut experiment.arms)
-            .filter(|other| other.name == arm)
-        {
-            variant.clone_into(&mut arm.variant);
+        for arm in self.arms_mut(experiment, arm) {
+            arm.variant = Some(variant.to_owned());
         }
+    }
+
+    /// Says which values the units of an arm that names no variant put into the one that ranks; see
+    /// [`Assignment::values`].
+    pub fn set_values(&mut self, experiment: &str, arm: &str, values: u32) {
+        for arm in self.arms_mut(experiment, arm) {
+            arm.values = Some(values);
+        }
+    }
+
+    fn arms_mut(&mut self, experiment: &str, arm: &str) -> impl Iterator<Item = &mut Arm> {
+        let experiments = self.experiments.iter_mut();
+        let of_name = experiments.filter(move |other| other.name == experiment);
+        let arms = of_name.flat_map(|experiment| &mut experiment.arms);
+        arms.filter(move |other| other.name == arm)
     }
 
     /// What is to be computed in the dark beside the unit's answer on `surface`: the arms of shadow
@@ -143,14 +187,15 @@ impl Experiments {
         unit: &'a str,
         attributes: &'a dyn Attributes,
     ) -> impl Iterator<Item = Shadow<'a>> + 'a {
-        let layer = self.layers.get(self.surface(surface).layer);
-        let shadows = layer.map_or(&[][..], |layer| &layer.shadows);
-        let open = !shadows.is_empty()
+        let surface = self.surface(surface);
+        let layers = std::iter::once(&surface.layer).chain(&surface.further);
+        let shadows = layers.filter_map(|&at| self.layers.get(at));
+        let mut shadows = shadows.flat_map(|layer| &layer.shadows).peekable();
+        let open = shadows.peek().is_some()
             && self.enabled
             && self.holdout_of(unit) != Some(HoldoutGroup::Held);
-        let shadows = if open { shadows } else { &[] };
         shadows
-            .iter()
+            .filter(move |_| open)
             .filter_map(|&at| self.experiments.get(usize::from(at)))
             .filter(move |experiment| {
                 !experiment.paused
@@ -163,7 +208,8 @@ impl Experiments {
                     experiment: &experiment.name,
                     epoch: experiment.epoch,
                     arm: &arm.name,
-                    variant: &arm.variant,
+                    // A shadow names one, which is checked at load.
+                    variant: arm.variant.as_deref().unwrap_or_default(),
                 })
             })
     }
@@ -287,6 +333,7 @@ impl Experiments {
             grid: 0,
             variant: surface.map_or("", |surface| &surface.variant),
             contenders: None,
+            values: None,
             reason: Reason::Default,
             probability: 1.0,
             allocation_bp: 0,
@@ -323,6 +370,9 @@ pub struct Assignment<'a> {
     pub variant: &'a str,
     /// The ranking variants of teams 0 and 1, where they draft one list.
     pub contenders: Option<[&'a str; 2]>,
+    /// The number of the parameter values that the arm puts into the variant, whichever it is; what they
+    /// are knows who set them with [`Experiments::set_values`].
+    pub values: Option<u32>,
     /// Why.
     pub reason: Reason,
     /// Probability with which a unit of the experiment gets this arm; 1 where nothing is random.
@@ -370,6 +420,8 @@ pub enum Reason {
     Targeting,
     /// The experiment, or all of them, are paused.
     Paused,
+    /// The caller said which arm another system gave the unit.
+    External,
 }
 
 impl Reason {
@@ -383,6 +435,7 @@ impl Reason {
             Self::Holdout => "HOLDOUT",
             Self::Targeting => "TARGETING",
             Self::Paused => "PAUSED",
+            Self::External => "EXTERNAL",
         }
     }
 }
@@ -455,7 +508,10 @@ pub(crate) const NOBODY: u16 = u16::MAX;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Surface {
+    /// The first layer, whose arms name variants.
     pub(crate) layer: usize,
+    /// The others, whose arms set parameters.
+    pub(crate) further: Vec<usize>,
     pub(crate) variant: String,
     pub(crate) holdout_variant: Option<String>,
 }
@@ -500,12 +556,17 @@ pub(crate) struct Experiment {
     pub(crate) allocation_bp: u32,
     pub(crate) targeting: Option<Targeting>,
     pub(crate) paused: bool,
+    /// Whether callers say which arm a unit is in.
+    pub(crate) external: bool,
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct Arm {
     pub(crate) name: String,
-    pub(crate) variant: String,
+    /// `None`: the one that its units would get anyway.
+    pub(crate) variant: Option<String>,
+    /// Number of the values that it puts into a variant that it does not name.
+    pub(crate) values: Option<u32>,
     /// First grid point after the arm.
     pub(crate) end: u32,
     pub(crate) probability: f64,
@@ -529,7 +590,8 @@ impl Experiment {
             kind: Some(self.kind),
             arm: Some(&arm.name),
             grid,
-            variant: &arm.variant,
+            variant: arm.variant.as_deref().unwrap_or(default.variant),
+            values: arm.values,
             reason: Reason::Split,
             probability: arm.probability,
             allocation_bp: self.allocation_bp,
@@ -537,15 +599,21 @@ impl Experiment {
             passed_over: None,
             ..default
         };
-        match (self.kind, &self.arms[..]) {
-            (Kind::Interleave, [first, second]) => Assignment {
+        let contenders = match (self.kind, &self.arms[..]) {
+            (Kind::Interleave, [first, second]) => {
+                first.variant.as_deref().zip(second.variant.as_deref())
+            }
+            _ => None,
+        };
+        match contenders {
+            Some((first, second)) => Assignment {
                 arm: Some(INTERLEAVED),
-                variant: &first.variant,
-                contenders: Some([&first.variant, &second.variant]),
+                variant: first,
+                contenders: Some([first, second]),
                 probability: 1.0,
                 ..given
             },
-            _ => given,
+            None => given,
         }
     }
 }

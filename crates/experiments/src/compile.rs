@@ -9,7 +9,8 @@ use crate::assignment::{
     Arm, Experiment, Experiments, Forced, GRID, Holdout, Layer, NOBODY, Surface,
 };
 use crate::config::{
-    ArmConfig, Config, DEFAULT_SURFACE, ExperimentConfig, Kind, ParamConfig, ParamValue,
+    ArmConfig, Assigner, Config, DEFAULT_SURFACE, ExperimentConfig, Kind, ParamConfig, ParamValue,
+    SurfaceConfig,
 };
 use crate::error::{ConfigError, Limits};
 use crate::hash::KeyPrefix;
@@ -130,13 +131,14 @@ impl<'a> Compiler<'a> {
         let mut surfaces = BTreeMap::new();
         for (name, surface) in &self.config.surface {
             check_name(format!("surface.{name}"), name)?;
-            let layer = self.layer(format!("surface.{name}.layer"), &surface.layer)?;
+            let (layer, further) = self.layers_of(name, surface)?;
             self.variant(|| format!("surface.{name}.variant"), &surface.variant)?;
             if let Some(held) = &surface.holdout_variant {
                 self.variant(|| format!("surface.{name}.holdout_variant"), held)?;
             }
             let surface = Surface {
                 layer,
+                further,
                 variant: surface.variant.clone(),
                 holdout_variant: surface.holdout_variant.clone(),
             };
@@ -145,6 +147,73 @@ impl<'a> Compiler<'a> {
         let fallback = surfaces.get(DEFAULT_SURFACE).cloned();
         let fallback = fallback.ok_or(ConfigError::NoDefaultSurface)?;
         Ok((surfaces, fallback))
+    }
+
+    /// The first layer of a surface, and the others.
+    fn layers_of(
+        &self,
+        name: &str,
+        surface: &SurfaceConfig,
+    ) -> Result<(usize, Vec<usize>), ConfigError> {
+        let place = format!("surface.{name}.layer");
+        let mut layers = Vec::with_capacity(surface.layer.0.len());
+        for layer in &surface.layer.0 {
+            let at = self.layer(place.clone(), layer)?;
+            if layers.contains(&at) {
+                let problem = format!("layer `{layer}` stands there twice");
+                return Err(ConfigError::Value { place, problem });
+            }
+            layers.push(at);
+        }
+        let Some((&first, further)) = layers.split_first() else {
+            let problem = "names no layer".to_owned();
+            return Err(ConfigError::Value { place, problem });
+        };
+        Ok((first, further.to_vec()))
+    }
+
+    /// A surface on which a layer is not the first, so that its arms may not name variants.
+    fn further_on(&self, layer: &str) -> Option<&str> {
+        let mut surfaces = self.config.surface.iter();
+        let found = surfaces.find(|(_, surface)| {
+            let mut further = surface.layer.0.iter().skip(1);
+            further.any(|other| other == layer)
+        });
+        found.map(|(name, _)| name.as_str())
+    }
+
+    /// Whether an arm names a variant where it must, and none where it must not.
+    fn arm_variant(
+        &self,
+        experiment: &str,
+        at: usize,
+        config: &ExperimentConfig,
+        arm: &ArmConfig,
+    ) -> Result<(), ConfigError> {
+        let place = format!("experiment.{experiment}.arm[{at}].variant");
+        let wrong = |problem: String| {
+            let place = place.clone();
+            Err(ConfigError::Value { place, problem })
+        };
+        match &arm.variant {
+            Some(variant) => {
+                if config.kind != Kind::Shadow
+                    && let Some(surface) = self.further_on(&config.layer)
+                {
+                    return wrong(format!(
+                        "layer `{}` is not the first of surface `{surface}`, and two layers could name a variant \
+                         each: leave it out and set `params`",
+                        config.layer
+                    ));
+                }
+                self.variant(|| place.clone(), variant)
+            }
+            None if matches!(config.kind, Kind::Shadow | Kind::Interleave) => wrong(format!(
+                "is missing: an arm of kind {} is a variant",
+                config.kind
+            )),
+            None => Ok(()),
+        }
     }
 
     fn experiments(&self, layers: &mut [Layer]) -> Result<Vec<Experiment>, ConfigError> {
@@ -175,6 +244,31 @@ impl<'a> Compiler<'a> {
         if config.kind == Kind::Rollout {
             check_rollout(name, config)?;
         }
+        let refused = |field: &str, problem: String| {
+            let place = format!("experiment.{name}.{field}");
+            Err(ConfigError::Value { place, problem })
+        };
+        if config.kind == Kind::Interleave
+            && let Some(surface) = self.further_on(&config.layer)
+        {
+            return refused(
+                "layer",
+                format!(
+                    "layer `{}` is not the first of surface `{surface}`: a list is drafted by the variants of the first",
+                    config.layer
+                ),
+            );
+        }
+        let external = config.assigner == Assigner::External;
+        if external && matches!(config.kind, Kind::Interleave | Kind::Shadow) {
+            return refused(
+                "assigner",
+                format!(
+                    "\"external\" is for ab and rollout: of kind {} no unit has an arm",
+                    config.kind
+                ),
+            );
+        }
         let arms = self.arms(name, config)?;
         #[expect(clippy::cast_possible_truncation, reason = "a share of 1, for the log")]
         let weights = arms.iter().map(|arm| arm.probability as f32).collect();
@@ -189,6 +283,7 @@ impl<'a> Compiler<'a> {
             allocation_bp: config.allocation_bp,
             targeting: self.targeting(name, config)?,
             paused: config.paused,
+            external,
         })
     }
 
@@ -206,7 +301,7 @@ impl<'a> Compiler<'a> {
                     arm: arm.name.clone(),
                 });
             }
-            self.variant(|| place("variant"), &arm.variant)?;
+            self.arm_variant(name, i, config, arm)?;
             if end <= start {
                 return Err(ConfigError::ArmTooSmall {
                     place: place("weight"),
@@ -230,6 +325,7 @@ impl<'a> Compiler<'a> {
             arms.push(Arm {
                 name: arm.name.clone(),
                 variant: arm.variant.clone(),
+                values: None,
                 end,
                 // Of the grid, not of the weights: what is logged is what happens.
                 probability: f64::from(end - start) / f64::from(GRID),
@@ -438,8 +534,9 @@ impl<'a> Compiler<'a> {
         }
         for (surface, c) in &config.surface {
             let held = sized(c.holdout_variant.as_deref().unwrap_or_default());
-            let (layer, variant) = (sized(&c.layer), sized(&c.variant));
-            let _ = writeln!(text, "surface {} {layer} {variant} {held}", sized(surface));
+            let layers: Vec<_> = c.layer.0.iter().map(|layer| sized(layer)).collect();
+            let (layers, variant) = (layers.join(" "), sized(&c.variant));
+            let _ = writeln!(text, "surface {} {layers} {variant} {held}", sized(surface));
         }
         for (name, c) in &config.experiment.0 {
             let share = match self.ledger.and_then(|ledger| ledger.holding(name)) {
@@ -456,6 +553,10 @@ impl<'a> Compiler<'a> {
                 c.epoch,
                 c.paused
             );
+            // A line of its own, so that configurations without it keep their digest.
+            if c.assigner == Assigner::External {
+                text += "assigner external\n";
+            }
             text += &canonical_arms(&c.arms);
             for force in &c.force {
                 let _ = writeln!(text, "force {} {}", sized(&force.unit), sized(&force.arm));
@@ -469,7 +570,8 @@ fn canonical_arms(arms: &[ArmConfig]) -> String {
     let mut text = String::new();
     for arm in arms {
         let weight = arm.weight.to_bits();
-        let (name, variant) = (sized(&arm.name), sized(&arm.variant));
+        let variant = sized(arm.variant.as_deref().unwrap_or_default());
+        let name = sized(&arm.name);
         let _ = writeln!(text, "arm {name} {weight:016x} {variant} {:?}", arm.params);
     }
     text

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 use crate::error::ConfigError;
 use crate::targeting::AttributeType;
@@ -213,13 +213,53 @@ pub enum ParamValue {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SurfaceConfig {
-    /// Layer whose experiments run here.
-    pub layer: String,
+    /// The layer whose experiments run here, or several.
+    pub layer: LayerNames,
     /// Variant of units that are in no experiment.
     pub variant: String,
     /// Variant of units that are held out, frozen for the quarter. Absent: `variant`.
     #[serde(default)]
     pub holdout_variant: Option<String>,
+}
+
+/// The layers of a surface: `layer = "ranking"` or `layer = ["ranking", "popularity"]`. A unit is in one
+/// experiment of each at most. The arms of the first name variants; those of the others set parameters
+/// of whatever variant ranks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerNames(pub Vec<String>);
+
+impl From<&str> for LayerNames {
+    fn from(layer: &str) -> Self {
+        Self(vec![layer.to_owned()])
+    }
+}
+
+impl<'de> Deserialize<'de> for LayerNames {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names;
+
+        impl<'de> Visitor<'de> for Names {
+            type Value = LayerNames;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a layer, or a list of names")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<LayerNames, E> {
+                Ok(LayerNames::from(name))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<LayerNames, A::Error> {
+                let mut all = Vec::new();
+                while let Some(name) = names.next_element()? {
+                    all.push(name);
+                }
+                Ok(LayerNames(all))
+            }
+        }
+
+        deserializer.deserialize_any(Names)
+    }
 }
 
 /// What an experiment does with its units.
@@ -274,6 +314,9 @@ pub struct ExperimentConfig {
     /// What is randomised.
     #[serde(default)]
     pub unit: Unit,
+    /// Who deals its units to the arms.
+    #[serde(default)]
+    pub assigner: Assigner,
     /// Who answers for it.
     #[serde(default)]
     pub owner: String,
@@ -307,6 +350,18 @@ pub struct ExperimentConfig {
     pub rollout: Option<RolloutConfig>,
 }
 
+/// Who deals the units of an experiment to its arms.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Assigner {
+    /// The hash of the unit.
+    #[default]
+    Hash,
+    /// The caller, who says with each request which arm another system gave the unit.
+    External,
+}
+
 /// What is randomised.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -326,8 +381,10 @@ pub struct ArmConfig {
     /// Share of the experiment's units relative to the other arms: finite, greater than 0.
     #[serde(default = "one")]
     pub weight: f64,
-    /// Ranking variant that its units get.
-    pub variant: String,
+    /// Ranking variant that its units get. Absent: the one that they would get without the experiment,
+    /// with the arm's parameters.
+    #[serde(default)]
+    pub variant: Option<String>,
     /// Values of the layer's parameters.
     #[serde(default)]
     pub params: BTreeMap<String, ParamValue>,

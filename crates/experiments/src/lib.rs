@@ -1,7 +1,7 @@
 //! Layers, buckets and assignment: pure, small and fast.
 //!
 //! A *unit* (a listener) asks on a *surface* (where recommendations are shown). The surface names a
-//! *layer*, a set of experiments that exclude each other. The unit's hash falls into one of the
+//! *layer*, a set of experiments that exclude each other, or several that do not know of each other. The unit's hash falls into one of the
 //! layer's buckets; an experiment that owns the bucket splits its units over *arms* by a second,
 //! independent hash; each arm names a ranking *variant*. No state, no network, no allocation: the
 //! same configuration gives the same unit the same variant in every process and language.
@@ -53,10 +53,10 @@ pub use assignment::{
 };
 pub use compile::arms_digest;
 pub use config::{
-    ArmConfig, AssignmentConfig, AttributeConfig, Config, DEFAULT_SURFACE, DEFAULT_TOML,
+    ArmConfig, Assigner, AssignmentConfig, AttributeConfig, Config, DEFAULT_SURFACE, DEFAULT_TOML,
     DesignConfig, Direction, ExperimentConfig, ForceConfig, HoldoutConfig, Kind, LayerConfig,
-    MetricConfig, OnBreach, OnInconclusive, Ordered, ParamConfig, ParamValue, Role, RolloutConfig,
-    SurfaceConfig, Unit, seconds,
+    LayerNames, MetricConfig, OnBreach, OnInconclusive, Ordered, ParamConfig, ParamValue, Role,
+    RolloutConfig, SurfaceConfig, Unit, seconds,
 };
 pub use error::{ConfigError, Limits, line_of};
 pub use hash::{KeyPrefix, bucket, hash64, hash128};

@@ -20,7 +20,8 @@ pub struct Listed<'a> {
     pub paused: bool,
     /// Whether a condition decides who takes part.
     pub targeted: bool,
-    /// Its arms: name, ranking variant, and the share of the experiment's units.
+    /// Its arms: name, ranking variant (empty: whichever ranks without it), and the share of the
+    /// experiment's units.
     pub arms: Vec<(&'a str, &'a str, f64)>,
 }
 
@@ -49,7 +50,10 @@ impl Experiments {
             arms: experiment
                 .arms
                 .iter()
-                .map(|arm| (&*arm.name, &*arm.variant, arm.probability))
+                .map(|arm| {
+                    let variant = arm.variant.as_deref().unwrap_or_default();
+                    (&*arm.name, variant, arm.probability)
+                })
                 .collect(),
         })
     }

@@ -18,6 +18,11 @@ use std::collections::{BTreeMap, HashMap};
 pub trait Attributes {
     /// The value of an attribute, if the request brings it.
     fn get(&self, name: &str) -> Option<&str>;
+
+    /// The arm that somebody else gave the unit in an experiment with `assigner = "external"`.
+    fn arm_of(&self, _experiment: &str) -> Option<&str> {
+        None
+    }
 }
 
 impl Attributes for () {

@@ -201,7 +201,7 @@ impl Variants {
         })
     }
 
-    /// Adds the variant that `base` is with some of its parameters at other values, and says its name:
+    /// Adds the variant that `base`, itself declared or derived, is with some of its parameters at other values, and says its name:
     /// that of `base` and the values, such as `balanced|popularity_weight=0.3`. No declared name has a
     /// `|` in it. O(length of the score).
     ///
@@ -254,6 +254,8 @@ impl Variants {
             parameters: set,
             ..variant.clone()
         };
+        let text = text.clone();
+        self.scores.insert(name.clone(), text);
         self.by_name.insert(name.clone(), derived);
         Ok(name)
     }

@@ -27,6 +27,9 @@ use crate::shadow::ShadowConfig;
 /// The configuration file with every setting at its default.
 pub const DEFAULT_TOML: &str = include_str!("default.toml");
 
+/// Shapes, types and bounds of the configuration as a JSON Schema, draft 2020-12.
+pub const CONFIG_SCHEMA: &str = include_str!("config.schema.json");
+
 /// Most labels that one server watches.
 const MAX_LABELS: usize = 16;
 
@@ -313,7 +316,7 @@ impl Config {
                 continue;
             }
             let variants = experiment.arms.iter();
-            let variants = variants.filter_map(|arm| self.variants.get(&arm.variant));
+            let variants = variants.filter_map(|arm| self.variants.get(arm.variant.as_deref()?));
             let labels: Vec<_> = variants.map(|variant| &variant.labels).collect();
             if labels.iter().any(|other| Some(other) != labels.first()) {
                 return Err(Problem::Contenders {
@@ -574,6 +577,15 @@ pub enum Problem {
     /// Variants or parameters that are not allowed.
     #[error(transparent)]
     Variants(VariantsError),
+    /// A file that a running server follows lost what defaults would stand in for: it may be half-written.
+    #[error(
+        "no [{}] any more, though the file in force has: it is empty or half-written, and defaults would stand \
+         in; a restart takes it as it is", tables.join("], [")
+    )]
+    Lost {
+        /// The tables.
+        tables: Vec<&'static str>,
+    },
     /// The built-in configuration does not parse, which a test rules out.
     #[error(transparent)]
     BuiltIn(Box<toml::de::Error>),
@@ -659,6 +671,16 @@ impl File {
     }
 }
 
+/// The tables of a text that defaults stand in for where they are missing. Of one that is no TOML: all, since its
+/// reader has more to say.
+pub(crate) fn tables_of(text: &str) -> Vec<&'static str> {
+    let all = ["variant", "layer", "surface", "assignment"].into_iter();
+    match text.parse::<toml::Table>() {
+        Ok(table) => all.filter(|name| table.contains_key(*name)).collect(),
+        Err(_) => all.collect(),
+    }
+}
+
 /// What a file with variants of its own and no experiments means.
 fn everyone_gets_the_default(variants: &Variants) -> ExperimentsConfig {
     let layer = "ranking".to_owned();
@@ -668,7 +690,7 @@ fn everyone_gets_the_default(variants: &Variants) -> ExperimentsConfig {
     let mut config = ExperimentsConfig::default();
     config.layer = BTreeMap::from([(layer.clone(), LayerConfig::default())]);
     let surface = SurfaceConfig {
-        layer,
+        layer: layer.as_str().into(),
         variant,
         holdout_variant: None,
     };
@@ -840,5 +862,108 @@ mod tests {
             .expect_err("missing")
             .to_string();
         assert!(error.contains("/no/such/refrain.toml"), "{error}");
+    }
+
+    /// The schema names just the fields and the words that the reader takes: its own complaint lists them.
+    #[test]
+    fn the_schema_names_what_is_read() {
+        let schema: serde_json::Value = serde_json::from_str(CONFIG_SCHEMA).expect("JSON");
+        let experiment = "[experiment.e]\nkind = 'ab'\nlayer = 'l'\nepoch = 1\nallocation_bp = 1\n";
+        let nested = |table: &str| format!("{experiment}[[experiment.e.{table}]]\n");
+        let variant = "[variant.v]\nscore = 'similarity'\n";
+        let words = |text: &str, place: &str| (text.to_owned(), format!("/$defs/{place}"));
+        let fields = |text: &str, place: &str| {
+            let (text, place) = words(text, place);
+            (format!("{text}zzz = 1\n"), format!("{place}/properties"))
+        };
+        let plain = [
+            "server",
+            "store",
+            "profiles",
+            "limits",
+            "shadow",
+            "exposures",
+            "log",
+            "assignment",
+        ];
+        let named = [
+            "parameter",
+            "attribute",
+            "holdout",
+            "layer",
+            "surface",
+            "experiment",
+        ];
+        let mut places: Vec<(String, String)> = vec![
+            ("zzz = 1\n".to_owned(), "/properties".to_owned()),
+            fields("[profiles.weights]\n", "weights"),
+            fields(variant, "variant"),
+            fields(
+                &format!("{variant}[variant.v.exploration]\n"),
+                "exploration",
+            ),
+            fields(
+                "[layer.l]\nepoch = 1\n[layer.l.params.p]\n",
+                "layer_parameter",
+            ),
+            fields(&nested("arm"), "arm"),
+            fields(&nested("force"), "force"),
+            fields(&nested("metric"), "metric"),
+            fields(&format!("{experiment}[experiment.e.design]\n"), "design"),
+            fields(&format!("{experiment}[experiment.e.rollout]\n"), "rollout"),
+            words("[store]\nopen = 'zzz'", "store/properties/open/enum"),
+            words("[log]\nformat = 'zzz'", "log/properties/format/enum"),
+            words(
+                "[attribute.a]\ntype = 'zzz'",
+                "attribute/properties/type/enum",
+            ),
+            words(
+                "[experiment.e]\nkind = 'zzz'",
+                "experiment/properties/kind/enum",
+            ),
+            words(
+                "[experiment.e]\nunit = 'zzz'",
+                "experiment/properties/unit/enum",
+            ),
+            words(
+                "[experiment.e]\nassigner = 'zzz'",
+                "experiment/properties/assigner/enum",
+            ),
+            words(
+                &format!("{}role = 'zzz'", nested("metric")),
+                "metric/properties/role/enum",
+            ),
+            words(
+                &format!("{}direction = 'zzz'", nested("metric")),
+                "metric/properties/direction/enum",
+            ),
+            words(
+                "[experiment.e.rollout]\non_inconclusive = 'zzz'",
+                "rollout/properties/on_inconclusive/enum",
+            ),
+            words(
+                "[experiment.e.rollout]\non_breach = 'zzz'",
+                "rollout/properties/on_breach/enum",
+            ),
+        ];
+        places.extend(plain.map(|table| fields(&format!("[{table}]\n"), table)));
+        places.extend(named.map(|table| fields(&format!("[{table}.x]\n"), table)));
+        for (text, place) in places {
+            let complaint = Config::from_toml(&text, Path::new("c.toml"));
+            let complaint = complaint.expect_err(&text).to_string();
+            let (_, expected) = complaint.split_once("expected ").expect("lists them");
+            let expected: std::collections::BTreeSet<&str> =
+                expected.split('`').skip(1).step_by(2).collect();
+            let known: std::collections::BTreeSet<&str> = match schema.pointer(&place) {
+                Some(serde_json::Value::Object(properties)) => {
+                    properties.keys().map(String::as_str).collect()
+                }
+                Some(serde_json::Value::Array(words)) => {
+                    words.iter().filter_map(serde_json::Value::as_str).collect()
+                }
+                other => panic!("{place}: {other:?}"),
+            };
+            assert_eq!(known, expected, "{place}");
+        }
     }
 }

@@ -21,6 +21,7 @@ mod admin;
 mod app;
 mod clock;
 mod config;
+mod evaluation;
 mod health;
 mod journal_file;
 mod limits;
@@ -44,8 +45,8 @@ mod wire;
 
 pub use app::{App, ServeError, Shutdown, StartError, runtime, terminated};
 pub use config::{
-    Config, ConfigError, DEFAULT_TOML, LogConfig, LogFormat, Problem, ProfilesConfig, ServerConfig,
-    StoreConfig,
+    CONFIG_SCHEMA, Config, ConfigError, DEFAULT_TOML, LogConfig, LogFormat, Problem,
+    ProfilesConfig, ServerConfig, StoreConfig,
 };
 pub use journal_file::{JournalFile, JournalFileError, Signature};
 pub use limits::Limits;

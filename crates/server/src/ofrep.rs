@@ -15,9 +15,11 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use refrain_engine::Policy;
-use refrain_experiments::{Assignment, ParamValue, Reason, hash128};
+use refrain_experiments::{ParamValue, hash128};
 use refrain_taste::MAX_ID_BYTES;
 use serde_json::{Map, Value, json};
+
+use crate::evaluation::{evaluated, reason};
 
 /// Largest request.
 const MAX_BYTES: usize = 64 << 10;
@@ -134,6 +136,7 @@ impl Context {
             policy
                 .experiments()
                 .param(layer, param, &self.unit, &self.attributes)?;
+        evaluated(param, &self.unit, &assignment, policy.digest());
         let value = match value {
             ParamValue::Bool(value) => json!(value),
             ParamValue::Integer(value) => json!(value),
@@ -179,16 +182,6 @@ fn attributes(context: Map<String, Value>) -> HashMap<String, String> {
 
 fn params(policy: &Policy) -> impl Iterator<Item = (&str, &str)> {
     policy.experiments().params()
-}
-
-fn reason(assignment: &Assignment<'_>) -> &'static str {
-    match assignment.reason {
-        Reason::Split => "SPLIT",
-        Reason::Forced => "TARGETING_MATCH",
-        Reason::Paused => "DISABLED",
-        Reason::Default | Reason::Holdout | Reason::Targeting => "STATIC",
-        _ => "UNKNOWN",
-    }
 }
 
 /// Whether `If-None-Match` names a tag (RFC 9110, section 13.1.2: compared weakly).

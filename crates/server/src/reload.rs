@@ -2,7 +2,9 @@
 //!
 //! A change is read and checked as a whole, then swapped in with one pointer: a request has the policy
 //! before or the one after, never parts of both. One that is refused changes nothing; the log says
-//! why and on which line, and the gauge `policy_current` falls to 0. So does a journal that does not go on
+//! why and on which line, and the gauge `policy_current` falls to 0. A file that is being written is not
+//! taken for what it will be: a change is read twice, and one that is empty, or lost the tables in whose
+//! place defaults would step, is refused. So does a journal that does not go on
 //! from where it was read last: one that is gone, cut or replaced would take every experiment its units,
 //! and its chain verifies all the same. The same thread looks at the
 //! rollouts, since what they decide takes effect the same way: a line of the journal, then a reload.
@@ -15,10 +17,14 @@ use arc_swap::ArcSwap;
 use refrain_engine::{Policy, Version};
 use refrain_experiments::{Journal, Tip, digest_of};
 
-use crate::config::{Config, ConfigError, Problem};
+use crate::config::{Config, ConfigError, Problem, tables_of};
 use crate::metrics::Metrics;
 use crate::rollout::Keeper;
 use crate::versions::Versions;
+
+/// How long a change must stand before it is looked at: whoever rewrites a file in place is done then, or
+/// the next look finds another text.
+const SETTLED: Duration = Duration::from_millis(20);
 
 /// A configuration that holds, and what follows from it.
 struct Checked {
@@ -41,6 +47,8 @@ pub(crate) struct Reloader {
     journal: Option<(PathBuf, Tip)>,
     /// Digests of the texts that were looked at last.
     seen: Option<[String; 2]>,
+    /// The tables of the file in force.
+    tables: Vec<&'static str>,
     interval: Duration,
 }
 
@@ -68,8 +76,12 @@ impl Reloader {
             keeper,
             journal,
             seen: None,
+            tables: Vec::new(),
         };
-        reloader.seen = reloader.texts().ok();
+        if let Ok(texts) = reloader.texts() {
+            reloader.tables = tables_of(&texts[0]);
+            reloader.seen = Some(digests(&texts));
+        }
         reloader
     }
 
@@ -133,11 +145,16 @@ impl Reloader {
     /// What is on disk, when it changed since the last look.
     fn fresh(&mut self) -> Result<Option<Checked>, ConfigError> {
         let texts = self.texts()?;
-        if self.seen.as_ref() == Some(&texts) {
+        if self.seen.as_ref() == Some(&digests(&texts)) {
+            return Ok(None);
+        }
+        std::thread::sleep(SETTLED);
+        if self.texts()? != texts {
             return Ok(None);
         }
         // Remembered before it is judged: what is refused is told of once.
-        self.seen = Some(texts);
+        self.seen = Some(digests(&texts));
+        let [text, _] = texts;
         let Some(file) = &self.started.file else {
             // Without a file only the journal can change.
             let (policy, tip) =
@@ -154,7 +171,16 @@ impl Reloader {
                 tip,
             }));
         };
-        let config = Config::read(file)?;
+        let tables = tables_of(&text);
+        let lost = self.tables.iter().filter(|table| !tables.contains(table));
+        let lost: Vec<_> = lost.copied().collect();
+        if !lost.is_empty() {
+            return Err(ConfigError::in_file(file, Problem::Lost { tables: lost }));
+        }
+        let config = Config {
+            file: Some(file.clone()),
+            ..Config::from_toml(&text, file)?
+        };
         let (policy, tip) = self
             .check(&config)
             .map_err(|problem| ConfigError::in_file(file, problem))?;
@@ -166,6 +192,7 @@ impl Reloader {
         if as_started != self.started {
             tracing::warn!("settings other than variants and experiments follow with a restart");
         }
+        self.tables = tables;
         Ok(Some(Checked {
             config,
             policy,
@@ -185,7 +212,7 @@ impl Reloader {
         Ok((config.policy(&journal)?, Some(journal.tip())))
     }
 
-    /// Digests of configuration and journal.
+    /// Configuration and journal.
     fn texts(&self) -> Result<[String; 2], ConfigError> {
         let read = |source| ConfigError::Read { source };
         let text = match &self.started.file {
@@ -199,6 +226,10 @@ impl Reloader {
             Some(path) => fs_err::read_to_string(path).unwrap_or_default(),
             None => String::new(),
         };
-        Ok([digest_of(&text), digest_of(&journal)])
+        Ok([text, journal])
     }
+}
+
+fn digests(texts: &[String; 2]) -> [String; 2] {
+    texts.each_ref().map(|text| digest_of(text))
 }

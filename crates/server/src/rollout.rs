@@ -58,8 +58,8 @@ pub(crate) enum Fate {
 #[derive(Debug)]
 pub(crate) struct Watched<'a> {
     live: &'a Live,
-    /// Experiment, epoch and arm.
-    of: Option<(&'a str, u32, &'a str)>,
+    /// Experiment, epoch and arm of each rollout.
+    of: Vec<(&'a str, u32, &'a str)>,
     /// Hash of the unit.
     unit: u64,
     start: Instant,
@@ -68,14 +68,23 @@ pub(crate) struct Watched<'a> {
 
 impl Live {
     /// Watches a request of a unit. What is in no rollout is not counted, and costs nothing.
-    pub(crate) fn watch<'a>(&'a self, assignment: &Assignment<'a>, unit: &str) -> Watched<'a> {
-        let counted = assignment.kind == Some(Kind::Rollout) && assignment.reason == Reason::Split;
-        let of = assignment
-            .experiment
-            .zip(assignment.arm)
-            .filter(|_| counted)
-            .map(|(experiment, arm)| (experiment, assignment.experiment_epoch, arm));
-        let unit = of.map_or(0, |_| hash64(unit.as_bytes()));
+    pub(crate) fn watch<'a: 'b, 'b>(
+        &'a self,
+        assignments: impl Iterator<Item = &'b Assignment<'a>>,
+        unit: &str,
+    ) -> Watched<'a> {
+        let counted = assignments.filter(|assignment| {
+            assignment.kind == Some(Kind::Rollout)
+                && matches!(assignment.reason, Reason::Split | Reason::External)
+        });
+        let of: Vec<_> = counted
+            .filter_map(|a| Some((a.experiment?, a.experiment_epoch, a.arm?)))
+            .collect();
+        let unit = if of.is_empty() {
+            0
+        } else {
+            hash64(unit.as_bytes())
+        };
         Watched {
             live: self,
             of,
@@ -131,26 +140,31 @@ impl Watched<'_> {
 
 impl Drop for Watched<'_> {
     fn drop(&mut self) {
-        let Some((experiment, epoch, arm)) = self.of else {
-            return;
-        };
-        if self.fate == Fate::Refused {
+        if self.of.is_empty() || self.fate == Fate::Refused {
             return;
         }
         let took = u32::try_from(self.start.elapsed().as_micros()).unwrap_or(u32::MAX);
         let mut live = self.live.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(counts) = live.get_mut(experiment).filter(|c| c.epoch == epoch) else {
-            return;
-        };
-        let treatment = usize::from(counts.control != arm);
-        let RolloutCounts { arms, units } = &mut counts.seen;
+        for &(experiment, epoch, arm) in &self.of {
+            let counts = live.get_mut(experiment);
+            if let Some(counts) = counts.filter(|counts| counts.epoch == epoch) {
+                counts.add(arm, self.unit, self.fate, took);
+            }
+        }
+    }
+}
+
+impl Counts {
+    fn add(&mut self, arm: &str, unit: u64, fate: Fate, took: u32) {
+        let treatment = usize::from(self.control != arm);
+        let RolloutCounts { arms, units } = &mut self.seen;
         let arm = arms.get_mut(treatment);
-        let Some(group) = arm.and_then(|arm| arm.get_mut(group_of(self.unit))) else {
+        let Some(group) = arm.and_then(|arm| arm.get_mut(group_of(unit))) else {
             return;
         };
-        units.see(treatment, self.unit);
+        units.see(treatment, unit);
         group.requests += 1;
-        match self.fate {
+        match fate {
             Fate::Answered { empty, degraded } => {
                 group.empty += u64::from(empty);
                 group.degraded += u64::from(degraded);

@@ -229,6 +229,7 @@ pub(crate) fn check_recommend(check: &mut Check, request: &v1::RecommendRequest)
     }
     if let Some(ranking) = &request.ranking {
         check.text("ranking.surface", &ranking.surface, MAX_LABEL_BYTES);
+        check_attributes(check, "ranking.external_arms", &ranking.external_arms);
         check.text(
             "ranking.variant_override",
             &ranking.variant_override,
@@ -492,6 +493,7 @@ pub(crate) fn assignment(assignment: &Assignment<'_>) -> v1::Assignment {
             Reason::Holdout => v1::AssignmentReason::Holdout,
             Reason::Targeting => v1::AssignmentReason::Targeting,
             Reason::Paused => v1::AssignmentReason::Paused,
+            Reason::External => v1::AssignmentReason::External,
             _ => v1::AssignmentReason::Unspecified,
         }
         .into(),

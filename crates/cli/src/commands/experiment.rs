@@ -18,6 +18,7 @@ mod did;
 mod edit;
 mod offline_online;
 mod plan;
+mod post_mortem;
 mod readout;
 mod report;
 mod simulate;
@@ -51,6 +52,7 @@ enum Action {
     Ramp(change::RampArgs),
     Stop(change::StopArgs),
     Journal(change::JournalArgs),
+    PostMortem(post_mortem::Args),
     List(ListArgs),
     Assign(AssignArgs),
     Plan(plan::Args),
@@ -121,6 +123,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
         Action::Ramp(args) => change::ramp(args, output),
         Action::Stop(args) => change::stop(args, output),
         Action::Journal(args) => change::journal(args, output),
+        Action::PostMortem(args) => post_mortem::run(args, output),
         Action::Plan(args) => plan::run(args, output),
         Action::Analyze(args) => analyze::run(args, output),
         Action::Report(args) => report::run(args, output),
@@ -206,7 +209,10 @@ fn assign(args: &AssignArgs, output: &Output) -> anyhow::Result<Exit> {
     })?;
     let named = || args.units.iter().zip(&answers);
     let documents: Vec<_> = named()
-        .map(|(unit, answer)| wire::assignment(unit, &args.surface, answer))
+        .flat_map(|(unit, answer)| {
+            let all = wire::assignments(answer);
+            all.map(move |one| wire::assignment(unit, &args.surface, one, answer))
+        })
         .collect();
     output.result(&serde_json::json!({ "assignments": documents }), |output| {
         let mut table = output::table(&[
@@ -220,8 +226,11 @@ fn assign(args: &AssignArgs, output: &Output) -> anyhow::Result<Exit> {
             Column::Number("grid"),
             Column::Number("probability"),
         ]);
-        for (unit, answer) in named() {
-            let assignment = answer.assignment.clone().unwrap_or_default();
+        let all = named().flat_map(|(unit, answer)| {
+            let all = wire::assignments(answer);
+            all.map(move |assignment| (unit, assignment))
+        });
+        for (unit, assignment) in all {
             table.add_row([
                 output::clip(unit, 40),
                 assignment.variant.clone(),

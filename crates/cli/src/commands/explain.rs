@@ -75,6 +75,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
             ranking: Some(pb::Ranking {
                 surface: args.surface.clone(),
                 variant_override: args.variant.clone(),
+                ..pb::Ranking::default()
             }),
             ..pb::RecommendRequest::default()
         }),

@@ -200,6 +200,7 @@ pub(crate) fn request(
         ranking: Some(pb::Ranking {
             surface: answer.surface.clone(),
             variant_override: variant.unwrap_or_default().to_owned(),
+            ..pb::Ranking::default()
         }),
         search: answer.search.to_wire(),
         consistency: answer.min_profile_revision.map(|revision| pb::Consistency {

@@ -15,29 +15,29 @@ use refrain_experiments::schema::{EXPOSURE_SCHEMA, exposure_schema, item_fields}
 use super::columns::Columns;
 use super::{Log, Table};
 
-/// An exposure that becomes one when its answer is sent. Travels as an extension of the response: who
+/// The exposures of an answer, which become such when it is sent. Travels as an extension of the response: who
 /// hands the body to the transport records it then. Only one of its clones does.
 #[derive(Clone)]
 pub(crate) struct Pending {
     log: Arc<Log<Exposure>>,
-    exposure: Arc<std::sync::Mutex<Option<Exposure>>>,
+    exposures: Arc<std::sync::Mutex<Vec<Exposure>>>,
 }
 
 impl Pending {
-    pub(crate) fn new(log: &Arc<Log<Exposure>>, exposure: Exposure) -> Self {
+    pub(crate) fn new(log: &Arc<Log<Exposure>>, exposures: Vec<Exposure>) -> Self {
         Self {
             log: Arc::clone(log),
-            exposure: Arc::new(std::sync::Mutex::new(Some(exposure))),
+            exposures: Arc::new(std::sync::Mutex::new(exposures)),
         }
     }
 
     /// The answer has been handed over.
     pub(crate) fn sent(&self, latency_us: u32) {
-        let taken = match self.exposure.lock() {
-            Ok(mut exposure) => exposure.take(),
-            Err(_) => None,
+        let taken = match self.exposures.lock() {
+            Ok(mut exposures) => std::mem::take(&mut *exposures),
+            Err(_) => Vec::new(),
         };
-        if let Some(mut exposure) = taken {
+        for mut exposure in taken {
             exposure.latency_us = latency_us;
             self.log.record(exposure);
         }

@@ -89,7 +89,7 @@ impl World {
         for unit in 0..units {
             let unit = format!("u{unit}");
             let assignment = policy.experiments().assign("", &unit);
-            let watched = self.live.watch(&assignment, &unit);
+            let watched = self.live.watch([&assignment].into_iter(), &unit);
             let treatment = assignment.arm == Some("treatment");
             treated += u32::from(treatment);
             watched.ended(if treatment && treated % 100 < failing {
@@ -238,20 +238,29 @@ fn who_is_forced_refused_or_elsewhere_is_not_counted_and_a_panic_is_a_failure() 
     };
     world
         .live
-        .watch(&experiments.force("", &inside, "bold"), &inside)
+        .watch(
+            [&experiments.force("", &inside, "bold")].into_iter(),
+            &inside,
+        )
         .ended(answered);
     world
         .live
-        .watch(&experiments.unassigned(""), "")
+        .watch([&experiments.unassigned("")].into_iter(), "")
         .ended(answered);
-    world.live.watch(&assignment, &inside).ended(Fate::Refused);
+    world
+        .live
+        .watch([&assignment].into_iter(), &inside)
+        .ended(Fate::Refused);
     let sum = |of: fn(&GroupCounts) -> u64| -> u64 {
         let counts = world.live.counts("careful").expect("followed");
         counts.arms.iter().flatten().map(of).sum()
     };
     assert_eq!(sum(|group| group.requests), 0);
-    drop(world.live.watch(&assignment, &inside));
-    world.live.watch(&assignment, &inside).ended(answered);
+    drop(world.live.watch([&assignment].into_iter(), &inside));
+    world
+        .live
+        .watch([&assignment].into_iter(), &inside)
+        .ended(answered);
     assert_eq!(sum(|group| group.requests), 2);
     assert_eq!(sum(|group| group.errors), 1);
     assert_eq!(

@@ -63,11 +63,16 @@ impl ExperimentService for Handler {
         wire::check_attributes(&mut check, "attributes", &request.attributes);
         check.finish()?;
         let policy = self.0.policy.load();
-        let experiments = policy.experiments();
-        let assignment =
-            experiments.assign_with(&request.surface, &request.unit_id, &request.attributes);
+        let (surface, unit) = (&request.surface, &request.unit_id);
+        let choice = policy
+            .choose_with(surface, unit, None, &request.attributes)
+            .map_err(|unknown| Refusal::NotFound {
+                kind: Resource::Variant,
+                name: unknown.name,
+            })?;
         Ok(Response::new(v1::AssignResponse {
-            assignment: Some(wire::assignment(&assignment)),
+            assignment: Some(wire::assignment(&choice.assignment)),
+            further: choice.further.iter().map(wire::assignment).collect(),
             config_digest: policy.digest().to_owned(),
         }))
     }

@@ -4,12 +4,54 @@ use refrain::v1;
 use refrain::v1::recommend_request::Subject;
 use refrain_engine::{Choice, Scored};
 use refrain_experiments::record::{Decision, Exposure, ShownItem};
-use refrain_experiments::{Reason, hash128};
+use refrain_experiments::{Assignment, Reason, hash128};
 
 use super::recommendation::Question;
 
-/// The exposure of an answer, but for the time that it took. `drawn` has the same items as the answer.
-pub(super) fn row(
+/// The exposures of an answer, but for the time that it took: one for the first layer of its surface, one
+/// for each experiment of another. `drawn` has the same items as the answer.
+pub(super) fn rows(
+    question: &Question,
+    choice: &Choice<'_>,
+    response: &v1::RecommendResponse,
+    drawn: &[Scored],
+) -> Vec<Exposure> {
+    let first = row(question, choice, response, drawn);
+    let served_by = response.served_by.iter();
+    let further = served_by.flat_map(|served_by| &served_by.further);
+    let inside = choice.further.iter().filter(|a| a.experiment.is_some());
+    let more: Vec<_> = inside
+        .zip(further)
+        .map(|(assignment, further)| {
+            let fell_back = fell_back(response);
+            Exposure {
+                exposure_id: u128::from_str_radix(&further.exposure_id, 16).unwrap_or(0),
+                served_variant: served_arm(assignment, fell_back),
+                decision: Decision {
+                    config_digest: first.decision.config_digest,
+                    ..decision(assignment, "", fell_back)
+                },
+                ..first.clone()
+            }
+        })
+        .collect();
+    std::iter::once(first).chain(more).collect()
+}
+
+fn fell_back(response: &v1::RecommendResponse) -> bool {
+    let fallback = i32::from(v1::DegradedReason::FallbackUsed);
+    response.degraded.contains(&fallback)
+}
+
+/// Name of the arm that was served, when one was.
+fn served_arm(assignment: &Assignment<'_>, fell_back: bool) -> Option<String> {
+    match assignment.arm {
+        Some(_) if fell_back => Some("fallback".to_owned()),
+        arm => arm.map(str::to_owned),
+    }
+}
+
+fn row(
     question: &Question,
     choice: &Choice<'_>,
     response: &v1::RecommendResponse,
@@ -23,8 +65,7 @@ pub(super) fn row(
         Some(Subject::Seeds(seeds)) => ("seeds", "", Some(hash_of(seeds))),
         Some(Subject::Vector(_)) | None => ("vector", "", None),
     };
-    let fallback = i32::from(v1::DegradedReason::FallbackUsed);
-    let fell_back = response.degraded.contains(&fallback);
+    let fell_back = fell_back(response);
     Exposure {
         exposure_id: u128::from_str_radix(&response.exposure_id, 16).unwrap_or(0),
         ts_us: crate::clock::now_us(),
@@ -33,11 +74,8 @@ pub(super) fn row(
         surface: question.surface().to_owned(),
         seed_kind,
         seed_ids_hash: seeds,
-        served_variant: match choice.assignment.arm {
-            Some(_) if fell_back => Some("fallback".to_owned()),
-            arm => arm.map(str::to_owned),
-        },
-        decision: decision(choice, &served_by.config_digest, fell_back),
+        served_variant: served_arm(&choice.assignment, fell_back),
+        decision: decision(&choice.assignment, &served_by.config_digest, fell_back),
         ranking_variant: served_by.variant,
         index_version: served_by.version,
         delta: served_by.delta,
@@ -58,8 +96,7 @@ pub(super) fn row(
 /// The label of a request that no listener made.
 const BOT: &str = "bot";
 
-fn decision(choice: &Choice<'_>, digest: &str, fell_back: bool) -> Decision {
-    let a = &choice.assignment;
+fn decision(a: &Assignment<'_>, digest: &str, fell_back: bool) -> Decision {
     let split = a.reason == Reason::Split;
     Decision {
         layer: a.layer.to_owned(),

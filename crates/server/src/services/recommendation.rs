@@ -1,6 +1,7 @@
 //! `RecommendationService`, and the answering that `CompareVariants` shares with it.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use refrain_engine::{
     Answer, Choice, Degraded, ItemFilter, Policy, Request as EngineRequest, RequestError, Scratch,
     Similar, SimilarTo, Subject, Version, interleave, recommend, similar,
 };
-use refrain_experiments::{Reason, hash64, hash128};
+use refrain_experiments::{Assignment, Attributes, Reason, hash64, hash128};
 use refrain_ranking::Variant;
 use refrain_taste::{Profile, Weights};
 use tonic::{Request, Response, Status, Streaming};
@@ -20,6 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::dark::Served;
 use super::stream::{self, Answers};
 use super::{Handler, State, call_of, exposure, offload};
+use crate::evaluation::evaluated;
 use crate::limits::{DEFAULT_PAGE_SIZE, SEARCH_SHARE};
 use crate::log::Pending;
 use crate::refusal::{Precondition, Refusal, Resource};
@@ -283,6 +285,14 @@ impl Question {
         }
     }
 
+    fn said(&self) -> Said<'_> {
+        let ranking = self.request.ranking.as_ref();
+        Said {
+            context: &self.request.context,
+            arms: ranking.map(|ranking| &ranking.external_arms),
+        }
+    }
+
     pub(super) fn seed(&self) -> u64 {
         self.seed
     }
@@ -305,8 +315,9 @@ pub(super) fn choose<'a>(policy: &'a Policy, question: &Question) -> Result<Choi
     let surface = question.surface();
     let choice = match (question.unit(), named) {
         (Some(user), _) => {
-            let attributes = &question.request.context;
-            policy.choose_with(surface, user, named, attributes)
+            let said = question.said();
+            check_external_arms(policy, said.arms)?;
+            policy.choose_with(surface, user, named, &said)
         }
         (None, Some(_)) => policy.choose(surface, "", named),
         (None, None) => policy.unassigned(surface),
@@ -315,6 +326,46 @@ pub(super) fn choose<'a>(policy: &'a Policy, question: &Question) -> Result<Choi
         kind: Resource::Variant,
         name: unknown.name,
     })
+}
+
+/// An arm that another system gave a listener is one that is declared. An experiment that is not in
+/// force is passed over: it may have been stopped while callers still know it.
+fn check_external_arms(
+    policy: &Policy,
+    given: Option<&HashMap<String, String>>,
+) -> Result<(), Refusal> {
+    for (experiment, arm) in given.into_iter().flatten() {
+        let experiments = policy.experiments();
+        if experiments.list().all(|listed| listed.name != experiment) {
+            continue;
+        }
+        let problem = match experiments.external_arms(experiment) {
+            Some(arms) if arms.contains(&arm.as_str()) => continue,
+            Some(arms) => format!("there is no arm {arm:?}; there are {}", arms.join(", ")),
+            None => {
+                "the experiment deals its arms by itself: `assigner` is not \"external\"".to_owned()
+            }
+        };
+        let field = format!("ranking.external_arms[{experiment}]");
+        return Err(Refusal::field(field, problem));
+    }
+    Ok(())
+}
+
+/// What a request says of itself, and where others put its listener.
+pub(super) struct Said<'a> {
+    context: &'a HashMap<String, String>,
+    arms: Option<&'a HashMap<String, String>>,
+}
+
+impl Attributes for Said<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.context.get(name).map(String::as_str)
+    }
+
+    fn arm_of(&self, experiment: &str) -> Option<&str> {
+        self.arms?.get(experiment).map(String::as_str)
+    }
 }
 
 /// The variant that a listener gets on a surface.
@@ -339,16 +390,10 @@ pub(super) enum Ranker<'a> {
 
 impl<'a> Ranker<'a> {
     /// As a choice says.
-    fn of(policy: &'a Policy, choice: &Choice<'a>) -> Result<Self, Refusal> {
-        let Some([_, second]) = choice.assignment.contenders else {
-            return Ok(Self::One(choice.variant));
-        };
-        match policy.variants().get(second) {
-            Some(second) => Ok(Self::Two([choice.variant, second])),
-            None => Err(Refusal::NotFound {
-                kind: Resource::Variant,
-                name: second.to_owned(),
-            }),
+    fn of(choice: &Choice<'a>) -> Self {
+        match choice.contender {
+            Some(second) => Self::Two([choice.variant, second]),
+            None => Self::One(choice.variant),
         }
     }
 
@@ -374,9 +419,14 @@ impl State {
     ) -> Result<(v1::RecommendResponse, Option<Pending>), Refusal> {
         let policy = self.policy.load();
         let choice = choose(&policy, question)?;
+        if let Some(unit) = question.unit() {
+            for assignment in choice.assignments() {
+                evaluated("variant", unit, assignment, policy.digest());
+            }
+        }
         let watched = self
             .live
-            .watch(&choice.assignment, question.unit().unwrap_or_default());
+            .watch(choice.assignments(), question.unit().unwrap_or_default());
         let outcome = self.recommend_as(question, &policy, &choice);
         watched.ended(match &outcome {
             Ok((response, _)) => Fate::Answered {
@@ -397,17 +447,17 @@ impl State {
     ) -> Result<(v1::RecommendResponse, Option<Pending>), Refusal> {
         let start = Instant::now();
         let version = self.version(question, choice.variant)?;
-        let ranker = Ranker::of(policy, choice)?;
+        let ranker = Ranker::of(choice);
         let (answer, degraded) = self.answer(question, &version, ranker, false)?;
         let (drawn, slate_logprob) = (answer.items.clone(), answer.slate_logprob);
-        let response = v1::RecommendResponse {
-            exposure_id: self.exposure_id(&question.request.request_id, choice),
-            ..self.response(policy, question, choice, &version, answer, degraded)
-        };
+        let mut response = self.response(policy, question, choice, &version, answer, degraded);
+        self.name_exposures(&question.request.request_id, choice, &mut response);
         let exposure = self.logs.as_ref().map(|logs| {
-            let mut row = exposure::row(question, choice, &response, &drawn);
-            row.slate_logprob = slate_logprob;
-            Pending::new(&logs.exposures, row)
+            let mut rows = exposure::rows(question, choice, &response, &drawn);
+            for row in &mut rows {
+                row.slate_logprob = slate_logprob;
+            }
+            Pending::new(&logs.exposures, rows)
         });
         let served = Served {
             items: drawn.iter().map(|item| item.ordinal).collect(),
@@ -428,7 +478,7 @@ impl State {
     ) -> Result<v1::RecommendResponse, Refusal> {
         let policy = self.policy.load();
         let choice = choose(&policy, question)?;
-        let ranker = Ranker::of(&policy, &choice)?;
+        let ranker = Ranker::of(&choice);
         let (answer, degraded) = self.answer(question, version, ranker, false)?;
         Ok(self.response(&policy, question, &choice, version, answer, degraded))
     }
@@ -450,6 +500,7 @@ impl State {
                 variant: choice.variant.name.clone(),
                 experiment: choice.assignment.experiment.unwrap_or_default().to_owned(),
                 arm: choice.assignment.arm.unwrap_or_default().to_owned(),
+                further: choice.further.iter().filter_map(further).collect(),
                 ..self.served_by(policy, version, question.revision())
             }),
             profile: answer.profile.as_ref().map(wire::profile_use),
@@ -631,7 +682,12 @@ impl State {
     }
 
     /// The same request id and variant have the same exposure, so that a retry is not counted twice.
-    fn exposure_id(&self, request_id: &str, choice: &Choice<'_>) -> String {
+    fn name_exposures(
+        &self,
+        request_id: &str,
+        choice: &Choice<'_>,
+        response: &mut v1::RecommendResponse,
+    ) {
         let made;
         let request_id = match request_id {
             "" => {
@@ -640,10 +696,16 @@ impl State {
             }
             given => given,
         };
-        let experiment = choice.assignment.experiment.unwrap_or_default();
-        // Neither names of experiments nor of variants may hold a '|', so no two keys read alike.
-        let key = format!("X:{experiment}|{}|{request_id}", choice.variant.name);
-        format!("{:032x}", hash128(key.as_bytes()))
+        // No name of an experiment holds a '|', and only values of parameters follow one in that of a variant.
+        let exposure_id = |experiment: &str| {
+            let key = format!("X:{experiment}|{}|{request_id}", choice.variant.name);
+            format!("{:032x}", hash128(key.as_bytes()))
+        };
+        response.exposure_id = exposure_id(choice.assignment.experiment.unwrap_or_default());
+        let served_by = response.served_by.iter_mut();
+        for further in served_by.flat_map(|served_by| &mut served_by.further) {
+            further.exposure_id = exposure_id(&further.experiment);
+        }
     }
 
     /// Counts what an answer spent, and why it is less than it could be.
@@ -668,6 +730,15 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// The experiment of another layer that takes part in an answer, but for its exposure.
+fn further(assignment: &Assignment<'_>) -> Option<v1::FurtherArm> {
+    Some(v1::FurtherArm {
+        experiment: assignment.experiment?.to_owned(),
+        arm: assignment.arm.unwrap_or_default().to_owned(),
+        exposure_id: String::new(),
+    })
 }
 
 /// Runs with the scratch memory of this thread.

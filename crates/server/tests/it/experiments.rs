@@ -9,12 +9,14 @@ use refrain::v1;
 use refrain::v1::experiment_service_client::ExperimentServiceClient;
 use refrain::v1::recommend_request::Subject;
 use refrain::v1::recommendation_service_client::RecommendationServiceClient;
+use refrain::v1::taste_profile_service_client::TasteProfileServiceClient;
 use refrain_experiments::{Action, Journal, arms_digest};
 use refrain_server::{Config, JournalFile, JournalFileError, Signature};
 use tonic::Code;
 
 use crate::dark::metrics;
-use crate::fixture::{Running, World};
+use crate::exposures::{read, texts};
+use crate::fixture::{Running, World, play};
 
 const SETUP: &str = r#"
 [server]
@@ -327,4 +329,358 @@ async fn a_treatment_that_fails_is_stepped_back_while_the_server_runs() {
             .expect("served again");
     }
     server.stop().await.expect("drains");
+}
+
+/// A treatment that answers, but worse (its score names a feature that the version does not have), is
+/// stepped back too.
+#[tokio::test]
+async fn a_treatment_that_degrades_is_stepped_back_while_the_server_runs() {
+    let world = World::new();
+    world.publish(1);
+    let text = format!("{SETUP}{CAREFUL}")
+        .replace("variant = \"broken\"", "variant = \"poorer\"")
+        .replace("error_rate", "degraded_rate")
+        + "[variant.poorer]\nscore = \"similarity + 0.1 * freshness\"\n";
+    world.write_text(&text);
+    let (file, _) = act(&world, "starts", allocate("careful", 5_000, "s"));
+    let server = world.serve_text(&text).await;
+    let mut profiles = TasteProfileServiceClient::new(server.channel.clone());
+    let mut client = RecommendationServiceClient::new(server.channel.clone());
+    // Known listeners: an answer to others is degraded in both arms.
+    for n in 0..300 {
+        let request = v1::AppendEventsRequest {
+            user_id: format!("u{n}"),
+            events: vec![play(n % 100 + 1, 0, "")],
+            ..v1::AppendEventsRequest::default()
+        };
+        profiles.append_events(request).await.expect("appended");
+    }
+    let missing = i32::from(v1::DegradedReason::FeatureMissing);
+    let mut degraded = 0;
+    for n in 0..1_500 {
+        let answer = client.recommend(ask(&format!("u{}", n % 300), n)).await;
+        let answer = answer.expect("it answers").into_inner();
+        assert!(answer.degraded.is_empty() || answer.degraded == [missing]);
+        degraded += usize::from(!answer.degraded.is_empty());
+    }
+    assert!(degraded >= 100, "{degraded}");
+    until(&server, "refrain_rollout_step_backs_total 1").await;
+    let journal = file.read().expect("verifies");
+    let last = journal.entries().last().expect("entries");
+    assert!(
+        matches!(&last.action, Action::StepBack { from_bp: 5_000, to_bp: 0, guardrail, .. } if guardrail == "degraded_rate"),
+        "{last:?}"
+    );
+    while !arms(&server).await.is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for n in 0..300 {
+        let answer = client.recommend(ask(&format!("u{n}"), 2_000 + n)).await;
+        assert!(answer.expect("it answers").into_inner().degraded.is_empty());
+    }
+    server.stop().await.expect("drains");
+}
+
+/// A file that is emptied or cut while it is rewritten is not taken for the defaults.
+#[tokio::test]
+async fn a_half_written_file_keeps_what_is_in_force() {
+    let world = World::new();
+    world.publish(1);
+    let text = format!("{SETUP}{BLEND}").replace("journal = \"experiments.jsonl\"", "");
+    let server = world.serve_text(&text).await;
+    let before = arms(&server).await;
+    let (head, _) = text.split_once("[variant.plain]").expect("there");
+    let (most, _) = text.split_once("[surface.default]").expect("there");
+    for half in ["", "\n", "# nothing\n", head, most, &text[..text.len() / 2]] {
+        world.write_text(half);
+        until(&server, "refrain_policy_current 0").await;
+        assert_eq!(arms(&server).await, before, "{half}");
+        world.write_text(&text);
+        until(&server, "refrain_policy_current 1").await;
+    }
+    server.stop().await.expect("drains");
+}
+
+const SCORES: &str = r#"
+[parameter.beta]
+type = "number"
+unit = "score"
+min = 0.0
+max = 1.0
+default = 0.0
+[layer.scores]
+epoch = 1
+[layer.scores.params.beta]
+default = 0.0
+[experiment.novel]
+kind = "ab"
+layer = "scores"
+epoch = 1
+allocation_bp = 10000
+[[experiment.novel.arm]]
+name = "as-it-is"
+[[experiment.novel.arm]]
+name = "novel"
+params = { beta = 0.5 }
+"#;
+
+/// Setup with two layers on the surface.
+fn two_layers() -> String {
+    format!("{SETUP}{BLEND}{SCORES}")
+        .replace("journal = \"experiments.jsonl\"", "")
+        .replace(
+            "layer = \"ranking\"\nvariant = \"plain\"",
+            "layer = [\"ranking\", \"scores\"]\nvariant = \"blend\"",
+        )
+        .replace("alpha * popularity", "alpha * popularity + beta * novelty")
+}
+
+/// A listener is in one experiment of each layer: the answer has the parameters of both arms, and each
+/// experiment an exposure.
+#[tokio::test]
+async fn an_answer_has_the_arms_of_all_layers_and_an_exposure_for_each() {
+    let world = World::new();
+    world.publish(1);
+    let text = two_layers();
+    world.write_text(&text);
+    let log = world.dir.path().join("log");
+    let mut config = world.config();
+    let read_config = Config::load(&world.file()).expect("valid");
+    config.server.labels = read_config.server.labels;
+    config.variants = read_config.variants;
+    config.experiments = read_config.experiments;
+    config.exposures.path = Some(log.clone());
+    let server = Running::start(config).await;
+    let mut client = RecommendationServiceClient::new(server.channel.clone());
+    let mut assigner = ExperimentServiceClient::new(server.channel.clone());
+    let mut expected = BTreeMap::new();
+    for n in 0..100 {
+        let user = format!("u{n}");
+        let answer = client.recommend(ask(&user, n)).await.expect("answers");
+        let served_by = answer.get_ref().served_by.clone().expect("told");
+        let further = &served_by.further;
+        assert_eq!(
+            (further.len(), further[0].experiment.as_str()),
+            (1, "novel")
+        );
+        let mut variant = match served_by.arm.as_str() {
+            "" => "blend".to_owned(),
+            "little" => "blend|alpha=0.2".to_owned(),
+            arm => {
+                assert_eq!(arm, "much");
+                "blend|alpha=0.4".to_owned()
+            }
+        };
+        if further[0].arm == "novel" {
+            variant += "|beta=0.5";
+        }
+        assert_eq!(served_by.variant, variant);
+        assert_ne!(answer.get_ref().exposure_id, further[0].exposure_id);
+        let request = v1::AssignRequest {
+            unit_id: user.clone(),
+            ..v1::AssignRequest::default()
+        };
+        let assigned = assigner
+            .assign(request)
+            .await
+            .expect("assigns")
+            .into_inner();
+        let first = assigned.assignment.expect("there");
+        assert_eq!(
+            (first.arm, first.variant),
+            (served_by.arm.clone(), variant.clone())
+        );
+        assert_eq!(assigned.further[0].arm, further[0].arm);
+        assert_eq!(assigned.further[0].variant, variant);
+        expected.insert(
+            (user.clone(), served_by.experiment),
+            (served_by.arm, variant.clone()),
+        );
+        expected.insert(
+            (user, "novel".to_owned()),
+            (further[0].arm.clone(), variant),
+        );
+    }
+    server.stop().await.expect("drains");
+    let rows = read(&log, "exposures");
+    let column = |name: &str| texts(&rows, name);
+    let keys = column("unit_id").into_iter().zip(column("experiment"));
+    let arms = column("variant").into_iter().zip(column("ranking_variant"));
+    let logged: BTreeMap<_, _> = keys.zip(arms).collect();
+    assert_eq!(logged, expected);
+    assert_eq!(column("unit_id").len(), 200);
+    let layers: std::collections::BTreeSet<String> = column("layer").into_iter().collect();
+    assert_eq!(layers.len(), 2);
+}
+
+/// An arm that another system gave is followed and logged as such; one that is not declared is refused.
+#[tokio::test]
+async fn an_arm_from_elsewhere_is_followed_checked_and_logged_as_such() {
+    let world = World::new();
+    world.publish(1);
+    let text = format!("{SETUP}{BLEND}{SCORES}")
+        .replace("journal = \"experiments.jsonl\"", "")
+        .replace(
+            "[experiment.blend]\n",
+            "[experiment.blend]\nassigner = \"external\"\n",
+        )
+        .replace("allocation_bp = 5000", "allocation_bp = 10000");
+    world.write_text(&text);
+    let log = world.dir.path().join("log");
+    let mut config = world.config();
+    let read_config = Config::load(&world.file()).expect("valid");
+    config.server.labels = read_config.server.labels;
+    config.variants = read_config.variants;
+    config.experiments = read_config.experiments;
+    config.exposures.path = Some(log.clone());
+    let server = Running::start(config).await;
+    let mut client = RecommendationServiceClient::new(server.channel.clone());
+    let with = |user: &str, experiment: &str, arm: &str| v1::RecommendRequest {
+        ranking: Some(v1::Ranking {
+            external_arms: [(experiment.to_owned(), arm.to_owned())].into(),
+            ..v1::Ranking::default()
+        }),
+        ..ask(user, 0)
+    };
+    for (user, arm, variant) in [
+        ("a", "little", "blend|alpha=0.2"),
+        ("b", "much", "blend|alpha=0.4"),
+    ] {
+        let answer = client
+            .recommend(with(user, "blend", arm))
+            .await
+            .expect("answers");
+        let served_by = answer.into_inner().served_by.expect("told");
+        assert_eq!(
+            (served_by.arm.as_str(), served_by.variant.as_str()),
+            (arm, variant)
+        );
+    }
+    for (user, experiment) in [("c", "gone"), ("d", "")] {
+        let answer = client
+            .recommend(with(user, experiment, "much"))
+            .await
+            .expect("answers");
+        let served_by = answer.into_inner().served_by.expect("told");
+        assert_eq!(
+            (served_by.arm.as_str(), served_by.variant.as_str()),
+            ("", "plain")
+        );
+    }
+    for (experiment, arm, complaint) in [
+        (
+            "blend",
+            "most",
+            "ranking.external_arms[blend]: there is no arm \"most\"; there are little, much",
+        ),
+        (
+            "novel",
+            "novel",
+            "ranking.external_arms[novel]: the experiment deals its arms by itself",
+        ),
+    ] {
+        let refused = client
+            .recommend(with("a", experiment, arm))
+            .await
+            .expect_err("refused");
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(
+            refused.message().contains(complaint),
+            "{}",
+            refused.message()
+        );
+    }
+    server.stop().await.expect("drains");
+    let rows = read(&log, "exposures");
+    let probabilities = rows.iter().map(|batch| {
+        let column = batch.column_by_name("assign_prob").expect("there");
+        arrow_array::Array::null_count(column)
+    });
+    assert_eq!(probabilities.sum::<usize>(), 4);
+    let units = texts(&rows, "unit_id");
+    let (arms, given) = (texts(&rows, "variant"), texts(&rows, "experiment"));
+    let of = |unit: &str| {
+        units
+            .iter()
+            .position(|other| other == unit)
+            .expect("logged")
+    };
+    for (unit, arm, experiment) in [
+        ("a", "little", "blend"),
+        ("b", "much", "blend"),
+        ("c", "", ""),
+        ("d", "", ""),
+    ] {
+        assert_eq!(
+            (arms[of(unit)].as_str(), given[of(unit)].as_str()),
+            (arm, experiment)
+        );
+    }
+}
+
+/// What traces say of an assignment has the names of OpenTelemetry's conventions.
+#[tokio::test]
+async fn assignments_are_traced_under_the_names_of_opentelemetry() {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("sound").write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let world = World::new();
+    world.publish(1);
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_env_filter("off,feature_flag=debug")
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let server = world.serve_text(&two_layers()).await;
+    let mut client = RecommendationServiceClient::new(server.channel.clone());
+    let answer = client.recommend(ask("u1", 0)).await.expect("answers");
+    let served_by = answer.into_inner().served_by.expect("told");
+    server.stop().await.expect("drains");
+    let text = String::from_utf8(lines.0.lock().expect("sound").clone()).expect("UTF-8");
+    let events: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(events.len(), 2, "{text}");
+    let arms = [&served_by.arm, &served_by.further[0].arm];
+    let experiments = [&served_by.experiment, &served_by.further[0].experiment];
+    for (at, event) in events.iter().enumerate() {
+        let said = |name: &str| {
+            event[format!("feature_flag.{name}")]
+                .as_str()
+                .unwrap_or("-")
+                .to_owned()
+        };
+        assert_eq!(event["message"], "feature_flag.evaluation");
+        assert_eq!(said("key"), ["ranking.variant", "scores.variant"][at]);
+        let (variant, reason) = match arms[at].as_str() {
+            "" => ("default", "static"),
+            arm => (arm, "split"),
+        };
+        assert_eq!(
+            (said("result.variant"), said("result.reason")),
+            (variant.to_owned(), reason.to_owned())
+        );
+        assert_eq!(
+            (said("context.id"), said("provider.name")),
+            ("u1".to_owned(), "refrain".to_owned())
+        );
+        assert_eq!(said("set.id"), *experiments[at]);
+        assert_eq!(said("version"), served_by.config_digest);
+    }
 }

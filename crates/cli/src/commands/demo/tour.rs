@@ -360,6 +360,7 @@ fn request(user: &str, revision: u64, seen: pb::SeenPolicy, variant: &str) -> pb
         ranking: Some(pb::Ranking {
             surface: "home".to_owned(),
             variant_override: variant.to_owned(),
+            ..pb::Ranking::default()
         }),
         consistency: Some(pb::Consistency {
             min_profile_revision: revision,

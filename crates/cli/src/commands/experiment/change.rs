@@ -417,7 +417,7 @@ pub(super) fn read(file: &Path) -> anyhow::Result<Config> {
     })
 }
 
-fn journal_of(config: &Config, file: &Path) -> anyhow::Result<JournalFile> {
+pub(super) fn journal_of(config: &Config, file: &Path) -> anyhow::Result<JournalFile> {
     config.journal().ok_or_else(|| {
         Failure::usage(format!("{} names no journal", file.display()))
             .next("add [assignment] journal = \"experiments.jsonl\" to it")
@@ -468,7 +468,8 @@ fn share(journal: &Journal, name: &str) -> u32 {
     holding.map_or(0, refrain_experiments::Holding::share_bp)
 }
 
-fn said(action: &Action) -> String {
+/// An action in a few words.
+pub(super) fn said(action: &Action) -> String {
     match action {
         Action::Allocate { bp, waived, .. } => format!("allocated {bp} bp{}", without(waived)),
         Action::Ramp { from_bp, to_bp, .. } => format!("ramped {from_bp} → {to_bp} bp"),

@@ -49,7 +49,7 @@ pub(super) fn run(args: &CheckArgs, output: &Output) -> anyhow::Result<Exit> {
         })).collect::<Vec<_>>(),
         "surfaces": config.experiments.surface.iter().map(|(name, surface)| json!({
             "name": name,
-            "layer": surface.layer,
+            "layer": surface.layer.0.join(", "),
             "variant": surface.variant,
         })).collect::<Vec<_>>(),
         "experiments": experiments(&config),
@@ -144,7 +144,10 @@ fn print(
         let arms: Vec<String> = experiment
             .arms
             .iter()
-            .map(|arm| format!("{} = {} ({})", arm.name, arm.variant, arm.weight))
+            .map(|arm| {
+                let variant = arm.variant.as_deref().unwrap_or("-");
+                format!("{} = {variant} ({})", arm.name, arm.weight)
+            })
             .collect();
         table.add_row([
             format!("{name}:{}", experiment.epoch),
