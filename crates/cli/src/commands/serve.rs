@@ -122,11 +122,23 @@ fn config(args: &Args) -> anyhow::Result<Config> {
 #[command(after_help = "\
 Examples:
   refrain config > refrain.toml
-  refrain serve --config refrain.toml")]
-pub(crate) struct ConfigArgs {}
+  refrain serve --config refrain.toml
+  refrain config --schema > refrain.schema.json")]
+pub(crate) struct ConfigArgs {
+    /// Print the JSON Schema (draft 2020-12) of configurations instead
+    #[arg(long)]
+    schema: bool,
+}
 
 /// Runs `refrain config`.
-pub(crate) fn print_config(_: &ConfigArgs, output: &Output) -> anyhow::Result<Exit> {
+pub(crate) fn print_config(args: &ConfigArgs, output: &Output) -> anyhow::Result<Exit> {
+    if args.schema {
+        let schema: serde_json::Value = serde_json::from_str(refrain_server::CONFIG_SCHEMA)?;
+        output.result(&schema, |output| {
+            output.line(refrain_server::CONFIG_SCHEMA.trim_end());
+        });
+        return Ok(Exit::Done);
+    }
     let text = refrain_server::DEFAULT_TOML;
     output.result(&json!({ "toml": text }), |output| {
         output.line(text.trim_end())
