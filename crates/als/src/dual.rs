@@ -16,6 +16,7 @@
 use crate::cholesky::{Workspace, factor, substitute};
 use crate::eigen::{Eigen, eigen};
 use crate::normal::Observation;
+use crate::rotated::Rotated;
 use refrain_kernels::{Kernels, Metric};
 
 /// Systems with a larger entry on the diagonal are left to the direct path: the relative error of `t`
@@ -105,14 +106,14 @@ impl Dual {
             .score_rows(Metric::InnerProduct, row, &self.vectors, rank, out);
     }
 
-    /// Solves for one row into `out`. `rotated` are all rows of the other side by
-    /// [`rotate`](Dual::rotate); without them the observed `factors` are rotated here, to the same bits.
+    /// Solves for one row into `out`. `rotated` are rows of the other side by [`rotate`](Dual::rotate); the
+    /// observed `factors` that are not there are rotated here, to the same bits.
     ///
     /// False, and `out` unspecified, if the system is too ill-conditioned for single precision.
     pub(crate) fn solve(
         &self,
         factors: &[f32],
-        rotated: Option<&[f32]>,
+        rotated: Option<&Rotated>,
         observations: &[Observation],
         scratch: &mut DualScratch,
         out: &mut [f32],
@@ -132,8 +133,8 @@ impl Dual {
         own.resize(rank, 0.0);
         for observation in observations {
             let at = observation.other as usize * rank;
-            let row = match rotated {
-                Some(rotated) => &rotated[at..][..rank],
+            let row = match rotated.and_then(|rotated| rotated.get(observation.other)) {
+                Some(row) => row,
                 None => {
                     self.rotate(&factors[at..][..rank], own);
                     &*own

@@ -3,7 +3,7 @@
 use crate::conjugate::{Conjugate, ConjugateScratch};
 use crate::gram::gram_in_pool;
 use crate::hyper::Hyper;
-use crate::interactions::Interactions;
+use crate::interactions::Confidences;
 use crate::normal::{Fixed, Observation, Scratch, Side};
 use crate::progress::Counter;
 use rayon::prelude::*;
@@ -20,8 +20,8 @@ const BLOCK_ROWS: usize = 64;
 /// the lowest unsolvable row. Where single precision failed a row, all are solved exactly, and how far they
 /// moved may be no number: nobody takes that for an arrival.
 pub(crate) fn improve(
-    confidences: &Interactions,
-    transposed: &Interactions,
+    confidences: Confidences<'_>,
+    transposed: Confidences<'_>,
     hyper: &Hyper,
     fixed: &mut [f32],
     improved: &mut [f32],
@@ -35,17 +35,19 @@ pub(crate) fn improve(
     };
     system.turn(fixed);
     system.turn(improved);
-    system.observe(fixed, |row| transposed.user(row).1.iter().sum());
+    system.observe(fixed, |row| transposed.row(row).1.sum());
     let others = fixed.len() / rank;
     let fixed = &*fixed;
     let moved = for_all_rows(
         rank,
         improved,
         counter,
-        |scratch: &mut ConjugateScratch, row, out| {
-            let (observed, confidences) = confidences.user(row);
+        |(scratch, values): &mut (ConjugateScratch, Vec<f32>), row, out| {
+            let (observed, confidences) = confidences.row(row);
+            values.clear();
+            values.extend(confidences);
             let ridge = hyper.ridge(observed.len(), others);
-            system.improve(fixed, observed, confidences, ridge, scratch, out)
+            system.improve(fixed, observed, values, ridge, scratch, out)
         },
     );
     // Single precision and a few steps were not enough somewhere. The rows were told of already.
@@ -55,9 +57,11 @@ pub(crate) fn improve(
     })
 }
 
-/// Solves every row of one side against the fixed other side, exactly; returns as [`improve`].
+/// Solves every row of one side against the fixed other side, exactly; returns as [`improve`]. Rotated rows
+/// of the fixed side are kept in as much memory as is left of three words a pair, which a step of training
+/// has, too.
 pub(crate) fn solve(
-    confidences: &Interactions,
+    confidences: Confidences<'_>,
     hyper: &Hyper,
     fixed: &[f32],
     solved: &mut [f32],
@@ -65,17 +69,19 @@ pub(crate) fn solve(
 ) -> Result<f64, usize> {
     let rank = hyper.rank;
     let side = Side::new(hyper, fixed.len() / rank, gram_in_pool(fixed, rank));
-    let rotated = side.rotate(fixed);
+    let pairs = confidences.pairs;
+    let spare = (pairs.len() * 3 * size_of::<u32>()).saturating_sub(pairs.pair_bytes());
+    let rotated = side.rotate(fixed, pairs, spare);
     let fixed = Fixed {
         factors: fixed,
-        rotated: rotated.as_deref(),
+        rotated: rotated.as_ref(),
     };
     for_all_rows(rank, solved, counter, |scratch: &mut Scratch, row, out| {
-        let (others, values) = confidences.user(row);
+        let (others, values) = confidences.row(row);
         let observations = others
             .iter()
             .zip(values)
-            .map(|(&other, &confidence)| Observation {
+            .map(|(&other, confidence)| Observation {
                 other,
                 confidence,
                 preferred: true,

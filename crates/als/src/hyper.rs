@@ -1,6 +1,6 @@
 //! Hyper-parameters: what they mean, which values they may take, and their defaults.
 
-use crate::interactions::Interactions;
+use crate::interactions::{Interactions, Meaning};
 use serde::{Deserialize, Serialize};
 
 /// Largest rank accepted: a row's normal equations then take 1 MiB, and stay in the cache.
@@ -149,9 +149,11 @@ impl Hyper {
             alpha: 1.0,
             ..*self
         };
+        let meaning = Meaning::new(data, &unit);
+        let confidences = meaning.of(data);
         let sum: f64 = (0..data.users())
-            .flat_map(|user| data.user(user).1)
-            .map(|&strength| f64::from(unit.confidence(strength)))
+            .flat_map(|user| confidences.row(user).1)
+            .map(f64::from)
             .sum();
         if data.is_empty() || sum <= 0.0 {
             return *self;

@@ -1,17 +1,74 @@
 //! The sparse matrix of who listened to what, and how much.
 
+use rustc_hash::FxHashMap;
+
 /// Largest strength accepted. Far above any honest play count, and small enough that its products with
 /// factors stay finite in single precision.
 pub const MAX_STRENGTH: f32 = 1e9;
 
 /// Interactions in compressed rows: for each user the items with a strength, ascending by item.
+///
+/// Play counts take few values, so a pair has the number of its strength in a list: no byte where all are
+/// alike, one byte of up to 256, two of up to 65,536, and four for the strength itself beyond that. With
+/// the item, a pair takes 4 to 8 bytes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Interactions {
     columns: u32,
     /// `offsets[row]..offsets[row + 1]` bounds a row; one more than there are rows.
     offsets: Vec<usize>,
     indices: Vec<u32>,
-    strengths: Vec<f32>,
+    codes: Codes,
+    /// The strengths that there are, in the order of their first pairs; empty where they are plain.
+    palette: Vec<f32>,
+}
+
+/// Which strength each pair has.
+#[derive(Debug, Clone, PartialEq)]
+enum Codes {
+    /// All have the first of the palette.
+    Alike,
+    Bytes(Vec<u8>),
+    Shorts(Vec<u16>),
+    /// No palette.
+    Plain(Vec<f32>),
+}
+
+/// The strengths of a row.
+#[derive(Debug, Clone, Copy)]
+pub struct Strengths<'a> {
+    codes: CodeSlice<'a>,
+    palette: &'a [f32],
+}
+
+#[derive(Debug, Clone, Copy)]
+enum CodeSlice<'a> {
+    Alike(usize),
+    Bytes(&'a [u8]),
+    Shorts(&'a [u16]),
+    Plain(&'a [f32]),
+}
+
+impl<'a> Strengths<'a> {
+    const NONE: Self = Self {
+        codes: CodeSlice::Alike(0),
+        palette: &[],
+    };
+
+    /// One strength an item of the row, in its order.
+    pub fn iter(self) -> impl ExactSizeIterator<Item = f32> + Clone + 'a {
+        let len = match self.codes {
+            CodeSlice::Alike(len) => len,
+            CodeSlice::Bytes(codes) => codes.len(),
+            CodeSlice::Shorts(codes) => codes.len(),
+            CodeSlice::Plain(values) => values.len(),
+        };
+        (0..len).map(move |at| match self.codes {
+            CodeSlice::Alike(_) => self.palette[0],
+            CodeSlice::Bytes(codes) => self.palette[usize::from(codes[at])],
+            CodeSlice::Shorts(codes) => self.palette[usize::from(codes[at])],
+            CodeSlice::Plain(values) => values[at],
+        })
+    }
 }
 
 /// Why triplets are not interactions. `position` counts from 0 in the triplets as given.
@@ -62,16 +119,15 @@ impl Interactions {
     /// Compresses `(user, item, strength)` triplets given in any order. The strengths of equal pairs are
     /// added in ascending order, so the result does not depend on the order of the triplets.
     ///
-    /// `O(n log m)` time for `n` triplets, `m` of one user.
+    /// `O(n log n)` time for `n` triplets, which are sorted where they are.
     ///
     /// # Errors
     /// A triplet out of range, or a strength that is not finite, not positive or too large.
     pub fn from_triplets(
         users: u32,
         items: u32,
-        triplets: Vec<(u32, u32, f32)>,
+        mut triplets: Vec<(u32, u32, f32)>,
     ) -> Result<Self, InteractionsError> {
-        let mut offsets = vec![0; users as usize + 1];
         for (position, &(user, item, strength)) in triplets.iter().enumerate() {
             if user >= users {
                 return Err(InteractionsError::User {
@@ -87,20 +143,20 @@ impl Interactions {
                     items,
                 });
             }
-            if !(strength > 0.0 && strength <= MAX_STRENGTH) {
+            if !is_strength(strength) {
                 return Err(InteractionsError::Strength { position, strength });
             }
-            offsets[user as usize + 1] += 1;
         }
-        accumulate(&mut offsets);
-        let mut next = offsets.clone();
-        let mut entries = vec![(0, 0.0); triplets.len()];
-        for (user, item, strength) in triplets {
-            let slot = &mut next[user as usize];
-            entries[*slot] = (item, strength);
-            *slot += 1;
+        triplets.sort_unstable_by_key(|&(user, item, _)| (user, item));
+        let pairs = || triplets.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1));
+        let mut rows = Rows::new(users, items, pairs().count());
+        let mut strengths = Vec::new();
+        for pair in pairs() {
+            strengths.clear();
+            strengths.extend(pair.iter().map(|&(_, _, strength)| strength));
+            rows.push(pair[0].0, pair[0].1, &mut strengths)?;
         }
-        merge_rows(items, &mut offsets, &mut entries)
+        Ok(rows.finish())
     }
 
     /// Number of users, including those without interactions.
@@ -128,101 +184,298 @@ impl Interactions {
         self.indices.is_empty()
     }
 
-    /// The items of a user, ascending, and their strengths; both empty for an unknown user.
-    #[must_use]
-    pub fn user(&self, user: u32) -> (&[u32], &[f32]) {
-        let user = user as usize;
-        match (self.offsets.get(user), self.offsets.get(user + 1)) {
-            (Some(&start), Some(&end)) => (&self.indices[start..end], &self.strengths[start..end]),
-            _ => (&[], &[]),
-        }
+    /// Bytes of the pairs: items and which strengths they have.
+    pub(crate) fn pair_bytes(&self) -> usize {
+        let code = match self.codes {
+            Codes::Alike => 0,
+            Codes::Bytes(_) => 1,
+            Codes::Shorts(_) => 2,
+            Codes::Plain(_) => 4,
+        };
+        self.len() * (4 + code)
     }
 
-    /// The same interactions by item: `transposed().user(i)` are the users of item `i`. `O(n)`.
+    /// The items of a user, ascending, and their strengths; both empty for an unknown user.
+    #[must_use]
+    pub fn user(&self, user: u32) -> (&[u32], Strengths<'_>) {
+        let user = user as usize;
+        let (Some(&start), Some(&end)) = (self.offsets.get(user), self.offsets.get(user + 1))
+        else {
+            return (&[], Strengths::NONE);
+        };
+        let codes = match &self.codes {
+            Codes::Alike => CodeSlice::Alike(end - start),
+            Codes::Bytes(codes) => CodeSlice::Bytes(&codes[start..end]),
+            Codes::Shorts(codes) => CodeSlice::Shorts(&codes[start..end]),
+            Codes::Plain(values) => CodeSlice::Plain(&values[start..end]),
+        };
+        let palette = &self.palette;
+        (&self.indices[start..end], Strengths { codes, palette })
+    }
+
+    /// The same interactions by item: `transposed().user(i)` are the users of item `i`. `O(n)`, and no more
+    /// memory than the result.
     #[must_use]
     pub fn transposed(&self) -> Self {
         let mut offsets = vec![0; self.columns as usize + 1];
         for &item in &self.indices {
             offsets[item as usize + 1] += 1;
         }
-        accumulate(&mut offsets);
-        let mut next = offsets.clone();
-        let mut indices = vec![0; self.len()];
-        let mut strengths = vec![0.0; self.len()];
-        for user in 0..self.users() {
-            let (items, values) = self.user(user);
-            for (&item, &strength) in items.iter().zip(values) {
-                let slot = &mut next[item as usize];
-                indices[*slot] = user;
-                strengths[*slot] = strength;
-                *slot += 1;
-            }
+        let mut sum = 0;
+        for offset in &mut offsets {
+            sum += *offset;
+            *offset = sum;
         }
+        let mut indices = vec![0; self.len()];
+        let codes = match &self.codes {
+            Codes::Alike => {
+                self.scatter(&mut offsets, |_, to, user| indices[to] = user);
+                Codes::Alike
+            }
+            Codes::Bytes(from) => Codes::Bytes(self.turned(from, &mut offsets, &mut indices)),
+            Codes::Shorts(from) => Codes::Shorts(self.turned(from, &mut offsets, &mut indices)),
+            Codes::Plain(from) => Codes::Plain(self.turned(from, &mut offsets, &mut indices)),
+        };
+        // Every row's start went up to its end, which is the next one's start.
+        offsets.rotate_right(1);
+        offsets[0] = 0;
         Self {
             columns: self.users(),
             offsets,
             indices,
-            strengths,
+            codes,
+            palette: self.palette.clone(),
         }
     }
 
-    /// The same pairs with every strength replaced by `f(strength)`.
-    pub(crate) fn map_strengths(&self, f: impl Fn(f32) -> f32) -> Self {
-        let strengths = self.strengths.iter().map(|&s| f(s)).collect();
-        Self {
-            columns: self.columns,
-            offsets: self.offsets.clone(),
-            indices: self.indices.clone(),
-            strengths,
-        }
+    fn turned<T: Copy + Default>(
+        &self,
+        codes: &[T],
+        next: &mut [usize],
+        indices: &mut [u32],
+    ) -> Vec<T> {
+        let mut turned = vec![T::default(); codes.len()];
+        self.scatter(next, |from, to, user| {
+            indices[to] = user;
+            turned[to] = codes[from];
+        });
+        turned
     }
-}
 
-/// Counts to offsets.
-fn accumulate(offsets: &mut [usize]) {
-    let mut sum = 0;
-    for offset in offsets {
-        sum += *offset;
-        *offset = sum;
-    }
-}
-
-/// Sorts every row, adds up equal items, and closes the gaps this leaves.
-fn merge_rows(
-    columns: u32,
-    offsets: &mut [usize],
-    entries: &mut [(u32, f32)],
-) -> Result<Interactions, InteractionsError> {
-    let mut indices = Vec::with_capacity(entries.len());
-    let mut strengths = Vec::with_capacity(entries.len());
-    let mut start = 0;
-    for row in 0..offsets.len() - 1 {
-        let end = offsets[row + 1];
-        let entries = &mut entries[start..end];
-        entries.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
-        for pair in entries.chunk_by(|a, b| a.0 == b.0) {
-            let item = pair[0].0;
-            let sum: f64 = pair.iter().map(|&(_, strength)| f64::from(strength)).sum();
-            if sum > f64::from(MAX_STRENGTH) {
-                let user = u32::try_from(row).unwrap_or(u32::MAX);
-                return Err(InteractionsError::Sum { user, item, sum });
+    /// Calls `put` with the place of every pair, its place by item and its user; moves on the item's `next`.
+    fn scatter(&self, next: &mut [usize], mut put: impl FnMut(usize, usize, u32)) {
+        for (user, row) in (0..).zip(self.offsets.windows(2)) {
+            for from in row[0]..row[1] {
+                let next = &mut next[self.indices[from] as usize];
+                put(from, *next, user);
+                *next += 1;
             }
-            indices.push(item);
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "rounding to f32 is the point"
-            )]
-            strengths.push(sum as f32);
         }
-        start = end;
-        offsets[row + 1] = indices.len();
     }
-    Ok(Interactions {
-        columns,
-        offsets: offsets.to_vec(),
-        indices,
-        strengths,
-    })
+}
+
+fn is_strength(strength: f32) -> bool {
+    strength > 0.0 && strength <= MAX_STRENGTH
+}
+
+/// [`Interactions`] in the making, from pairs in ascending order.
+#[derive(Debug)]
+pub struct Rows {
+    users: u32,
+    pairs: usize,
+    made: Interactions,
+    /// Number of each strength in the palette, by its bits.
+    numbers: FxHashMap<u32, u16>,
+    /// The last strength and its number: most are like the one before.
+    last: Option<(f32, u16)>,
+}
+
+impl Rows {
+    /// Room for so many pairs; more are taken, too.
+    #[must_use]
+    pub fn new(users: u32, items: u32, pairs: usize) -> Self {
+        let mut offsets = Vec::with_capacity(users as usize + 1);
+        offsets.push(0);
+        Self {
+            users,
+            pairs,
+            made: Interactions {
+                columns: items,
+                offsets,
+                indices: Vec::with_capacity(pairs),
+                codes: Codes::Alike,
+                palette: Vec::new(),
+            },
+            numbers: FxHashMap::default(),
+            last: None,
+        }
+    }
+
+    /// Adds a pair that comes after all before, by user and then item; the strength is the sum of
+    /// `strengths`, which are put in order first.
+    ///
+    /// # Errors
+    /// A pair out of range, or a strength or sum that is not positive or too large. `position` counts the
+    /// pairs then.
+    pub fn push(
+        &mut self,
+        user: u32,
+        item: u32,
+        strengths: &mut [f32],
+    ) -> Result<(), InteractionsError> {
+        let position = self.made.len();
+        let (users, items) = (self.users, self.made.columns);
+        if user >= users {
+            return Err(InteractionsError::User {
+                position,
+                user,
+                users,
+            });
+        }
+        if item >= items {
+            return Err(InteractionsError::Item {
+                position,
+                item,
+                items,
+            });
+        }
+        strengths.sort_unstable_by(f32::total_cmp);
+        let bad = strengths.iter().find(|&&strength| !is_strength(strength));
+        if let Some(&strength) = bad {
+            return Err(InteractionsError::Strength { position, strength });
+        }
+        let sum: f64 = strengths.iter().map(|&strength| f64::from(strength)).sum();
+        if sum > f64::from(MAX_STRENGTH) {
+            return Err(InteractionsError::Sum { user, item, sum });
+        }
+        self.end_rows_before(user);
+        self.made.indices.push(item);
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "rounding to f32 is the point"
+        )]
+        self.code(sum as f32);
+        Ok(())
+    }
+
+    /// The interactions; users without a pair have empty rows.
+    #[must_use]
+    pub fn finish(mut self) -> Interactions {
+        self.end_rows_before(self.users);
+        self.made
+    }
+
+    fn end_rows_before(&mut self, user: u32) {
+        let pairs = self.made.len();
+        let offsets = &mut self.made.offsets;
+        // The last row ends where its last pair is: it is moved on until a pair of another comes.
+        let rows = user as usize + 1;
+        if offsets.len() < rows {
+            offsets.resize(rows, pairs);
+        }
+    }
+
+    /// Adds the number of the strength of a pair, and widens the numbers where it does not fit.
+    fn code(&mut self, strength: f32) {
+        let made = &mut self.made;
+        if let Codes::Plain(values) = &mut made.codes {
+            values.push(strength);
+            return;
+        }
+        let number = match self.last {
+            Some((last, number)) if last == strength => Some(number),
+            _ => self.numbers.get(&strength.to_bits()).copied(),
+        };
+        let number = number.or_else(|| {
+            let number = u16::try_from(made.palette.len()).ok()?;
+            self.numbers.insert(strength.to_bits(), number);
+            made.palette.push(strength);
+            Some(number)
+        });
+        let Some(number) = number else {
+            // One strength too many for numbers.
+            let palette = std::mem::take(&mut made.palette);
+            let mut values = Vec::with_capacity(self.pairs.max(made.indices.len()));
+            if let Codes::Shorts(codes) = &made.codes {
+                values.extend(codes.iter().map(|&code| palette[usize::from(code)]));
+            }
+            values.push(strength);
+            made.codes = Codes::Plain(values);
+            self.numbers = FxHashMap::default();
+            return;
+        };
+        self.last = Some((strength, number));
+        let before = made.indices.len() - 1;
+        let room = self.pairs.max(made.indices.len());
+        match (&mut made.codes, u8::try_from(number)) {
+            (Codes::Alike, Ok(0)) | (Codes::Plain(_), _) => {}
+            (Codes::Alike, _) => {
+                // The second strength.
+                let mut codes = Vec::with_capacity(room);
+                codes.resize(before, 0);
+                codes.push(1);
+                made.codes = Codes::Bytes(codes);
+            }
+            (Codes::Bytes(codes), Ok(byte)) => codes.push(byte),
+            (Codes::Bytes(codes), Err(_)) => {
+                let mut wide = Vec::with_capacity(room);
+                wide.extend(codes.iter().map(|&code| u16::from(code)));
+                wide.push(number);
+                made.codes = Codes::Shorts(wide);
+            }
+            (Codes::Shorts(codes), _) => codes.push(number),
+        }
+    }
+}
+
+/// What the strengths of interactions mean to hyper-parameters. A strength of the palette is looked at once.
+#[derive(Debug)]
+pub(crate) struct Meaning {
+    hyper: crate::Hyper,
+    palette: Vec<f32>,
+}
+
+impl Meaning {
+    pub(crate) fn new(data: &Interactions, hyper: &crate::Hyper) -> Self {
+        let confidence = |&strength: &f32| hyper.confidence(strength);
+        Self {
+            hyper: *hyper,
+            palette: data.palette.iter().map(confidence).collect(),
+        }
+    }
+
+    /// The confidences of `pairs`: of the interactions that this was made for, or of the same transposed.
+    pub(crate) fn of<'a>(&'a self, pairs: &'a Interactions) -> Confidences<'a> {
+        Confidences {
+            pairs,
+            meaning: self,
+        }
+    }
+}
+
+/// Interactions by their confidences.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Confidences<'a> {
+    pub(crate) pairs: &'a Interactions,
+    meaning: &'a Meaning,
+}
+
+impl<'a> Confidences<'a> {
+    /// Others and confidences of a row.
+    pub(crate) fn row(self, row: u32) -> (&'a [u32], impl Iterator<Item = f32> + 'a) {
+        let (others, strengths) = self.pairs.user(row);
+        let meaning = self.meaning;
+        let confidences = Strengths {
+            palette: &meaning.palette,
+            ..strengths
+        };
+        let plain = matches!(strengths.codes, CodeSlice::Plain(_));
+        let confidences = confidences.iter().map(move |value| match plain {
+            true => meaning.hyper.confidence(value),
+            false => value,
+        });
+        (others, confidences)
+    }
 }
 
 #[cfg(test)]
@@ -268,8 +521,38 @@ mod tests {
     #[test]
     fn an_unknown_user_has_no_items() {
         let data = Interactions::from_triplets(1, 1, vec![(0, 0, 1.0)]).unwrap();
-        assert_eq!(data.user(1), (&[][..], &[][..]));
-        assert_eq!(data.user(u32::MAX), (&[][..], &[][..]));
+        for user in [1, u32::MAX] {
+            let (items, strengths) = data.user(user);
+            assert_eq!((items.len(), strengths.iter().len()), (0, 0));
+        }
+    }
+
+    /// Strengths of every number of values there is a way to keep.
+    #[test]
+    fn strengths_come_back_whatever_room_they_take() {
+        for (values, bytes) in [(1, 4), (2, 5), (256, 5), (257, 6), (65_536, 6), (65_537, 8)] {
+            let strength = |at: u32| 0.5 + (at % values) as f32;
+            let triplets = (0..70_000).map(|at| (at / 700, at % 700, strength(at)));
+            let data = Interactions::from_triplets(101, 700, triplets.collect()).unwrap();
+            assert_eq!(data.pair_bytes(), 70_000 * bytes);
+            let back = data.transposed().transposed();
+            assert_eq!(back, data);
+            for user in 0..100 {
+                let (items, strengths) = back.user(user);
+                assert!(items.iter().copied().eq(0..700));
+                assert!(
+                    strengths
+                        .iter()
+                        .eq((0..700).map(|item| strength(user * 700 + item)))
+                );
+            }
+            assert!(back.user(100).0.is_empty());
+            let hyper = crate::Hyper::default();
+            let meaning = Meaning::new(&data, &hyper);
+            let confidences = meaning.of(&data).row(7).1;
+            let expected = (0..700).map(|item| hyper.confidence(strength(4_900 + item)));
+            assert!(confidences.eq(expected));
+        }
     }
 
     proptest! {
@@ -293,7 +576,7 @@ mod tests {
             let read: Vec<_> = (0..7)
                 .flat_map(|user| {
                     let (items, strengths) = data.user(user);
-                    items.iter().zip(strengths).map(move |(&i, &s)| ((user, i), s))
+                    items.iter().zip(strengths.iter()).map(move |(&i, s)| ((user, i), s))
                 })
                 .collect();
             prop_assert_eq!(read, naive.into_iter().collect::<Vec<_>>());

@@ -41,6 +41,7 @@ mod interactions;
 mod normal;
 mod progress;
 mod random;
+mod rotated;
 mod train;
 
 pub use align::{Rotation, rotation};
@@ -48,6 +49,6 @@ pub use eigen::{Eigen, eigen};
 pub use fold_in::{FoldIn, FoldInError, FoldInScratch};
 pub use gram::gram;
 pub use hyper::{Confidence, Hyper, HyperError, MAX_RANK};
-pub use interactions::{Interactions, InteractionsError, MAX_STRENGTH};
+pub use interactions::{Interactions, InteractionsError, MAX_STRENGTH, Rows, Strengths};
 pub use progress::Progress;
 pub use train::{Factors, TrainError, Trainer, train};

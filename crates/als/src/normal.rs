@@ -7,7 +7,8 @@
 use crate::cholesky::{Workspace, factor, substitute};
 use crate::dual::{Dual, DualScratch};
 use crate::hyper::Hyper;
-use rayon::prelude::*;
+use crate::interactions::Interactions;
+use crate::rotated::Rotated;
 use refrain_kernels::{Kernels, prefetch};
 
 /// Observations added to the matrix at a time: at rank 64 they and the matrix fit the first-level
@@ -40,8 +41,8 @@ pub(crate) struct Observation {
 pub(crate) struct Fixed<'a> {
     /// Row-major, `rank` values a row.
     pub(crate) factors: &'a [f32],
-    /// The same by [`Side::rotate`], where many rows are to be solved. Answers do not depend on it.
-    pub(crate) rotated: Option<&'a [f32]>,
+    /// Some of them by [`Side::rotate`], where many rows are to be solved. Answers do not depend on it.
+    pub(crate) rotated: Option<&'a Rotated>,
 }
 
 /// The system could not be solved, not even in double precision.
@@ -79,17 +80,27 @@ impl Side {
         }
     }
 
-    /// What [`Fixed::rotated`] takes, computed in the current pool; `O(others rank²)`.
-    pub(crate) fn rotate(&self, factors: &[f32]) -> Option<Vec<f32>> {
+    /// What [`Fixed::rotated`] takes, of rows that are observed often in what is solved by the space of
+    /// observations, in at most `bytes`; computed in the current pool. `O(pairs + rotated rank²)`.
+    pub(crate) fn rotate(
+        &self,
+        factors: &[f32],
+        pairs: &Interactions,
+        bytes: usize,
+    ) -> Option<Rotated> {
         let dual = self.dual.as_ref()?;
         let rank = self.hyper.rank;
-        let mut rotated = vec![0.0; factors.len()];
-        rotated
-            .par_chunks_mut(rank)
-            .zip(factors.par_chunks(rank))
-            .with_min_len(BLOCK)
-            .for_each(|(out, row)| dual.rotate(row, out));
-        Some(rotated)
+        let mut uses = vec![0u32; self.others];
+        for row in 0..pairs.users() {
+            let others = pairs.user(row).0;
+            if dual.covers(others.len()) {
+                others.iter().for_each(|&other| uses[other as usize] += 1);
+            }
+        }
+        let rotate = |other: u32, out: &mut [f32]| {
+            dual.rotate(&factors[other as usize * rank..][..rank], out);
+        };
+        Some(Rotated::of_most_used(&uses, rank, bytes, rotate))
     }
 
     /// Solves for one row into `out` (`rank` values). Every observation must lie within `fixed`.
@@ -340,7 +351,9 @@ mod tests {
                 ..side.clone()
             };
             let dual = side.dual.as_ref().expect("well-conditioned");
-            let rotated = side.rotate(&factors).expect("well-conditioned");
+            let rotated = Rotated::all(200, rank, |row, out| {
+                dual.rotate(&factors[row as usize * rank..][..rank], out);
+            });
             let mut scratch = Scratch::default();
             let mut ways = [0; 2];
             for observed in 1..=rank + 2 {

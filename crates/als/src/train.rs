@@ -3,7 +3,7 @@
 use crate::align::rotation;
 use crate::half_step::{improve, solve};
 use crate::hyper::{Hyper, HyperError};
-use crate::interactions::Interactions;
+use crate::interactions::{Interactions, Meaning};
 use crate::progress::{Counter, Progress};
 use crate::random::initial_factors;
 
@@ -79,8 +79,8 @@ pub enum TrainError {
 /// counts rows.
 ///
 /// Time `O(iterations (n d + (users + items) d²) / threads)` for `n` interactions at rank `d`, and at the
-/// end at most `O((n d² + users d³) / threads)`; memory: the factors, one more copy of the items, and three
-/// compressed matrices (the data and the confidences both ways).
+/// end at most `O((n d² + users d³) / threads)`; memory: the factors, and beside the
+/// data at most as much as a pair's user and strength take, or what is left of 12 bytes a pair if that is more.
 ///
 /// # Errors
 /// Hyper-parameters out of range, no interactions, or a system that cannot be solved.
@@ -102,23 +102,25 @@ pub fn train(
 /// All that an iteration needs of those before it are their factors, so these and the number of
 /// iterations are a checkpoint: a [`resumed`](Trainer::resume) run ends in the same bytes.
 #[derive(Debug)]
-pub struct Trainer {
+pub struct Trainer<'a> {
     hyper: Hyper,
-    by_user: Interactions,
-    by_item: Interactions,
+    by_user: &'a Interactions,
+    /// The same by item, from the first step on.
+    by_item: Option<Interactions>,
+    meaning: Meaning,
     factors: Factors,
     iteration: usize,
     moved: f64,
     pool: rayon::ThreadPool,
 }
 
-impl Trainer {
+impl<'a> Trainer<'a> {
     /// A run before its first iteration, from seeded user factors. `hyper.iterations` only scales
     /// what progress reports: how often to [`step`](Trainer::step) is the caller's choice.
     ///
     /// # Errors
     /// Hyper-parameters out of range, or no interactions.
-    pub fn new(data: &Interactions, hyper: &Hyper, threads: usize) -> Result<Self, TrainError> {
+    pub fn new(data: &'a Interactions, hyper: &Hyper, threads: usize) -> Result<Self, TrainError> {
         hyper.validate()?;
         if data.is_empty() {
             return Err(TrainError::Empty);
@@ -139,11 +141,11 @@ impl Trainer {
             .num_threads(threads)
             .build()
             .map_err(|source| TrainError::Threads { threads, source })?;
-        let by_user = data.map_strengths(|strength| hyper.confidence(strength));
         Ok(Self {
             hyper: *hyper,
-            by_item: by_user.transposed(),
-            by_user,
+            by_user: data,
+            by_item: None,
+            meaning: Meaning::new(data, hyper),
             factors: Factors {
                 rank,
                 users: initial_factors(users, rank, hyper.seed),
@@ -202,10 +204,15 @@ impl Trainer {
             iteration: self.iteration,
         };
         let (hyper, Factors { users, items, .. }) = (&self.hyper, &mut self.factors);
+        let by_item = &*self
+            .by_item
+            .get_or_insert_with(|| self.by_user.transposed());
+        let by_item = self.meaning.of(by_item);
+        let by_user = self.meaning.of(self.by_user);
         self.moved = self.pool.install(|| {
-            improve(&self.by_item, &self.by_user, hyper, users, items, &counter)
+            improve(by_item, by_user, hyper, users, items, &counter)
                 .map_err(|row| unsolvable("item", row))?;
-            improve(&self.by_user, &self.by_item, hyper, items, users, &counter)
+            improve(by_user, by_item, hyper, items, users, &counter)
                 .map_err(|row| unsolvable("user", row))
         })?;
         Ok(())
@@ -224,6 +231,7 @@ impl Trainer {
         progress: &dyn Progress,
     ) -> Result<Factors, TrainError> {
         let mut factors = std::mem::take(&mut self.factors);
+        self.by_item = None;
         self.settle(&mut factors, reference, progress)?;
         Ok(factors)
     }
@@ -272,9 +280,15 @@ impl Trainer {
             }
         }
         let counter = self.counter(progress, self.iteration);
-        let solved = self
-            .pool
-            .install(|| solve(&self.by_user, &self.hyper, items, users, &counter));
+        let solved = self.pool.install(|| {
+            solve(
+                self.meaning.of(self.by_user),
+                &self.hyper,
+                items,
+                users,
+                &counter,
+            )
+        });
         match solved {
             Ok(_) => Ok(()),
             Err(row) => Err(TrainError::Unsolvable {
@@ -286,9 +300,9 @@ impl Trainer {
     }
 
     /// Of a run of `iterations` iterations and the users once more.
-    fn counter<'a>(&self, progress: &'a dyn Progress, iterations: usize) -> Counter<'a> {
+    fn counter<'b>(&self, progress: &'b dyn Progress, iterations: usize) -> Counter<'b> {
         let users = u64::from(self.by_user.users());
-        let rows = users + u64::from(self.by_item.users());
+        let rows = users + u64::from(self.by_user.items());
         Counter::new(
             progress,
             self.iteration as u64 * rows,

@@ -11,16 +11,16 @@ mod k_core;
 
 use crate::Dictionary;
 use crate::evaluation::{
-    EvaluateError, EvaluateOptions, Evaluation, HoldOut, Listens, Quality, SplitCounts, SplitError,
-    evaluate, split,
+    EvaluateError, EvaluateOptions, Evaluation, HoldOut, Quality, Sorted, SplitCounts, SplitError,
+    evaluate,
 };
-use crate::ingest::{Attributes, Items, Log};
+use crate::ingest::{Attributes, Items, Log, SortedLog};
 use crate::model::{Model, ModelCounts, ModelInfo};
 pub use checkpoint::FILES as CHECKPOINT_FILES;
 pub use cold::ColdReport;
 use fit::{Fitted, Start, fit};
 use k_core::{Core, k_core};
-use refrain_als::{Hyper, Interactions, InteractionsError};
+use refrain_als::Hyper;
 use refrain_bundle::bundle::Calibration;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -180,7 +180,7 @@ pub enum TrainJobError {
         /// Distinct users asked of an item.
         min_item_users: u32,
         /// Listens in the log.
-        listens: usize,
+        listens: u64,
     },
     /// One user played one item more often than can be trained on.
     #[error("user {user:?} played item {item:?} {plays} times, more than 1e9")]
@@ -198,6 +198,9 @@ pub enum TrainJobError {
     /// Factors cannot be learned.
     #[error(transparent)]
     Fit(#[from] refrain_als::TrainError),
+    /// Listens that were put into a file cannot be read again.
+    #[error("cannot read listens from a temporary file: {0}")]
+    Read(#[from] std::io::Error),
     /// The factors cannot be judged.
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),
@@ -221,13 +224,13 @@ pub enum TrainJobError {
 
 /// Trains a model on `log`; `items` adds attributes to what the log itself says about items.
 ///
-/// Deterministic at any number of threads. If nobody has enough listens to hold some out, the model is
-/// trained all the same and the report says so.
+/// Deterministic at any number of threads, and whatever the memory that the log was sorted in. If nobody has
+/// enough listens to hold some out, the model is trained all the same and the report says so.
 ///
 /// # Errors
 /// An empty log or k-core, counts beyond 1e9, options out of range.
 pub fn train(
-    log: &Log,
+    log: SortedLog,
     items: &Items,
     options: &TrainOptions,
     progress: StageProgress<'_>,
@@ -235,25 +238,21 @@ pub fn train(
     if log.is_empty() {
         return Err(TrainJobError::NoListens);
     }
-    let core = k_core(log, options.min_user_items, options.min_item_users);
-    if core.listens.user.is_empty() {
+    let core = k_core(&log, options.min_user_items, options.min_item_users)?;
+    if core.listens == 0 {
         return Err(TrainJobError::EmptyCore {
             min_user_items: options.min_user_items,
             min_item_users: options.min_item_users,
             listens: log.len(),
         });
     }
-    let all = core
-        .listens
-        .interactions()
-        .map_err(|error| name_plays(error, log, &core))?;
-    let parent = parent_factors(log, &core, options)?;
+    let parent = parent_factors(log.items(), &core, options)?;
     let start = Start {
         parent: parent.as_ref().map(|(factors, _)| factors.as_slice()),
     };
-    let judged = judge(&core.listens, start, options, progress)?;
+    let judged = core.with_sorted(&log, |listens| judge(listens, start, options, progress))?;
     let refit_on_all = options.refit_on_all || judged.is_none();
-    let mut report = report(log, &core, judged.as_ref(), refit_on_all);
+    let mut report = report(&log, &core, judged.as_ref(), refit_on_all);
     report.trainer = options.trainer;
     report.warm_items = parent.as_ref().map(|(_, known)| *known);
     if report.warm_items.is_some() && report.hold_out.is_some() {
@@ -265,12 +264,19 @@ pub fn train(
         .and_then(|judged| judged.calibration.clone());
     let (fitted, held_out) = match judged {
         Some(judged) if !refit_on_all => (judged.fitted, judged.held_out),
-        _ => {
+        _ => (None, Vec::new()),
+    };
+    let (fitted, names) = match fitted {
+        Some(fitted) => (fitted, log.into_names()),
+        None => {
+            let all = core.with_sorted(&log, |listens| listens.interactions())?;
+            // The listens have said all they have to say: what follows needs their room.
+            let names = log.into_names();
             let fitted = fit(&all, start, options, Stage::FitAll, progress)?;
-            (fitted, Vec::new())
+            (fitted, names)
         }
     };
-    let mut model = assemble(log, items, options, &core, &all, fitted, held_out, &report)?;
+    let mut model = assemble(names, items, options, core, fitted, held_out, &report)?;
     model.info.calibration = calibration;
     if options.cold_items {
         report.cold = add_cold_items(&mut model, items, options.hyper.seed);
@@ -281,7 +287,7 @@ pub fn train(
 
 /// The parent's item factors in the order of this log's items, and how many of them it knows.
 fn parent_factors(
-    log: &Log,
+    ids: &Dictionary,
     core: &Core,
     options: &TrainOptions,
 ) -> Result<Option<(Vec<f32>, usize)>, TrainJobError> {
@@ -296,7 +302,7 @@ fn parent_factors(
     let mut factors = vec![0.0; core.items.len() * rank];
     let mut known = 0;
     for (row, &item) in factors.chunks_exact_mut(rank).zip(&core.items) {
-        let id = log.items.get(item).unwrap_or_default();
+        let id = ids.get(item).unwrap_or_default();
         if let Some(at) = parent.items.ordinal(id) {
             row.copy_from_slice(&parent.item_factors[at as usize * rank..][..rank]);
             known += 1;
@@ -341,24 +347,25 @@ struct Judged {
     hold_out: HoldOut,
     split: SplitCounts,
     evaluation: Evaluation,
-    fitted: Fitted,
+    /// None if they are to be learned once more from all listens: two of them would take double the room.
+    fitted: Option<Fitted>,
     held_out: Vec<(u32, u32)>,
     calibration: Option<Calibration>,
 }
 
 /// None if nothing is to be held out, or nobody has enough listens for it.
 fn judge(
-    listens: &Listens,
+    listens: &Sorted<'_>,
     start: Start<'_>,
     options: &TrainOptions,
     progress: StageProgress<'_>,
 ) -> Result<Option<Judged>, TrainJobError> {
     let hold_out = match options.evaluation {
         EvaluationPlan::Skip => return Ok(None),
-        EvaluationPlan::Auto => HoldOut::for_log(listens.time_us.is_some(), options.hyper.seed),
+        EvaluationPlan::Auto => HoldOut::for_log(listens.times_us.is_some(), options.hyper.seed),
         EvaluationPlan::By(hold_out) => hold_out,
     };
-    let parts = split(listens, hold_out)?;
+    let parts = listens.split(hold_out)?;
     if parts.held_out.is_empty() {
         return Ok(None);
     }
@@ -400,18 +407,23 @@ fn judge(
         hold_out,
         split,
         evaluation,
-        fitted,
+        fitted: (!options.refit_on_all).then_some(fitted),
         held_out,
     }))
 }
 
-fn report(log: &Log, core: &Core, judged: Option<&Judged>, refit_on_all: bool) -> TrainReport {
+fn report(
+    log: &SortedLog,
+    core: &Core,
+    judged: Option<&Judged>,
+    refit_on_all: bool,
+) -> TrainReport {
     let evaluation = judged.map(|judged| &judged.evaluation);
     let mut counts = ReportCounts {
         users: core.users.len(),
         items: core.items.len(),
-        listens: core.listens.user.len(),
-        dropped_listens: log.len() - core.listens.user.len(),
+        listens: core.listens,
+        dropped_listens: usize::try_from(log.len()).map_or(0, |all| all - core.listens),
         split: judged.map(|judged| judged.split),
         ..ReportCounts::default()
     };
@@ -456,32 +468,25 @@ fn report(log: &Log, core: &Core, judged: Option<&Judged>, refit_on_all: bool) -
     }
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the parts of a model, each from another step"
-)]
+/// Takes all that is no longer needed by value, to let go of it on the way.
 fn assemble(
-    log: &Log,
+    log: Log,
     items: &Items,
     options: &TrainOptions,
-    core: &Core,
-    all: &Interactions,
+    core: Core,
     fitted: Fitted,
     held_out: Vec<(u32, u32)>,
     report: &TrainReport,
 ) -> Result<Model, serde_json::Error> {
-    let listens = &core.listens;
-    let mut item_plays = vec![0.0; core.items.len()];
-    for (&item, &count) in listens.item.iter().zip(&listens.count) {
-        item_plays[item as usize] += f64::from(count);
-    }
-    let ids = |ordinals: &[u32], dictionary: &Dictionary| -> Dictionary {
-        ordinals
-            .iter()
-            .filter_map(|&ordinal| dictionary.get(ordinal))
-            .collect()
+    let ids = |ordinals: &[u32], all: Dictionary| -> Dictionary {
+        if ordinals.len() == all.len() {
+            return all;
+        }
+        let kept = ordinals.iter().filter_map(|&ordinal| all.get(ordinal));
+        kept.collect()
     };
-    let item_ids = ids(&core.items, &log.items);
+    let item_ids = ids(&core.items, log.items);
+    let users = ids(&core.users, log.users);
     let mut described = items.clone();
     described.merge(&log.described);
     let attributes = item_ids
@@ -493,16 +498,13 @@ fn assemble(
         hyper: serde_json::to_value(fitted.hyper)?,
         command: options.command.clone(),
         seed: options.hyper.seed,
-        watermark_us: listens
-            .time_us
-            .as_ref()
-            .and_then(|times| times.iter().copied().max()),
+        watermark_us: core.times_us.map(|(_, last)| last),
         exclusion_watermark_us: log.excluded_until_us,
         counts: ModelCounts {
             users: core.users.len() as u64,
             items: core.items.len() as u64,
-            events: listens.user.len() as u64,
-            plays: item_plays.iter().sum(),
+            events: core.listens as u64,
+            plays: core.item_plays.iter().sum(),
         },
         report: serde_json::to_value(report)?,
         calibration: None,
@@ -510,47 +512,20 @@ fn assemble(
     Ok(Model {
         info,
         items: item_ids,
-        users: ids(&core.users, &log.users),
+        users,
         item_factors: fitted.factors.items,
         user_factors: fitted.factors.users,
-        item_listeners: crate::evaluation::listeners(all),
-        item_plays,
+        item_listeners: core.item_listeners,
+        item_plays: core.item_plays,
         attributes,
         held_out,
     })
 }
 
-/// Puts ids in place of ordinals.
-fn name_plays(error: InteractionsError, log: &Log, core: &Core) -> TrainJobError {
-    let id = |dictionary: &Dictionary, kept: &[u32], place: u32| {
-        let ordinal = kept.get(place as usize).copied();
-        ordinal
-            .and_then(|ordinal| dictionary.get(ordinal))
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let (user, item, plays) = match error {
-        InteractionsError::Sum { user, item, sum } => (user, item, sum),
-        InteractionsError::Strength { position, strength } => {
-            let listens = &core.listens;
-            (
-                listens.user[position],
-                listens.item[position],
-                f64::from(strength),
-            )
-        }
-        other => return TrainJobError::Split(other.into()),
-    };
-    TrainJobError::TooManyPlays {
-        user: id(&log.users, &core.users, user),
-        item: id(&log.items, &core.items, item),
-        plays,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ingest::Room;
     use refrain_als::{FoldIn, FoldInScratch, gram};
 
     /// Users of four groups that listen within their group; times ascend unless left out.
@@ -591,6 +566,7 @@ mod tests {
     }
 
     fn run(log: &Log, options: &TrainOptions) -> Result<(Model, TrainReport), TrainJobError> {
+        let log = SortedLog::of(log, &Room::default())?;
         train(log, &Items::default(), options, &|_, _, _| ())
     }
 

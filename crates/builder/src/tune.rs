@@ -223,7 +223,7 @@ struct Search<'a> {
 impl Search<'_> {
     /// The shapes of confidence that make a difference.
     fn shapes(&self) -> Vec<Confidence> {
-        let mut strengths = (0..self.train.users()).flat_map(|user| self.train.user(user).1);
+        let mut strengths = (0..self.train.users()).flat_map(|user| self.train.user(user).1.iter());
         let first = strengths.next();
         let alike = strengths.all(|strength| Some(strength) == first);
         match self.options.confidences.first() {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use refrain_builder::ingest::{
-    self, Delimiter, Exclusions, IngestError, Items, Log, ReadOptions, ReadReport,
+    self, Delimiter, Exclusions, IngestError, Items, Log, ReadOptions, ReadReport, Room, SortedLog,
 };
 
 use crate::failure::Failure;
@@ -78,6 +78,24 @@ pub(crate) fn listens(
     Ok(log)
 }
 
+/// Reads listens for training: sorted, in bounded memory.
+pub(crate) fn sorted(
+    paths: &[PathBuf],
+    options: &ReadOptions,
+    labelled: bool,
+    room: Room,
+    output: &Output,
+) -> anyhow::Result<SortedLog> {
+    let log = {
+        let progress = output.progress("read listens");
+        let told = |done, total| progress.set(done, total);
+        ingest::read_sorted(paths, options, labelled, room, &told)
+            .map_err(|error| failure("cannot read the listens", error))?
+    };
+    tell(log.report(), output);
+    Ok(log)
+}
+
 /// Reads what is known of items.
 pub(crate) fn items(
     paths: &[PathBuf],
@@ -147,6 +165,7 @@ fn tell(report: &ReadReport, output: &Output) {
 fn failure(what: &str, error: IngestError) -> anyhow::Error {
     let next = match &error {
         IngestError::Open { .. } => "check the path",
+        IngestError::Spill { .. } => "free disk space there, or allow more --memory",
         IngestError::Truncated { .. } | IngestError::Corrupt { .. } => "fetch the file again",
         _ => {
             "--map FIELD=COLUMN names columns, --max-bad-rows N tolerates bad rows, --help says more"

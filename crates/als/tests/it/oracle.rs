@@ -69,7 +69,7 @@ pub(crate) fn objective(hyper: &Hyper, data: &Interactions, users: &[f32], items
     let mut sum = 0.0;
     for (user, x) in (0..).zip(users.chunks_exact(d)) {
         let (heard, strengths) = data.user(user);
-        for (&item, &strength) in heard.iter().zip(strengths) {
+        for (&item, strength) in heard.iter().zip(strengths.iter()) {
             let y = &items[item as usize * d..][..d];
             sum += confidence(hyper, strength) * (1.0 - dot(x, y)).powi(2);
         }
@@ -94,11 +94,7 @@ pub(crate) fn pass(hyper: &Hyper, data: &Interactions, factors: &mut Factors) {
     fn solve_all(hyper: &Hyper, data: &Interactions, fixed: &[f32], solved: &mut [f32]) {
         for (row, out) in (0..).zip(solved.chunks_exact_mut(hyper.rank)) {
             let (others, strengths) = data.user(row);
-            let evidence: Vec<_> = others
-                .iter()
-                .copied()
-                .zip(strengths.iter().copied())
-                .collect();
+            let evidence: Vec<_> = others.iter().copied().zip(strengths.iter()).collect();
             for (out, value) in out.iter_mut().zip(solve(hyper, fixed, &evidence)) {
                 *out = value as f32;
             }

@@ -47,11 +47,7 @@ fn user_rows_minimise_the_objective() {
     let factors = train(&data, &hyper, 1, &()).unwrap();
     for (user, row) in (0..).zip(factors.users.chunks_exact(hyper.rank)) {
         let (items, strengths) = data.user(user);
-        let evidence: Vec<_> = items
-            .iter()
-            .copied()
-            .zip(strengths.iter().copied())
-            .collect();
+        let evidence: Vec<_> = items.iter().copied().zip(strengths.iter()).collect();
         let exact = oracle::solve(&hyper, &factors.items, &evidence);
         for (&x, &y) in row.iter().zip(&exact) {
             assert!(
@@ -75,11 +71,7 @@ fn a_trained_user_equals_the_fold_in_of_their_history_bit_for_bit() {
         let (mut scratch, mut out) = (FoldInScratch::default(), Vec::new());
         for (user, row) in (0..).zip(factors.users.chunks_exact(rank)) {
             let (items, strengths) = data.user(user);
-            let evidence: Vec<_> = items
-                .iter()
-                .copied()
-                .zip(strengths.iter().copied())
-                .collect();
+            let evidence: Vec<_> = items.iter().copied().zip(strengths.iter()).collect();
             fold_in
                 .solve(&factors.items, &evidence, &mut scratch, &mut out)
                 .unwrap();

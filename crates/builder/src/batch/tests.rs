@@ -12,7 +12,7 @@ use refrain_taste::{Event, EventKind};
 
 use super::*;
 use crate::build::{BuildOptions, Source, build};
-use crate::ingest::{Items, Log};
+use crate::ingest::{Items, Log, sorted};
 use crate::train::{EvaluationPlan, TrainOptions, train};
 
 fn bundle(dir: &Path) -> Version {
@@ -32,7 +32,7 @@ fn bundle(dir: &Path) -> Version {
         evaluation: EvaluationPlan::Skip,
         ..TrainOptions::default()
     };
-    let (model, _) = train(&log, &Items::default(), &options, &|_, _, _| {}).unwrap();
+    let (model, _) = train(sorted(&log), &Items::default(), &options, &|_, _, _| {}).unwrap();
     let create_time = jiff::Timestamp::from_second(1_795_376_700).unwrap();
     let out = dir.join("bundle");
     build(

@@ -23,6 +23,7 @@ pub use metrics::{Catalogue, Quality, Scores, judge, mean, measure};
 pub use ranking::{rank_by_factors, rank_by_popularity};
 pub(crate) use split::mix as hash;
 pub use split::{HoldOut, Listens, Split, SplitCounts, SplitError, held_rows, split};
+pub(crate) use split::{Reading, Sorted};
 
 use refrain_als::{Factors, Interactions};
 use serde::{Deserialize, Serialize};

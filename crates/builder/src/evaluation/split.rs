@@ -1,7 +1,11 @@
 //! Taking listens away from a log, to ask a model for them later.
 
-use refrain_als::{Interactions, InteractionsError};
+use std::io;
+
+use refrain_als::{Interactions, InteractionsError, Rows};
 use serde::{Deserialize, Serialize};
+
+use crate::ingest::{Listen, for_each_user};
 
 /// Users with fewer distinct items (random) or listens (last) keep all of them for training.
 const MIN_LISTENS: usize = 5;
@@ -91,6 +95,163 @@ pub enum SplitError {
     /// Strengths that cannot be trained on.
     #[error(transparent)]
     Interactions(#[from] InteractionsError),
+    /// Listens that were put into a file cannot be read again.
+    #[error("cannot read listens from a temporary file: {0}")]
+    Read(#[from] io::Error),
+}
+
+/// Listens ascending by user and item, to be read as often as needed.
+pub(crate) struct Sorted<'a> {
+    /// Number of users.
+    pub(crate) users: u32,
+    /// Number of items.
+    pub(crate) items: u32,
+    /// Number of listens.
+    pub(crate) listens: usize,
+    /// Number of distinct pairs.
+    pub(crate) pairs: usize,
+    /// The first and the last time, if the log has times.
+    pub(crate) times_us: Option<(i64, i64)>,
+    /// Reads them from the first.
+    pub(crate) read: &'a dyn Fn() -> io::Result<Reading<'a>>,
+}
+
+/// Listens as they are read.
+pub(crate) type Reading<'a> = Box<dyn Iterator<Item = io::Result<Listen>> + 'a>;
+
+impl Sorted<'_> {
+    /// All listens as interactions: the plays of equal pairs are added.
+    pub(crate) fn interactions(&self) -> Result<Interactions, SplitError> {
+        self.interactions_without(|_, _| {})
+    }
+
+    /// `hold` flags the listens of a user that are left out; all flags are down before.
+    fn interactions_without(
+        &self,
+        mut hold: impl FnMut(&[Listen], &mut [bool]),
+    ) -> Result<Interactions, SplitError> {
+        let mut rows = Rows::new(self.users, self.items, self.pairs);
+        let (mut held, mut strengths) = (Vec::new(), Vec::new());
+        for_each_user((self.read)()?, &mut Vec::new(), |user, listens| {
+            held.clear();
+            held.resize(listens.len(), false);
+            hold(listens, &mut held);
+            let mut flags = held.iter();
+            for pair in listens.chunk_by(|a, b| a.item == b.item) {
+                strengths.clear();
+                let kept = pair.iter().zip(&mut flags).filter(|(_, held)| !**held);
+                strengths.extend(kept.map(|(listen, _)| listen.count));
+                if !strengths.is_empty() {
+                    rows.push(user, pair[0].item, &mut strengths)?;
+                }
+            }
+            Ok::<(), SplitError>(())
+        })?;
+        Ok(rows.finish())
+    }
+
+    /// Splits a log as [`split`] does, with one user's listens in memory at a time.
+    pub(crate) fn split(&self, hold_out: HoldOut) -> Result<Split, SplitError> {
+        let share = checked(hold_out)?;
+        let times = self.times_us.ok_or(SplitError::NoTimes);
+        let cut = match hold_out {
+            HoldOut::Since { .. } => self.moment(times?, share)?,
+            HoldOut::Last { .. } => times.map(|_| None)?,
+            HoldOut::Random { .. } => None,
+        };
+        let mut pairs = Vec::new();
+        let mut order = Vec::new();
+        let train = self.interactions_without(|listens, held| {
+            let item = |at: usize| listens[at].item;
+            let time = |at: usize| listens[at].time_us.unwrap_or_default();
+            order.clear();
+            order.extend(0..listens.len());
+            match hold_out {
+                HoldOut::Since { .. } => {
+                    for (held, at) in held.iter_mut().zip(0..) {
+                        *held = cut.is_some_and(|cut| time(at) >= cut);
+                    }
+                }
+                HoldOut::Last { .. } => hold_last(&mut order, share, item, time, held),
+                HoldOut::Random { seed, .. } => {
+                    hold_random(
+                        &mut order,
+                        share,
+                        |at| mix(seed, listens[at].user, item(at)),
+                        item,
+                        held,
+                    );
+                }
+            }
+            let of_pair = |(listen, _): (&Listen, _)| (listen.user, listen.item);
+            let flagged = listens.iter().zip(held.iter()).filter(|(_, held)| **held);
+            pairs.extend(flagged.map(of_pair));
+        })?;
+        pairs.dedup();
+        Ok(Split::of(train, pairs))
+    }
+
+    /// The time from which on the last `share` of the listens were, by counting: every reading narrows it down
+    /// to a small part of what it was.
+    fn moment(&self, times: (i64, i64), share: f64) -> io::Result<Option<i64>> {
+        const PARTS: usize = 1 << 16;
+        let held = part_of(self.listens, share);
+        if held == 0 {
+            return Ok(None);
+        }
+        let mut before = (self.listens - held) as u64;
+        let (mut first, mut last) = times;
+        while first < last {
+            let width = (last - first) / PARTS as i64 + 1;
+            let mut counts = vec![0u64; PARTS];
+            for listen in (self.read)()? {
+                let time = listen?.time_us.unwrap_or_default();
+                if (first..=last).contains(&time) {
+                    let part = usize::try_from((time - first) / width).unwrap_or(0);
+                    counts[part] += 1;
+                }
+            }
+            for count in counts {
+                if before < count {
+                    break;
+                }
+                before -= count;
+                first += width;
+            }
+            last = last.min(first + width - 1);
+        }
+        Ok(Some(first))
+    }
+}
+
+impl Split {
+    /// Of held-out pairs, sorted and distinct, those that can be asked for.
+    fn of(train: Interactions, mut pairs: Vec<(u32, u32)>) -> Self {
+        let listeners = super::listeners(&train);
+        let mut counts = SplitCounts {
+            train_pairs: train.len(),
+            ..SplitCounts::default()
+        };
+        pairs.retain(|&(user, item)| {
+            let seen = train.user(user).0;
+            let (count, keep) = if seen.is_empty() {
+                (&mut counts.dropped_unknown_users, false)
+            } else if listeners[item as usize] == 0 {
+                (&mut counts.dropped_unknown_items, false)
+            } else if seen.binary_search(&item).is_ok() {
+                (&mut counts.dropped_repeats, false)
+            } else {
+                (&mut counts.held_out_pairs, true)
+            };
+            *count += 1;
+            keep
+        });
+        Self {
+            train,
+            held_out: pairs,
+            counts,
+        }
+    }
 }
 
 impl HoldOut {
@@ -169,10 +330,7 @@ impl Listens {
 /// # Errors
 /// A share out of range, or no times where the protocol needs them.
 pub fn held_rows(listens: &Listens, hold_out: HoldOut) -> Result<Vec<bool>, SplitError> {
-    let share = hold_out.share();
-    if !(share > 0.0 && share < 1.0) {
-        return Err(SplitError::Share { share });
-    }
+    let share = checked(hold_out)?;
     let times = || listens.time_us.as_deref().ok_or(SplitError::NoTimes);
     Ok(match hold_out {
         HoldOut::Last { .. } => last_of_each_user(listens, times()?, share),
@@ -194,43 +352,63 @@ pub fn split(listens: &Listens, hold_out: HoldOut) -> Result<Split, SplitError> 
         .collect();
     pairs.sort_unstable();
     pairs.dedup();
-    let listeners = super::listeners(&train);
-    let mut counts = SplitCounts {
-        train_pairs: train.len(),
-        ..SplitCounts::default()
-    };
-    pairs.retain(|&(user, item)| {
-        let seen = train.user(user).0;
-        let (count, keep) = if seen.is_empty() {
-            (&mut counts.dropped_unknown_users, false)
-        } else if listeners[item as usize] == 0 {
-            (&mut counts.dropped_unknown_items, false)
-        } else if seen.binary_search(&item).is_ok() {
-            (&mut counts.dropped_repeats, false)
-        } else {
-            (&mut counts.held_out_pairs, true)
-        };
-        *count += 1;
-        keep
-    });
-    Ok(Split {
-        train,
-        held_out: pairs,
-        counts,
-    })
+    Ok(Split::of(train, pairs))
+}
+
+/// The share of a protocol.
+fn checked(hold_out: HoldOut) -> Result<f64, SplitError> {
+    let share = hold_out.share();
+    if share > 0.0 && share < 1.0 {
+        Ok(share)
+    } else {
+        Err(SplitError::Share { share })
+    }
 }
 
 fn last_of_each_user(listens: &Listens, times: &[i64], share: f64) -> Vec<bool> {
-    let mut rows: Vec<usize> = (0..times.len()).collect();
-    // Equal times by item, so that the order of the log's rows does not matter.
-    rows.sort_unstable_by_key(|&row| (listens.user[row], times[row], listens.item[row], row));
     let mut held = vec![false; times.len()];
-    for rows in rows.chunk_by(|&a, &b| listens.user[a] == listens.user[b]) {
-        for &row in &rows[rows.len() - held_of(rows.len(), share)..] {
-            held[row] = true;
-        }
+    let (item, time) = (|row: usize| listens.item[row], |row: usize| times[row]);
+    for rows in rows_by_user(listens).chunk_by_mut(|&a, &b| listens.user[a] == listens.user[b]) {
+        hold_last(rows, share, item, time, &mut held);
     }
     held
+}
+
+fn rows_by_user(listens: &Listens) -> Vec<usize> {
+    let mut rows: Vec<usize> = (0..listens.user.len()).collect();
+    rows.sort_unstable_by_key(|&row| (listens.user[row], row));
+    rows
+}
+
+/// Flags the last of one user's `rows`.
+fn hold_last(
+    rows: &mut [usize],
+    share: f64,
+    item: impl Fn(usize) -> u32,
+    time: impl Fn(usize) -> i64,
+    held: &mut [bool],
+) {
+    // Equal times by item, so that the order of the log's rows does not matter.
+    rows.sort_unstable_by_key(|&row| (time(row), item(row), row));
+    for &row in &rows[rows.len() - held_of(rows.len(), share)..] {
+        held[row] = true;
+    }
+}
+
+/// Flags random ones of one user's `rows`: the pairs whose `hash` is smallest.
+fn hold_random(
+    rows: &mut [usize],
+    share: f64,
+    hash: impl Fn(usize) -> u64,
+    item: impl Fn(usize) -> u32,
+    held: &mut [bool],
+) {
+    // Pairs are drawn, not rows: all listens of a pair go the same way.
+    rows.sort_by_cached_key(|&row| (hash(row), item(row)));
+    let pairs = || rows.chunk_by(|&a, &b| item(a) == item(b));
+    for &row in pairs().take(held_of(pairs().count(), share)).flatten() {
+        held[row] = true;
+    }
 }
 
 fn since_a_moment(times: &[i64], share: f64) -> Vec<bool> {
@@ -244,25 +422,11 @@ fn since_a_moment(times: &[i64], share: f64) -> Vec<bool> {
 }
 
 fn random_of_each_user(listens: &Listens, share: f64, seed: u64) -> Vec<bool> {
-    // Pairs are drawn, not rows: all listens of a pair go the same way.
-    let key = |row: usize| {
-        let (user, item) = (listens.user[row], listens.item[row]);
-        (user, mix(seed, user, item), item)
-    };
-    let mut rows: Vec<usize> = (0..listens.user.len()).collect();
-    rows.sort_by_cached_key(|&row| key(row));
-    let mut held = vec![false; rows.len()];
-    for rows in rows.chunk_by(|&a, &b| listens.user[a] == listens.user[b]) {
-        let pairs: Vec<_> = rows
-            .chunk_by(|&a, &b| listens.item[a] == listens.item[b])
-            .collect();
-        for &row in pairs[..held_of(pairs.len(), share)]
-            .iter()
-            .copied()
-            .flatten()
-        {
-            held[row] = true;
-        }
+    let mut held = vec![false; listens.user.len()];
+    let item = |row: usize| listens.item[row];
+    let hash = |row: usize| mix(seed, listens.user[row], listens.item[row]);
+    for rows in rows_by_user(listens).chunk_by_mut(|&a, &b| listens.user[a] == listens.user[b]) {
+        hold_random(rows, share, hash, item, &mut held);
     }
     held
 }
@@ -395,7 +559,7 @@ mod tests {
         /// Nothing held out is learned, nothing is lost, and the order of the rows does not matter.
         #[test]
         fn parts_are_disjoint_and_whole(
-            rows in prop::collection::vec((0u32..8, 0u32..12, 0i64..30), 0..150),
+            rows in prop::collection::vec((0u32..8, 0u32..12, (0i64..30).prop_map(|at| at * at * 7_919)), 0..150),
             which in 0u8..3,
             share in 0.05f64..0.9,
             seed in any::<u64>(),
@@ -415,6 +579,32 @@ mod tests {
             let dropped = counts.dropped_unknown_items + counts.dropped_unknown_users;
             let whole = listens(&rows).interactions().unwrap().len();
             prop_assert_eq!(parts.train.len() + parts.held_out.len() + dropped, whole);
+            let mut sorted: Vec<Listen> = rows
+                .iter()
+                .map(|&(user, item, time)| Listen {
+                    user,
+                    item,
+                    count: 1.0,
+                    time_us: Some(time),
+                    context: None,
+                    session: None,
+                })
+                .collect();
+            sorted.sort_unstable_by_key(|listen| (listen.user, listen.item, listen.time_us));
+            let times = || rows.iter().map(|row| row.2);
+            let streamed = Sorted {
+                users: 8,
+                items: 12,
+                listens: rows.len(),
+                pairs: whole,
+                times_us: Some((times().min().unwrap_or(0), times().max().unwrap_or(0))),
+                read: &|| Ok(Box::new(sorted.iter().copied().map(Ok))),
+            };
+            prop_assert_eq!(&streamed.split(hold_out).unwrap(), &parts);
+            prop_assert_eq!(
+                streamed.interactions().unwrap(),
+                listens(&rows).interactions().unwrap()
+            );
             let mut reversed = rows;
             reversed.reverse();
             prop_assert_eq!(split(&listens(&reversed), hold_out).unwrap(), parts);

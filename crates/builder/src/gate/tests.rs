@@ -11,7 +11,7 @@ use super::*;
 use crate::build::{BuildOptions, Source, build};
 use crate::evaluation::hash;
 use crate::evaluation::offline::{Listening, OfflineOptions, evaluate_offline};
-use crate::ingest::{Attributes, Exclusions, Items, Log};
+use crate::ingest::{Attributes, Exclusions, Items, Log, sorted};
 use crate::model::Model;
 use crate::train::{EvaluationPlan, TrainOptions, train};
 
@@ -48,9 +48,14 @@ fn model() -> Model {
         },
         ..TrainOptions::default()
     };
-    train(&log(false), &Items::default(), &options, &|_, _, _| {})
-        .unwrap()
-        .0
+    train(
+        sorted(&log(false)),
+        &Items::default(),
+        &options,
+        &|_, _, _| {},
+    )
+    .unwrap()
+    .0
 }
 
 fn built(model: &Model, dir: &Path, name: &str, m: usize) -> PathBuf {

@@ -30,6 +30,12 @@ pub enum IngestError {
         /// What the system said.
         source: io::Error,
     },
+    /// Listens beyond what memory was allowed could not be kept in a file.
+    #[error("cannot keep listens in a temporary file: {source}")]
+    Spill {
+        /// What the system said.
+        source: io::Error,
+    },
     /// Compressed data stops before its end.
     #[error("{}:{line}: the {compression} data is truncated", path.display())]
     Truncated {

@@ -19,6 +19,7 @@ use super::options::{Field, ReadOptions};
 use super::report::ReadReport;
 use super::table::{self, ProgressFn, Refused, Sink};
 use super::value::{self, MAX_ID_BYTES, Problem, Value};
+use crate::Dictionary;
 
 /// LEARN rules of users, by user id.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -38,6 +39,53 @@ pub struct ExclusionReport {
     pub listens_excluded: u64,
     /// Listens that count less.
     pub listens_weakened: u64,
+}
+
+impl ExclusionReport {
+    /// Before any listen was looked at.
+    pub(super) fn of(exclusions: &Exclusions, users: &Dictionary) -> Self {
+        let unknown = |user: &&String| users.ordinal(user).is_none();
+        Self {
+            rules: exclusions.len() as u64,
+            unknown_users: exclusions.rules.keys().filter(unknown).count() as u64,
+            ..Self::default()
+        }
+    }
+
+    /// What is left of a count of which the rules let this share pass; counts what happened.
+    pub(super) fn weigh(&mut self, count: f32, share: f64) -> f32 {
+        #[expect(clippy::cast_possible_truncation, reason = "counts are rounded to f32")]
+        let scaled = (f64::from(count) * share) as f32;
+        self.listens_excluded += u64::from(scaled == 0.0);
+        self.listens_weakened += u64::from(scaled != 0.0 && share < 1.0);
+        scaled
+    }
+}
+
+/// The shares of a user's listens that their rules let pass. `names` are those of the listens.
+pub(super) fn decide_rows(
+    names: &Log,
+    catalogue: &LogCatalogue<'_>,
+    rules: &[Rule],
+    listens: &[Listen],
+) -> Vec<f64> {
+    if rules.is_empty() {
+        return vec![1.0; listens.len()];
+    }
+    let events = listens
+        .iter()
+        .enumerate()
+        .map(|(at, listen)| names.event(at, listen))
+        .collect();
+    // `Profile::new` would sort the events; decisions come in the order of these.
+    let profile = Profile {
+        revision: 0,
+        events,
+        rules: rules.to_vec(),
+    };
+    // Rules from a file do not expire: any instant will do.
+    let decisions = decide(&profile, 0, catalogue, &Weights::default());
+    decisions.iter().map(|decision| decision.kept).collect()
 }
 
 /// Reads rules, one a row: user, scope (`item`, `context`, `session`, `artist`, `tag` or `window`),
@@ -85,72 +133,50 @@ impl Log {
     /// `1 - strength`. `items` tells artists and tags. Ids stay, even of users and items without a
     /// listen left. The log keeps the watermark of the rules. O(listens + listens of users with rules × log of them).
     pub fn exclude(&mut self, exclusions: &Exclusions, items: &Items) -> ExclusionReport {
-        let mut report = ExclusionReport::default();
-        let mut rows: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-        for (user, rules) in &exclusions.rules {
-            report.rules += rules.len() as u64;
-            match self.users.ordinal(user) {
-                Some(ordinal) => drop(rows.insert(ordinal, Vec::new())),
-                None => report.unknown_users += 1,
-            }
-        }
+        let mut report = ExclusionReport::of(exclusions, &self.users);
+        let mut rows: BTreeMap<u32, Vec<usize>> = exclusions
+            .rules
+            .keys()
+            .filter_map(|user| Some((self.users.ordinal(user)?, Vec::new())))
+            .collect();
         for (row, user) in self.user.iter().enumerate() {
             if let Some(rows) = rows.get_mut(user) {
                 rows.push(row);
             }
         }
-        let catalogue = LogCatalogue::new(self, items);
+        let catalogue = LogCatalogue::new(&self.items, items);
         let mut kept = vec![1.0f64; self.len()];
         for (user, rows) in &rows {
-            let user = self.users.get(*user).unwrap_or_default();
-            let rules = exclusions.rules.get(user).cloned().unwrap_or_default();
-            let events = rows.iter().map(|&row| self.event(row)).collect();
-            // `Profile::new` would sort the events; decisions come in the order of these.
-            let profile = Profile {
-                revision: 0,
-                events,
-                rules,
-            };
-            // Rules from a file do not expire: any instant will do.
-            let decisions = decide(&profile, 0, &catalogue, &Weights::default());
-            for (&row, decision) in rows.iter().zip(&decisions) {
-                kept[row] = decision.kept;
+            let rules = exclusions.of(self.users.get(*user).unwrap_or_default());
+            let listens: Vec<Listen> = rows.iter().map(|&row| self.listen(row)).collect();
+            let decided = decide_rows(self, &catalogue, rules, &listens);
+            for (&row, share) in rows.iter().zip(decided) {
+                kept[row] = share;
             }
         }
         for (count, &kept) in self.count.iter_mut().zip(&kept) {
-            #[expect(clippy::cast_possible_truncation, reason = "counts are rounded to f32")]
-            let scaled = (f64::from(*count) * kept) as f32;
-            report.listens_excluded += u64::from(scaled == 0.0);
-            report.listens_weakened += u64::from(scaled != 0.0 && kept < 1.0);
-            *count = scaled;
+            *count = report.weigh(*count, kept);
         }
         self.drop_zero_counts();
         self.excluded_until_us = exclusions.watermark_us;
         report
     }
 
-    fn event(&self, row: usize) -> Event {
-        let Listen {
-            item,
-            time_us,
-            context,
-            session,
-            ..
-        } = self.listen(row);
-        let name = |ordinal: Option<u32>, names: &crate::Dictionary| {
+    fn event(&self, at: usize, listen: &Listen) -> Event {
+        let name = |ordinal: Option<u32>, names: &Dictionary| {
             ordinal
                 .and_then(|ordinal| names.get(ordinal))
                 .map(str::to_owned)
         };
         Event {
             // A listen without a time is in no bounded window.
-            time_us: time_us.unwrap_or(i64::MIN),
-            event_id: row.to_string(),
-            item: name(Some(item), &self.items).unwrap_or_default(),
+            time_us: listen.time_us.unwrap_or(i64::MIN),
+            event_id: at.to_string(),
+            item: name(Some(listen.item), &self.items).unwrap_or_default(),
             kind: EventKind::Play,
             played_ms: None,
-            context: name(context, &self.contexts),
-            session: name(session, &self.sessions),
+            context: name(listen.context, &self.contexts),
+            session: name(listen.session, &self.sessions),
             count: 1,
         }
     }
@@ -174,22 +200,22 @@ impl Log {
 }
 
 /// What a log and its item attributes tell the algebra.
-struct LogCatalogue<'a> {
-    log: &'a Log,
+pub(super) struct LogCatalogue<'a> {
+    ids: &'a Dictionary,
     items: &'a Items,
     of_artist: FxHashMap<&'a str, Vec<u32>>,
     with_tag: FxHashMap<&'a str, Vec<u32>>,
 }
 
 impl<'a> LogCatalogue<'a> {
-    fn new(log: &'a Log, items: &'a Items) -> Self {
+    pub(super) fn new(ids: &'a Dictionary, items: &'a Items) -> Self {
         let mut catalogue = Self {
-            log,
+            ids,
             items,
             of_artist: FxHashMap::default(),
             with_tag: FxHashMap::default(),
         };
-        for (ordinal, id) in (0u32..).zip(log.items.iter()) {
+        for (ordinal, id) in (0u32..).zip(ids.iter()) {
             let Some(item) = items.get(id) else { continue };
             if !item.artist.is_empty() {
                 catalogue
@@ -208,24 +234,20 @@ impl<'a> LogCatalogue<'a> {
 
 impl Catalogue for LogCatalogue<'_> {
     fn items(&self) -> u32 {
-        u32::try_from(self.log.items.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.ids.len()).unwrap_or(u32::MAX)
     }
 
     fn ordinal(&self, item: &str) -> Option<u32> {
-        self.log.items.ordinal(item)
+        self.ids.ordinal(item)
     }
 
     fn artist_of(&self, ordinal: u32) -> Option<&str> {
-        let item = self.items.get(self.log.items.get(ordinal)?)?;
+        let item = self.items.get(self.ids.get(ordinal)?)?;
         Some(item.artist.as_str()).filter(|artist| !artist.is_empty())
     }
 
     fn for_each_tag(&self, ordinal: u32, f: &mut dyn FnMut(&str)) {
-        let item = self
-            .log
-            .items
-            .get(ordinal)
-            .and_then(|id| self.items.get(id));
+        let item = self.ids.get(ordinal).and_then(|id| self.items.get(id));
         item.into_iter()
             .flat_map(|item| &item.tags)
             .for_each(|tag| f(tag));

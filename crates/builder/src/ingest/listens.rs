@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 
 use super::error::IngestError;
 use super::fields;
-use super::log::Log;
+use super::log::{Listen, Log};
 use super::options::{Field, ReadOptions};
+use super::records::{Room, Sorter, sorter};
+use super::sorted::SortedLog;
 use super::table::{self, ProgressFn, Refused, Sink};
 use super::value::{self, MAX_COUNT, MAX_ID_BYTES, MAX_NAME_BYTES, Value};
 use crate::Dictionary;
@@ -27,24 +29,72 @@ pub fn read_listens(
     progress: ProgressFn<'_>,
 ) -> Result<Log, IngestError> {
     let mut sink = Listens::default();
-    let report = table::read(paths, fields::LISTENS, options, progress, &mut sink)?;
-    let mut log = sink.log;
-    if let (true, Some(first)) = (log.is_empty(), paths.first()) {
-        return Err(IngestError::NoListens {
-            path: first.clone(),
-            rows: report.rows,
-            zero_counts: report.zero_counts,
-            bad_rows: report.bad_rows,
-        });
-    }
-    log.report = report;
-    Ok(log)
+    sink.read(paths, options, progress)?;
+    Ok(sink.log)
 }
 
+/// As [`read_listens`], but sorted, in bounded memory: the ids, and of the listens what `room` allows.
+/// Contexts and sessions are kept if they are `labelled`: rules of exclusion ask for them.
+///
+/// # Errors
+/// Those of [`read_listens`], and a file for what does not fit that cannot be written.
+pub fn read_sorted(
+    paths: &[PathBuf],
+    options: &ReadOptions,
+    labelled: bool,
+    room: Room,
+    progress: ProgressFn<'_>,
+) -> Result<SortedLog, IngestError> {
+    let mut sink = Listens {
+        sorted: Some(Sorted {
+            labelled,
+            room,
+            sorter: None,
+        }),
+        ..Listens::default()
+    };
+    sink.read(paths, options, progress)?;
+    let sorter = sink.sorted.and_then(|sorted| sorted.sorter);
+    let records = sorter.ok_or(IngestError::NoFiles)?.finish();
+    let records = records.map_err(|source| IngestError::Spill { source })?;
+    Ok(SortedLog::new(sink.log, records))
+}
+
+/// Takes rows to the columns of a log, or to be sorted.
 #[derive(Default)]
 struct Listens {
     log: Log,
+    sorted: Option<Sorted>,
+    kept: u64,
     files: usize,
+}
+
+struct Sorted {
+    labelled: bool,
+    room: Room,
+    /// From the first file on, which says whether there are times.
+    sorter: Option<Box<dyn Sorter>>,
+}
+
+impl Listens {
+    fn read(
+        &mut self,
+        paths: &[PathBuf],
+        options: &ReadOptions,
+        progress: ProgressFn<'_>,
+    ) -> Result<(), IngestError> {
+        let report = table::read(paths, fields::LISTENS, options, progress, self)?;
+        if let (0, Some(first)) = (self.kept, paths.first()) {
+            return Err(IngestError::NoListens {
+                path: first.clone(),
+                rows: report.rows,
+                zero_counts: report.zero_counts,
+                bad_rows: report.bad_rows,
+            });
+        }
+        self.log.report = report;
+        Ok(())
+    }
 }
 
 impl Sink for Listens {
@@ -58,6 +108,10 @@ impl Sink for Listens {
         let log = &mut self.log;
         if self.files == 0 {
             log.time_us = has(Field::Time).then(Vec::new);
+            if let Some(sorted) = &mut self.sorted {
+                let sorter = sorter(has(Field::Time), sorted.labelled, &sorted.room);
+                sorted.sorter = Some(sorter);
+            }
         } else if log.time_us.is_some() != has(Field::Time) {
             return Err(IngestError::MixedTimes {
                 path: path.to_owned(),
@@ -117,27 +171,31 @@ impl Sink for Listens {
             }
         }
         let item = item.keep(&mut log.items, Field::Item)?;
-        let context = match context {
-            Some(context) => context.keep(&mut log.contexts, Field::Context)?,
-            None => Log::NONE,
+        let labelled = self.sorted.as_ref().is_none_or(|sorted| sorted.labelled);
+        let label = |label: Option<Id<'_>>, names, field| match label {
+            Some(label) if labelled => label.keep(names, field).map(Some),
+            _ => Ok(None),
         };
-        let session = match session {
-            Some(session) => session.keep(&mut log.sessions, Field::Session)?,
-            None => Log::NONE,
+        let listen = Listen {
+            user,
+            item,
+            count,
+            time_us: time,
+            context: label(context, &mut log.contexts, Field::Context)?,
+            session: label(session, &mut log.sessions, Field::Session)?,
         };
-        log.user.push(user);
-        log.item.push(item);
-        log.count.push(count);
-        if let (Some(times), Some(time)) = (&mut log.time_us, time) {
-            times.push(time);
+        self.kept += 1;
+        match self
+            .sorted
+            .as_mut()
+            .and_then(|sorted| sorted.sorter.as_mut())
+        {
+            Some(sorter) => sorter.push(listen).map_err(Refused::Spill),
+            None => {
+                log.push(listen);
+                Ok(())
+            }
         }
-        if let Some(contexts) = &mut log.context {
-            contexts.push(context);
-        }
-        if let Some(sessions) = &mut log.session {
-            sessions.push(session);
-        }
-        Ok(())
     }
 }
 

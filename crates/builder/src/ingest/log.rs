@@ -101,6 +101,24 @@ impl Log {
             && self.described == other.described
     }
 
+    /// Adds a listen to the columns that there are.
+    pub(crate) fn push(&mut self, listen: Listen) {
+        self.user.push(listen.user);
+        self.item.push(listen.item);
+        self.count.push(listen.count);
+        if let (Some(times), Some(time)) = (&mut self.time_us, listen.time_us) {
+            times.push(time);
+        }
+        for (column, label) in [
+            (&mut self.context, listen.context),
+            (&mut self.session, listen.session),
+        ] {
+            if let Some(column) = column {
+                column.push(label.unwrap_or(Self::NONE));
+            }
+        }
+    }
+
     /// Listen number `row`, which must be below [`Log::len`].
     pub(crate) fn listen(&self, row: usize) -> Listen {
         let known = |column: &Option<Vec<u32>>| {

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! source (decompress) -> sniff + delimited ─┐
-//!                     -> columnar (Parquet) ─┴─> table (rows, bad rows) -> listens | items | ids
+//!                     -> columnar (Parquet) ─┴─> table (rows, bad rows) -> listens (in columns, or sorted) | items | ids
 //! ```
 //!
 //! Limits: lines of 1 MiB ([`ReadOptions::max_line_bytes`]), ids of [`MAX_ID_BYTES`], names of
@@ -23,8 +23,10 @@ mod listens;
 mod log;
 mod options;
 mod read_items;
+mod records;
 mod report;
 mod sniff;
+mod sorted;
 mod source;
 mod table;
 mod value;
@@ -35,10 +37,15 @@ mod tests;
 pub use error::{ColumnList, IngestError};
 pub use exclusions::{ExclusionReport, Exclusions, read_exclusions};
 pub use items::{Attributes, Items};
-pub use listens::read_listens;
+pub use listens::{read_listens, read_sorted};
 pub use log::{Listen, Log};
 pub use options::{ColumnRef, Delimiter, Field, MappingError, ReadOptions};
 pub use read_items::{MAX_TAGS, read_ids, read_items};
+pub use records::Room;
 pub use report::{BadRow, FileReport, ReadReport};
+pub use sorted::SortedLog;
+pub(crate) use sorted::for_each_user;
+#[cfg(test)]
+pub(crate) use sorted::sorted;
 pub use table::ProgressFn;
 pub use value::{MAX_COUNT, MAX_ID_BYTES, MAX_NAME_BYTES};

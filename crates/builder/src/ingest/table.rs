@@ -25,7 +25,7 @@ pub(crate) trait Sink {
 }
 
 /// Why a sink did not take a row.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(crate) enum Refused {
     /// It says that nothing was played.
     Zero,
@@ -33,6 +33,8 @@ pub(crate) enum Refused {
     Bad(Problem),
     /// There are more distinct values than ordinals.
     Full(Field),
+    /// There is no more room in memory, and it cannot be written to a file.
+    Spill(std::io::Error),
 }
 
 impl From<Problem> for Refused {
@@ -118,6 +120,7 @@ impl Rows<'_> {
                 line,
                 field,
             }),
+            Err(Refused::Spill(source)) => Err(IngestError::Spill { source }),
         }
     }
 

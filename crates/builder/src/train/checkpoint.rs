@@ -65,7 +65,7 @@ pub(super) fn digest(data: &Interactions, hyper: &Hyper, parent: Option<&[f32]>)
     let mut sum = hash(sum, data.users(), data.items());
     for user in 0..data.users() {
         let (items, strengths) = data.user(user);
-        for (&item, strength) in items.iter().zip(strengths) {
+        for (&item, strength) in items.iter().zip(strengths.iter()) {
             sum = hash(sum, item, strength.to_bits());
         }
         sum = hash(sum, user, 2);

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use refrain_als::{Confidence, Hyper};
 use refrain_builder::evaluation::SplitCounts;
 use refrain_builder::evaluation::{HoldOut, Quality};
-use refrain_builder::ingest::{ExclusionReport, Items, Log, ReadOptions};
+use refrain_builder::ingest::{ExclusionReport, Items, Log, ReadOptions, Room, SortedLog};
 use refrain_builder::model::Model;
 use refrain_builder::train::{self, EvaluationPlan, Stage, TrainOptions, TrainReport, Trainer};
 use serde_json::json;
@@ -68,6 +68,11 @@ pub(crate) struct Args {
     /// Threads; the result is the same with any number [default: one a core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    /// Listens held in memory while they are sorted, in MiB; the others go to a file without a name beside
+    /// --out. The result is the same with any number
+    #[arg(long, value_name = "MIB", default_value_t = Room::BYTES as u64 >> 20,
+          value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    memory: u64,
     #[command(flatten)]
     read: ReadArgs,
 }
@@ -167,11 +172,25 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
     refuse_existing(&args.out)?;
     let read = args.read.options()?;
     let read_items = args.read.items_options(&args.map_items)?;
-    let mut log = ingest::listens(&args.listens, &read, output)?;
+    let room = room(args);
+    let labelled = !args.exclusions.is_empty();
+    let mut log = ingest::sorted(&args.listens, &read, labelled, room.clone(), output)?;
     let items = ingest::items(&args.items, &read_items, output)?;
-    let read_exclusions = args.read.items_options(&[])?;
-    let excluded = exclude(&mut log, &items, &args.exclusions, &read_exclusions, output)?;
-    let (model, report) = fit(&log, &items, &options, output)?;
+    let excluded = if labelled {
+        let read = args.read.items_options(&[])?;
+        let exclusions = ingest::exclusions(&args.exclusions, &read, output)?;
+        let mut described = items.clone();
+        described.merge(log.described());
+        let report = log
+            .exclude(&exclusions, &described, &room)
+            .context(Failure::new("cannot keep listens in a temporary file"))?;
+        tell_excluded(&report, output);
+        Some(report)
+    } else {
+        None
+    };
+    let read = log.report().clone();
+    let (model, report) = fit(log, &items, &options, output)?;
     model.save(&args.out)?;
     if let Some(checkpoints) = &args.checkpoints {
         discard(checkpoints, &train::CHECKPOINT_FILES);
@@ -184,7 +203,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
         "counts": model.info.counts,
         "report": report,
         "hyper": model.info.hyper,
-        "read": log.report,
+        "read": read,
         "exclusions": excluded.as_ref().map(|report| json!({
             "rules": report.rules,
             "unknown_users": report.unknown_users,
@@ -210,6 +229,19 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// Sorts beside the output: that is a disk with room, where the directory for temporary files may be memory.
+fn room(args: &Args) -> Room {
+    let beside = args.out.ancestors().skip(1);
+    let mut beside = beside.filter(|dir| dir.is_dir());
+    Room {
+        // As many MiB as the address space has at most.
+        bytes: usize::try_from(args.memory << 20).unwrap_or(usize::MAX),
+        dir: beside
+            .next()
+            .map_or_else(|| PathBuf::from("."), PathBuf::from),
+    }
+}
+
 /// Removes the checkpoints of what is done; what else is in the directory stays.
 pub(crate) fn discard(checkpoints: &std::path::Path, files: &[&str]) {
     for name in files {
@@ -233,13 +265,17 @@ pub(crate) fn exclude(
     let mut described = items.clone();
     described.merge(&log.described);
     let report = log.exclude(&exclusions, &described);
+    tell_excluded(&report, output);
+    Ok(Some(report))
+}
+
+fn tell_excluded(report: &ExclusionReport, output: &Output) {
     output.line(format_args!(
         "{} exclusions take out {} listens and weaken {}",
         output::count(report.rules),
         output::count(report.listens_excluded),
         output::count(report.listens_weakened)
     ));
-    Ok(Some(report))
 }
 
 /// Passes that are enough when a parent is started from.
@@ -339,7 +375,7 @@ fn options(args: &Args) -> anyhow::Result<TrainOptions> {
 
 /// Trains with a progress bar.
 pub(crate) fn fit(
-    log: &Log,
+    log: SortedLog,
     items: &Items,
     options: &TrainOptions,
     output: &Output,
@@ -484,8 +520,9 @@ fn recorded(arguments: impl Iterator<Item = String>) -> String {
 }
 
 /// Flags whose value does not change the outcome.
-const WITHOUT_EFFECT: [&str; 4] = [
+const WITHOUT_EFFECT: [&str; 5] = [
     "--threads",
+    "--memory",
     "--out",
     "--checkpoints",
     "--checkpoint-seconds",

@@ -3,7 +3,7 @@ use refrain_ranking::Variants;
 
 use super::*;
 use crate::build::{BuildOptions, Source, build};
-use crate::ingest::{Items, Log};
+use crate::ingest::{Items, Log, sorted};
 use crate::train::{EvaluationPlan, TrainOptions, train};
 
 /// Users of four groups that keep to the 30 items of their group; `later` selects rows after a moment.
@@ -39,7 +39,13 @@ fn bundle(dir: &std::path::Path, name: &str, shuffle: bool) -> Version {
         },
         ..TrainOptions::default()
     };
-    let (mut model, _) = train(&log(false), &Items::default(), &options, &|_, _, _| {}).unwrap();
+    let (mut model, _) = train(
+        sorted(&log(false)),
+        &Items::default(),
+        &options,
+        &|_, _, _| {},
+    )
+    .unwrap();
     if shuffle {
         // Every item has the vector of one of another group.
         model.item_factors.rotate_left(8 * 31);
@@ -149,7 +155,7 @@ fn scenes_reach_ranking_evaluation_and_new_items() {
         ..TrainOptions::default()
     };
     let (model, _) = train(
-        &log(false),
+        sorted(&log(false)),
         &Items::default(),
         &options_of_training,
         &|_, _, _| {},

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use refrain_als::Hyper;
 use refrain_builder::build::{self, BuildOptions, Source, evaluate_index};
 use refrain_builder::generate::{self, Format, Preset};
-use refrain_builder::ingest::{Items, Log, ReadOptions};
+use refrain_builder::ingest::{Items, Log, ReadOptions, Room, SortedLog};
 use refrain_builder::model::Model;
 use refrain_builder::train::{TrainOptions, TrainReport};
 use refrain_bundle::{Bundle, Manifest, OpenMode, Store};
@@ -68,7 +68,9 @@ pub(super) fn travel(args: &Args, dir: &Path, steps: &mut Steps<'_>) -> anyhow::
         command: train::command_line(),
         ..TrainOptions::default()
     };
-    let (model, report) = train::fit(&log, &items, &options, steps.output)?;
+    let sorted = SortedLog::of(&log, &Room::default())
+        .context(Failure::new("cannot sort the listening log"))?;
+    let (model, report) = train::fit(sorted, &items, &options, steps.output)?;
     model.save(&dir.join("model"))?;
     train::print_report(&report, steps.output);
     steps.end();

@@ -1,0 +1,329 @@
+//! Listens sorted by user and item in bounded memory: runs go to a file, and are merged when they are read.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::PathBuf;
+
+use super::log::{Listen, Log};
+
+/// Least and most bytes of a run that are read at a time.
+const READ_BYTES: (usize, usize) = (4 << 10, 256 << 10);
+
+/// What sorting may use.
+#[derive(Debug, Clone)]
+pub struct Room {
+    /// Bytes of listens held in memory at a time.
+    pub bytes: usize,
+    /// Where the others go: a file without a name there, gone with the process.
+    pub dir: PathBuf,
+}
+
+impl Room {
+    /// Listens held in memory unless told otherwise: 64 MiB.
+    pub const BYTES: usize = 64 << 20;
+}
+
+impl Default for Room {
+    /// [`Room::BYTES`], and the system's directory for what is temporary.
+    fn default() -> Self {
+        Self {
+            bytes: Self::BYTES,
+            dir: std::env::temp_dir(),
+        }
+    }
+}
+
+/// Listens in ascending order of user and item; like ones by count and the rest, so that the order of the
+/// rows they came from does not show.
+pub(crate) trait Records {
+    /// How many there are.
+    fn len(&self) -> u64;
+
+    /// All of them, as often as it is called.
+    fn iter(&self) -> io::Result<Box<dyn Iterator<Item = io::Result<Listen>> + '_>>;
+}
+
+/// Takes listens in any order.
+pub(crate) trait Sorter {
+    fn push(&mut self, listen: Listen) -> io::Result<()>;
+
+    fn finish(self: Box<Self>) -> io::Result<Box<dyn Records>>;
+}
+
+/// For listens with times and labels (context and session), or without; what it is not for, it drops.
+pub(crate) fn sorter(times: bool, labels: bool, room: &Room) -> Box<dyn Sorter> {
+    match (times, labels) {
+        (false, false) => Box::new(Runs::<3>::new(room, times)),
+        (true, false) => Box::new(Runs::<5>::new(room, times)),
+        (_, true) => Box::new(Runs::<7>::new(room, times)),
+    }
+}
+
+/// User, item, count, time in two, context, session.
+type Words<const W: usize> = [u32; W];
+
+struct Runs<const W: usize> {
+    room: Room,
+    times: bool,
+    buffer: Vec<Words<W>>,
+    /// Sorted runs one after another, and how many records each has.
+    spilled: Option<(File, Vec<u64>)>,
+    len: u64,
+}
+
+impl<const W: usize> Runs<W> {
+    const BYTES: usize = W * size_of::<u32>();
+
+    fn new(room: &Room, times: bool) -> Self {
+        Self {
+            room: room.clone(),
+            times,
+            buffer: Vec::new(),
+            spilled: None,
+            len: 0,
+        }
+    }
+
+    fn capacity(&self) -> usize {
+        (self.room.bytes / Self::BYTES).max(1)
+    }
+
+    fn spill(&mut self) -> io::Result<()> {
+        self.buffer.sort_unstable();
+        let (file, runs) = match &mut self.spilled {
+            Some(spilled) => spilled,
+            none => none.insert((tempfile::tempfile_in(&self.room.dir)?, Vec::new())),
+        };
+        file.write_all(bytemuck::cast_slice(self.buffer.as_flattened()))?;
+        runs.push(self.buffer.len() as u64);
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn listen(&self, words: &Words<W>) -> Listen {
+        let known = |word: Option<&u32>| word.copied().filter(|&ordinal| ordinal != Log::NONE);
+        let half = |at: usize| u64::from(words.get(at).copied().unwrap_or_default());
+        Listen {
+            user: words[0],
+            item: words[1],
+            count: f32::from_bits(words[2]),
+            time_us: self.times.then(|| (half(4) << 32 | half(3)).cast_signed()),
+            context: known(words.get(5)),
+            session: known(words.get(6)),
+        }
+    }
+}
+
+impl<const W: usize> Sorter for Runs<W> {
+    fn push(&mut self, listen: Listen) -> io::Result<()> {
+        if self.buffer.len() == self.buffer.capacity() {
+            let most = self.capacity();
+            if self.buffer.len() >= most {
+                self.spill()?;
+            } else {
+                let more = self.buffer.len().clamp(1024, 1 << 20);
+                let more = more.min(most - self.buffer.len());
+                self.buffer.reserve_exact(more);
+            }
+        }
+        let time = listen.time_us.unwrap_or_default().cast_unsigned();
+        #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+        let all = [
+            listen.user,
+            listen.item,
+            listen.count.to_bits(),
+            time as u32,
+            (time >> 32) as u32,
+            listen.context.unwrap_or(Log::NONE),
+            listen.session.unwrap_or(Log::NONE),
+        ];
+        let mut words = [0; W];
+        words.copy_from_slice(&all[..W]);
+        self.buffer.push(words);
+        self.len += 1;
+        Ok(())
+    }
+
+    fn finish(mut self: Box<Self>) -> io::Result<Box<dyn Records>> {
+        if self.spilled.is_some() {
+            self.spill()?;
+            self.buffer = Vec::new();
+        } else {
+            self.buffer.sort_unstable();
+        }
+        Ok(self)
+    }
+}
+
+impl<const W: usize> Records for Runs<W> {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn iter(&self) -> io::Result<Box<dyn Iterator<Item = io::Result<Listen>> + '_>> {
+        let Some((file, runs)) = &self.spilled else {
+            return Ok(Box::new(
+                self.buffer.iter().map(|words| Ok(self.listen(words))),
+            ));
+        };
+        let most = self.room.bytes / runs.len().max(1);
+        let bytes = most.clamp(READ_BYTES.0, READ_BYTES.1) / Self::BYTES * Self::BYTES;
+        let mut merged = Merged {
+            runs: Vec::with_capacity(runs.len()),
+            heads: BinaryHeap::with_capacity(runs.len()),
+        };
+        let mut start = 0;
+        for (at, &records) in runs.iter().enumerate() {
+            let mut run = Run {
+                file,
+                next: start,
+                left: records,
+                buffer: Vec::with_capacity(bytes / Self::BYTES),
+                at: 0,
+            };
+            start += records * Self::BYTES as u64;
+            if let Some(head) = run.next()? {
+                merged.heads.push(Reverse((head, at)));
+            }
+            merged.runs.push(run);
+        }
+        Ok(Box::new(
+            merged.map(|words| words.map(|words| self.listen(&words))),
+        ))
+    }
+}
+
+/// The records of one run that are still to come.
+struct Run<'a, const W: usize> {
+    file: &'a File,
+    /// Where those are that are not in the buffer, and how many.
+    next: u64,
+    left: u64,
+    buffer: Vec<Words<W>>,
+    at: usize,
+}
+
+impl<const W: usize> Run<'_, W> {
+    fn next(&mut self) -> io::Result<Option<Words<W>>> {
+        if self.at == self.buffer.len() {
+            let room = self.buffer.capacity().max(1);
+            let records = usize::try_from(self.left).map_or(room, |left| left.min(room));
+            if records == 0 {
+                return Ok(None);
+            }
+            self.buffer.resize(records, [0; W]);
+            self.at = 0;
+            let mut file = self.file;
+            file.seek(SeekFrom::Start(self.next))?;
+            let bytes: &mut [u8] = bytemuck::cast_slice_mut(self.buffer.as_flattened_mut());
+            file.read_exact(bytes)?;
+            self.next += bytes.len() as u64;
+            self.left -= records as u64;
+        }
+        self.at += 1;
+        Ok(Some(self.buffer[self.at - 1]))
+    }
+}
+
+/// Runs merged into one.
+struct Merged<'a, const W: usize> {
+    runs: Vec<Run<'a, W>>,
+    /// The first record of each run that is not at its end, the smallest on top.
+    heads: BinaryHeap<Reverse<(Words<W>, usize)>>,
+}
+
+impl<const W: usize> Iterator for Merged<'_, W> {
+    type Item = io::Result<Words<W>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut top = self.heads.peek_mut()?;
+        let Reverse((smallest, at)) = *top;
+        match self.runs[at].next() {
+            Ok(Some(head)) => *top = Reverse((head, at)),
+            Ok(None) => drop(std::collections::binary_heap::PeekMut::pop(top)),
+            Err(error) => return Some(Err(error)),
+        }
+        Some(Ok(smallest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn listens(rows: &[(u32, u32, u8, i64, Option<u32>)]) -> Vec<Listen> {
+        let listen =
+            |&(user, item, count, time, context): &(u32, u32, u8, i64, Option<u32>)| Listen {
+                user,
+                item,
+                count: f32::from(count) + 0.5,
+                time_us: Some(time),
+                context,
+                session: context.map(|context| context + 1),
+            };
+        rows.iter().map(listen).collect()
+    }
+
+    fn sorted(listens: &[Listen], bytes: usize, times: bool, labels: bool) -> Vec<Listen> {
+        let room = Room {
+            bytes,
+            ..Room::default()
+        };
+        let mut sorter = sorter(times, labels, &room);
+        for &listen in listens {
+            sorter.push(listen).unwrap();
+        }
+        let records = sorter.finish().unwrap();
+        let read = || -> Vec<Listen> { records.iter().unwrap().map(Result::unwrap).collect() };
+        assert_eq!(records.len(), listens.len() as u64);
+        assert_eq!(read(), read());
+        read()
+    }
+
+    proptest! {
+        #[test]
+        fn the_same_whatever_the_memory_and_the_order(
+            rows in prop::collection::vec(
+                (0u32..9, 0u32..5, any::<u8>(), any::<i64>(), prop::option::of(0u32..3)), 0..300),
+            bytes in 1usize..4_000,
+        ) {
+            let mut listens = listens(&rows);
+            let whole = sorted(&listens, 1 << 20, true, true);
+            prop_assert!(whole.is_sorted_by_key(|listen| (listen.user, listen.item)));
+            listens.reverse();
+            prop_assert_eq!(&sorted(&listens, bytes, true, true), &whole);
+            let by_bits = |listen: &Listen| {
+                (listen.user, listen.item, listen.count.to_bits(), listen.time_us, listen.context)
+            };
+            let mut back = whole;
+            back.sort_unstable_by_key(by_bits);
+            listens.sort_unstable_by_key(by_bits);
+            prop_assert_eq!(&back, &listens);
+            for listen in &mut listens {
+                (listen.context, listen.session) = (None, None);
+            }
+            let mut timed = sorted(&listens, bytes, true, false);
+            timed.sort_unstable_by_key(by_bits);
+            prop_assert_eq!(&timed, &listens);
+            listens.iter_mut().for_each(|listen| listen.time_us = None);
+            let mut bare = sorted(&listens, bytes, false, false);
+            bare.sort_unstable_by_key(by_bits);
+            prop_assert_eq!(bare, listens);
+        }
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_an_error() {
+        let room = Room {
+            bytes: 100,
+            dir: "/not/there".into(),
+        };
+        let mut sorter = sorter(false, false, &room);
+        let all = listens(&[(0, 0, 1, 0, None); 20]);
+        assert!(all.iter().any(|&listen| sorter.push(listen).is_err()));
+    }
+}

@@ -1,0 +1,150 @@
+//! A listening log sorted by user and item: ids in memory, listens wherever there is room.
+
+use std::io;
+
+use super::exclusions::{ExclusionReport, Exclusions, LogCatalogue, decide_rows};
+use super::items::Items;
+use super::log::{Listen, Log};
+use super::records::{Records, Room, sorter};
+use super::report::ReadReport;
+use crate::Dictionary;
+
+/// What training reads of a log, as often as it needs to. One user's listens are in memory at a time.
+#[expect(missing_debug_implementations, reason = "most of it is elsewhere")]
+pub struct SortedLog {
+    /// The log without its rows.
+    names: Log,
+    records: Box<dyn Records>,
+}
+
+impl SortedLog {
+    pub(super) fn new(names: Log, records: Box<dyn Records>) -> Self {
+        Self { names, records }
+    }
+
+    /// Sorts a log that is in memory.
+    ///
+    /// # Errors
+    /// A file for what is beyond `room` that cannot be written.
+    pub fn of(log: &Log, room: &Room) -> io::Result<Self> {
+        let mut sorter = sorter(log.time_us.is_some(), false, room);
+        for listen in log.listens() {
+            sorter.push(listen)?;
+        }
+        let names = Log {
+            users: log.users.clone(),
+            items: log.items.clone(),
+            time_us: log.time_us.as_ref().map(|_| Vec::new()),
+            described: log.described.clone(),
+            excluded_until_us: log.excluded_until_us,
+            report: log.report.clone(),
+            ..Log::default()
+        };
+        Ok(Self::new(names, sorter.finish()?))
+    }
+
+    /// How many listens there are.
+    pub fn len(&self) -> u64 {
+        self.records.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether listens have times.
+    pub fn has_times(&self) -> bool {
+        self.names.time_us.is_some()
+    }
+
+    /// User ids, in order of first appearance.
+    pub fn users(&self) -> &Dictionary {
+        &self.names.users
+    }
+
+    /// Item ids, in order of first appearance.
+    pub fn items(&self) -> &Dictionary {
+        &self.names.items
+    }
+
+    /// What the log itself says about items.
+    pub fn described(&self) -> &Items {
+        &self.names.described
+    }
+
+    /// What was read, dropped and found bad.
+    pub fn report(&self) -> &ReadReport {
+        &self.names.report
+    }
+
+    /// The listens, ascending by user and item.
+    pub(crate) fn listens(&self) -> io::Result<impl Iterator<Item = io::Result<Listen>> + '_> {
+        self.records.iter()
+    }
+
+    /// Lets go of the listens and keeps the rest.
+    pub(crate) fn into_names(self) -> Log {
+        self.names
+    }
+
+    /// As [`Log::exclude`]. The log must have been read with its labels, which are let go of here.
+    ///
+    /// # Errors
+    /// A file for what is beyond `room` that cannot be written, or read.
+    pub fn exclude(
+        &mut self,
+        exclusions: &Exclusions,
+        items: &Items,
+        room: &Room,
+    ) -> io::Result<ExclusionReport> {
+        let mut report = ExclusionReport::of(exclusions, &self.names.users);
+        let catalogue = LogCatalogue::new(&self.names.items, items);
+        let mut kept = sorter(self.has_times(), false, room);
+        let mut listens = Vec::new();
+        for_each_user(self.listens()?, &mut listens, |user, listens| {
+            let user = self.names.users.get(user).unwrap_or_default();
+            let decided = decide_rows(&self.names, &catalogue, exclusions.of(user), listens);
+            for (listen, share) in listens.iter().zip(decided) {
+                let count = report.weigh(listen.count, share);
+                if count > 0.0 {
+                    kept.push(Listen { count, ..*listen })?;
+                }
+            }
+            Ok::<(), io::Error>(())
+        })?;
+        self.records = kept.finish()?;
+        (self.names.contexts, self.names.sessions) = Default::default();
+        self.names.excluded_until_us = exclusions.watermark_us();
+        Ok(report)
+    }
+}
+
+/// Calls `f` with each user and their listens, which are collected in `buffer`.
+pub(crate) fn for_each_user<E: From<io::Error>>(
+    listens: impl Iterator<Item = io::Result<Listen>>,
+    buffer: &mut Vec<Listen>,
+    mut f: impl FnMut(u32, &[Listen]) -> Result<(), E>,
+) -> Result<(), E> {
+    buffer.clear();
+    for listen in listens {
+        let listen = listen?;
+        if let Some(last) = buffer.last()
+            && last.user != listen.user
+        {
+            f(last.user, buffer)?;
+            buffer.clear();
+        }
+        buffer.push(listen);
+    }
+    match buffer.last() {
+        Some(last) => f(last.user, buffer),
+        None => Ok(()),
+    }
+}
+
+/// A small log, sorted in memory.
+#[cfg(test)]
+pub(crate) fn sorted(log: &Log) -> SortedLog {
+    SortedLog::of(log, &Room::default()).unwrap()
+}
