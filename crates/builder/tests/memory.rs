@@ -67,10 +67,10 @@ fn write_log(dir: &Path) -> (PathBuf, usize) {
         let (user, nth) = (row / 80, row % 80 % 75);
         let item = (user * 37 + nth * nth * 3 + nth) % ITEMS;
         let (count, time) = (1 + (user + nth) % 9, 1_500_000_000 + row * 31 % 9_000_000);
-        writeln!(text, "u{user},i{item},{count},{time}").unwrap();
+        writeln!(text, "u{user},i{item},{count},{time}").expect("no fault");
     }
     let path = dir.join("log.csv");
-    fs_err::write(&path, text).unwrap();
+    fs_err::write(&path, text).expect("no fault");
     (path, rows)
 }
 
@@ -82,10 +82,10 @@ fn run(
 ) -> (Model, TrainReport) {
     let room = Room {
         bytes,
-        dir: log.parent().unwrap().to_owned(),
+        dir: log.parent().expect("no fault").to_owned(),
     };
     let read = ReadOptions::default();
-    let log = read_sorted(&[log.to_owned()], &read, false, room, &|_, _| {}).unwrap();
+    let log = read_sorted(&[log.to_owned()], &read, false, room, &|_, _| {}).expect("no fault");
     let options = TrainOptions {
         hyper: Hyper {
             rank: RANK,
@@ -97,7 +97,7 @@ fn run(
         threads,
         ..TrainOptions::default()
     };
-    train(log, &Items::default(), &options, &|_, _, _| {}).unwrap()
+    train(log, &Items::default(), &options, &|_, _, _| {}).expect("no fault")
 }
 
 /// What comes on top of the factors and one and a half times the compressed matrix: the listens that are
@@ -106,7 +106,7 @@ fn run(
 fn training_takes_factors_and_one_and_a_half_matrices() {
     const ROOM: usize = 1 << 20;
     const REST: usize = 2 << 20;
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("no fault");
     let (log, rows) = write_log(dir.path());
     let mut trained = Vec::new();
     for (evaluation, threads) in [(EvaluationPlan::Skip, 1), (EvaluationPlan::Auto, 2)] {

@@ -69,6 +69,10 @@ impl Needed {
     }
 }
 
+/// Reasons of rows whose arm was assigned: drawn here, drawn but answered by less than it asked for, or given with the
+/// request by whoever assigns.
+pub(crate) const ASSIGNED: [&str; 3] = ["SPLIT", "DEGRADED", "EXTERNAL"];
+
 pub(crate) const EXPOSURES: &[Needed] = &[
     Needed::required("exposure_id", Kind::Bytes),
     Needed::required("ts", Kind::Time),

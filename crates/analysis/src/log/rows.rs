@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 
 use super::columns::{Columns, bytes_at, key_at};
 use super::error::LogError;
-use super::files::LogFile;
+use super::files::{ASSIGNED, LogFile};
 use super::holdout::{HOLDOUTS, Holdouts, Standing};
 use super::items::{ITEMS, Items};
 use super::record::{self, Record};
@@ -94,7 +94,7 @@ impl Reader<'_, '_> {
         let counted: Vec<bool> = strings(&reasons)
             .map(|reason| match plan.kind {
                 Kind::Holdout => reason != "FORCED",
-                _ => matches!(reason, "SPLIT" | "DEGRADED"),
+                _ => ASSIGNED.contains(&reason),
             })
             .collect();
         let mut symbols = Vec::with_capacity(worded.len());

@@ -15,7 +15,7 @@ use parquet::errors::ParquetError;
 
 use crate::log::LogError;
 use crate::log::columns::{Columns, key_at};
-use crate::log::files::LogFile;
+use crate::log::files::{ASSIGNED, LogFile};
 use crate::log::holdout::{HOLDOUTS, Holdouts, Standing};
 use crate::plan::{INTERLEAVED, Kind, Plan};
 
@@ -83,7 +83,7 @@ impl<'a> Belongs<'a> {
         if word(&self.experiments, row)? != plan.experiment
             || !self.epochs.is_valid(row)
             || self.epochs.value(row) != i64::from(plan.epoch)
-            || !matches!(word(&self.reasons, row)?, "SPLIT" | "DEGRADED")
+            || !ASSIGNED.contains(&word(&self.reasons, row)?)
             || !passed
         {
             return None;

@@ -7,6 +7,7 @@
 
 use std::fmt::Write as _;
 
+use crate::log::files::ASSIGNED;
 use crate::plan::{ExposureValue, HOLDOUT_ARMS, MetricType, Plan, Source, Window};
 use crate::units::table::in_table;
 
@@ -279,9 +280,10 @@ impl Population {
         let Some(holdout) = &plan.holdout else {
             return Self {
                 rows: format!(
-                    "experiment = {} AND exp_epoch = {} AND reason IN ('SPLIT', 'DEGRADED')",
+                    "experiment = {} AND exp_epoch = {} AND reason IN ({})",
                     d.text(&plan.experiment),
-                    plan.epoch
+                    plan.epoch,
+                    ASSIGNED.map(|reason| d.text(reason)).join(", "),
                 ),
                 variant: "variant".to_owned(),
                 weights: d.weights().to_owned(),

@@ -623,3 +623,22 @@ proptest! {
         });
     }
 }
+
+/// Who assigns makes no difference to what is read of it; a row without a random arm is not read.
+#[test]
+fn arms_that_came_with_the_request_are_analysed_and_defaults_are_not() {
+    let of = |reason: &'static str| {
+        let case = Case::new(&world(), FIXED);
+        rewrite(&table(&case, "exposures"), |_, batch| {
+            let reasons = StringArray::from(vec![reason; batch.num_rows()]);
+            with_column(&batch, "reason", Arc::new(reasons))
+        });
+        case
+    };
+    let (drawn, given) = (of("SPLIT").analyze(), of("EXTERNAL").analyze());
+    assert_eq!(drawn.observed.units, given.observed.units);
+    assert!(drawn.observed.units.iter().all(|&units| units > 100));
+    assert_eq!(drawn.verdict.recommendation, given.verdict.recommendation);
+    let none = error(&of("DEFAULT"));
+    assert!(none.contains("no exposure"), "{none}");
+}
