@@ -403,7 +403,7 @@ fn window(text: &str) -> Result<Scope, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingest::{read_items, read_listens};
+    use crate::ingest::{Room, read_items, read_listens, read_sorted};
 
     const LISTENS: &str = "user,track,ts,playlist,session\n\
         a,x,100,sleep,s1\na,y,200,sleep,s1\na,x,300,day,s2\nb,x,100,sleep,s3\n";
@@ -421,6 +421,29 @@ mod tests {
         let (items, _) = read_items(&write("items", items), &options, &|_, _| {})?;
         let (exclusions, _) = read_exclusions(&write("rules", rules), &options, &|_, _| {})?;
         let report = log.exclude(&exclusions, &items);
+
+        // A log that streams loses the same listens.
+        let room = || Room {
+            bytes: 1 << 20,
+            dir: dir.path().to_owned(),
+        };
+        let listens = write("listens", listens);
+        let mut sorted = read_sorted(&listens, &options, true, room(), &|_, _| {})?;
+        let streamed = sorted.exclude(&exclusions, &items, &room()).unwrap();
+        assert_eq!(streamed, report);
+        let left = |listen: Listen| {
+            let count = listen.count.to_bits();
+            (listen.user, listen.item, listen.time_us, count)
+        };
+        let mut in_memory: Vec<_> = log.listens().map(left).collect();
+        let mut on_disk: Vec<_> = sorted
+            .listens()
+            .unwrap()
+            .map(|listen| left(listen.unwrap()))
+            .collect();
+        in_memory.sort_unstable();
+        on_disk.sort_unstable();
+        assert_eq!(in_memory, on_disk);
         Ok((log, report))
     }
 
