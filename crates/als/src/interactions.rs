@@ -129,20 +129,7 @@ impl Interactions {
         mut triplets: Vec<(u32, u32, f32)>,
     ) -> Result<Self, InteractionsError> {
         for (position, &(user, item, strength)) in triplets.iter().enumerate() {
-            if user >= users {
-                return Err(InteractionsError::User {
-                    position,
-                    user,
-                    users,
-                });
-            }
-            if item >= items {
-                return Err(InteractionsError::Item {
-                    position,
-                    item,
-                    items,
-                });
-            }
+            in_range(position, (user, users), (item, items))?;
             if !is_strength(strength) {
                 return Err(InteractionsError::Strength { position, strength });
             }
@@ -274,6 +261,29 @@ impl Interactions {
     }
 }
 
+/// Whether a pair is within the matrix: each ordinal with how many there are.
+fn in_range(
+    position: usize,
+    (user, users): (u32, u32),
+    (item, items): (u32, u32),
+) -> Result<(), InteractionsError> {
+    if user >= users {
+        return Err(InteractionsError::User {
+            position,
+            user,
+            users,
+        });
+    }
+    if item >= items {
+        return Err(InteractionsError::Item {
+            position,
+            item,
+            items,
+        });
+    }
+    Ok(())
+}
+
 fn is_strength(strength: f32) -> bool {
     strength > 0.0 && strength <= MAX_STRENGTH
 }
@@ -325,20 +335,7 @@ impl Rows {
     ) -> Result<(), InteractionsError> {
         let position = self.made.len();
         let (users, items) = (self.users, self.made.columns);
-        if user >= users {
-            return Err(InteractionsError::User {
-                position,
-                user,
-                users,
-            });
-        }
-        if item >= items {
-            return Err(InteractionsError::Item {
-                position,
-                item,
-                items,
-            });
-        }
+        in_range(position, (user, users), (item, items))?;
         strengths.sort_unstable_by(f32::total_cmp);
         let bad = strengths.iter().find(|&&strength| !is_strength(strength));
         if let Some(&strength) = bad {

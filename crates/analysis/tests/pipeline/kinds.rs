@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray as _;
-use arrow_array::{BinaryArray, RecordBatch, StringArray};
+use arrow_array::{BinaryArray, StringArray};
 use parquet::file::metadata::KeyValue;
 use refrain_analysis::simulate::{self, START_US, World};
 use refrain_analysis::verdict::Input;
 use refrain_analysis::verdict::document::Status;
 use refrain_analysis::{Analysis, Look, Looks, Options, Plan, report};
 
-use crate::support::{Case, GST, check, ids, rewrite, rewrite_with, table, with_column};
+use crate::support::{
+    Case, GST, and_column, check, ids, rewrite, rewrite_with, table, with_column,
+};
 
 const DAY_US: i64 = 86_400_000_000;
 
@@ -237,16 +239,7 @@ fn arms_are_told_as_declared_and_as_served() {
         });
         let indexes = Arc::new(StringArray::from_iter_values(indexes));
         let batch = with_column(&batch, "index_version", indexes);
-        let schema = batch.schema();
-        let columns = schema
-            .fields()
-            .iter()
-            .zip(batch.columns())
-            .map(|(field, column)| (field.name().as_str(), column.clone()));
-        RecordBatch::try_from_iter(
-            columns.chain([("ranking_variant", Arc::new(ranked) as arrow_array::ArrayRef)]),
-        )
-        .expect("same length")
+        and_column(&batch, "ranking_variant", Arc::new(ranked))
     });
     let analysis = case.analyze();
     let document = serde_json::to_value(&analysis).expect("JSON");
@@ -637,16 +630,7 @@ fn an_edit_of_the_configuration_is_told_with_both_digests() {
         rewrite(&table(&case, "exposures"), |group, batch| {
             let digest =
                 BinaryArray::from_iter_values((0..batch.num_rows()).map(|_| [of(group); 32]));
-            let schema = batch.schema();
-            let columns = schema
-                .fields()
-                .iter()
-                .zip(batch.columns())
-                .map(|(field, column)| (field.name().as_str(), column.clone()));
-            RecordBatch::try_from_iter(
-                columns.chain([("config_digest", Arc::new(digest) as arrow_array::ArrayRef)]),
-            )
-            .expect("same length")
+            and_column(&batch, "config_digest", Arc::new(digest))
         });
         case.analyze()
     };

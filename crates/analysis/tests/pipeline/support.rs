@@ -140,6 +140,17 @@ pub(crate) fn with_column(batch: &RecordBatch, name: &str, column: ArrayRef) -> 
     .expect("same length")
 }
 
+/// A batch with one column more.
+pub(crate) fn and_column(batch: &RecordBatch, name: &str, column: ArrayRef) -> RecordBatch {
+    let schema = batch.schema();
+    let columns = schema
+        .fields()
+        .iter()
+        .zip(batch.columns())
+        .map(|(field, column)| (field.name().as_str(), column.clone()));
+    RecordBatch::try_from_iter(columns.chain([(name, column)])).expect("same length")
+}
+
 /// A batch without a column.
 pub(crate) fn without_column(batch: &RecordBatch, name: &str) -> RecordBatch {
     RecordBatch::try_from_iter(
