@@ -138,6 +138,7 @@ pub fn from_log(
         cutoff_us,
         now_us: options.now_us,
         dropped: files.dropped(plan),
+        failed: files.failed(plan),
         input: Input::Log {
             files: files.counts(),
             rows: counts,
@@ -184,6 +185,7 @@ pub fn from_units(
         cutoff_us,
         now_us: options.now_us,
         dropped: Default::default(),
+        failed: Default::default(),
         input: Input::Units { rows: read.rows },
         looks: &looks,
         last: options.last,

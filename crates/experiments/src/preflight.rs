@@ -309,6 +309,15 @@ fn check_metric(findings: &mut Findings, place: &str, metric: &MetricConfig, liv
             problem.to_owned(),
         );
     }
+    if metric.role == Some(Role::Quality) && margin.or(metric.mde_rel).is_some() {
+        let problem = "is \"quality\": such a metric must not differ at all, so it has no margin and no effect \
+                       that matters";
+        findings.add(
+            "quality_margin",
+            format!("{place}.role"),
+            problem.to_owned(),
+        );
+    }
     let positive = |value: Option<f64>| value.is_none_or(|value| value.is_finite() && value >= 0.0);
     if !positive(metric.margin_rel) || !positive(metric.margin_abs) || !positive(metric.mde_rel) {
         let problem = "margins and effects are numbers from 0".to_owned();
@@ -422,6 +431,7 @@ margin_rel = 0.03
             ("alpha = 0.05", "alpha = 5", "design_range"),
             ("margin_rel = 0.03", "margin_rel = -1", "metric_range"),
             ("latency_p99", "listen_minutes", "metric_twice"),
+            ("\"guardrail\"", "\"quality\"", "quality_margin"),
         ] {
             assert!(codes(&FULL.replacen(was, is, 1)).contains(&code), "{code}");
         }

@@ -15,6 +15,9 @@ pub const WRITER_KEY: &str = "refrain.writer";
 /// Key of the Parquet metadata with the rows that the writer dropped since its last file, as JSON
 /// `{"EXPERIMENT": {"ARM": n}}`.
 pub const DROPPED_KEY: &str = "refrain.dropped";
+/// Key of the Parquet metadata with the requests that failed by the server's fault since the writer's last
+/// file, and so have no row, as JSON `{"EXPERIMENT": {"ARM": n}}`.
+pub const FAILED_KEY: &str = "refrain.failed";
 
 /// Value of [`SCHEMA_KEY`] in files of exposures.
 pub const EXPOSURE_SCHEMA: &str = "exposure/1";

@@ -14,6 +14,11 @@ use super::holdout::HOLDOUTS;
 
 /// A footer key under which a writer tells how many rows it dropped: `{"EXPERIMENT": {"ARM": n}}`.
 const DROPPED: &str = "refrain.dropped";
+/// The same of requests that failed, and so have no row.
+const FAILED: &str = "refrain.failed";
+
+/// Counts by experiment and arm.
+type ByArm = BTreeMap<String, BTreeMap<String, u64>>;
 
 /// The files of a log, each with its footer read and its columns checked.
 #[derive(Debug)]
@@ -28,8 +33,10 @@ pub struct LogFiles {
 pub(crate) struct LogFile {
     pub(crate) path: PathBuf,
     pub(crate) metadata: ArrowReaderMetadata,
-    /// Rows that its writer dropped, by experiment and arm.
-    pub(crate) dropped: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Rows that its writer dropped.
+    dropped: ByArm,
+    /// Requests that failed meanwhile.
+    failed: ByArm,
 }
 
 /// A column that a table must or may have.
@@ -183,11 +190,29 @@ impl LogFiles {
     /// Rows that writers say they dropped, by arm of an experiment. Those of a holdout may be of any
     /// experiment, or of none.
     pub(crate) fn dropped(&self, plan: &Plan) -> BTreeMap<String, u64> {
+        let any = plan.kind == crate::plan::Kind::Holdout;
+        self.by_arm(
+            |file| &file.dropped,
+            |experiment| any || experiment == plan.experiment,
+        )
+    }
+
+    /// Requests that writers say failed, by arm of an experiment.
+    pub(crate) fn failed(&self, plan: &Plan) -> BTreeMap<String, u64> {
+        self.by_arm(
+            |file| &file.failed,
+            |experiment| experiment == plan.experiment,
+        )
+    }
+
+    fn by_arm(
+        &self,
+        counts: impl Fn(&LogFile) -> &ByArm,
+        of: impl Fn(&str) -> bool,
+    ) -> BTreeMap<String, u64> {
         let mut sum = BTreeMap::new();
-        for (experiment, arms) in self.exposures.iter().flat_map(|file| &file.dropped) {
-            if *experiment != plan.experiment && plan.kind != crate::plan::Kind::Holdout {
-                continue;
-            }
+        let all = self.exposures.iter().flat_map(counts);
+        for (_, arms) in all.filter(|(experiment, _)| of(experiment)) {
             for (arm, count) in arms {
                 *sum.entry(arm.clone()).or_insert(0) += count;
             }
@@ -217,16 +242,17 @@ impl LogFile {
         for segment in segments {
             check(&path, schema, segment, Kind::Text, true)?;
         }
-        let dropped = plain
-            .metadata()
-            .file_metadata()
-            .key_value_metadata()
-            .into_iter()
-            .flatten()
-            .find(|pair| pair.key == DROPPED)
-            .and_then(|pair| pair.value.as_deref())
-            .and_then(|value| serde_json::from_str(value).ok())
-            .unwrap_or_default();
+        let told = |key: &str| -> ByArm {
+            let pairs = plain.metadata().file_metadata().key_value_metadata();
+            pairs
+                .into_iter()
+                .flatten()
+                .find(|pair| pair.key == key)
+                .and_then(|pair| pair.value.as_deref())
+                .and_then(|value| serde_json::from_str(value).ok())
+                .unwrap_or_default()
+        };
+        let (dropped, failed) = (told(DROPPED), told(FAILED));
         // Low-cardinality text comes as a dictionary: each value is looked at once a batch.
         let wanted = Schema::new(
             schema
@@ -244,6 +270,7 @@ impl LogFile {
             path,
             metadata,
             dropped,
+            failed,
         })
     }
 

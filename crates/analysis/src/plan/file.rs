@@ -284,6 +284,15 @@ impl Experiment {
                 ));
             }
         }
+        if self.kind == Kind::Interleave
+            && let Some(at) = metrics.iter().position(|m| m.role == Role::Quality)
+        {
+            return Err(wrong(
+                &format!("metric[{at}] ({}).role", metrics[at].name),
+                "is \"quality\", but everybody gets the one interleaved list: there are no arms to be the same"
+                    .to_owned(),
+            ));
+        }
         if self.uptake.as_deref() == Some("") {
             return Err(wrong("uptake", "is empty; name an event".to_owned()));
         }
@@ -566,6 +575,17 @@ impl RawMetric {
         };
         let margin = distance("margin", self.margin, self.margin_rel)?;
         let mde = distance("mde", self.mde, self.mde_rel)?;
+        if self.role == Role::Quality {
+            for (field, given) in [("margin", margin), ("mde", mde)] {
+                if given.is_some() {
+                    return Err(wrong(
+                        field,
+                        "belongs to what an arm may change; a metric of role quality must not differ at all"
+                            .to_owned(),
+                    ));
+                }
+            }
+        }
         let missing = self.missing.unwrap_or(match (kind, &value) {
             (MetricType::Proportion, _) => Missing::Zero,
             _ if matches!(window, Window::Daily { .. }) => Missing::Zero,

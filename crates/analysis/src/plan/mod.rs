@@ -216,6 +216,8 @@ pub enum Role {
     Guardrail,
     /// Only watched for harm.
     Scan,
+    /// No arm can change it: a difference, either way, makes the experiment invalid.
+    Quality,
 }
 
 /// Which way is good.

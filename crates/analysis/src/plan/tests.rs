@@ -56,6 +56,11 @@ fn the_file_of_the_server_is_the_plan() {
 fn every_mistake_is_named_with_its_place() {
     for (from, to, says) in [
         (
+            "role = \"guardrail\"",
+            "role = \"quality\"",
+            "metric[1] (latency_p99).margin: belongs to what an arm may change",
+        ),
+        (
             "closed(7d,14d)",
             "closed(14d,7d)",
             "metric[0] (minutes_w2).window",
@@ -174,11 +179,15 @@ fn the_plans_of_the_pages_are_read() {
             .collect()
     };
     let mut kinds = Vec::new();
+    let mut encouragement = false;
     let server = page("experiments.md");
     let analysis = page("analysis.md");
     for block in blocks(&server).iter().chain(&blocks(&analysis)) {
         match Plan::from_toml(block, None) {
-            Ok(plan) => kinds.push(plan.kind),
+            Ok(plan) => {
+                kinds.push(plan.kind);
+                encouragement |= plan.uptake.is_some();
+            }
             // Nobody sees it.
             Err(PlanError::Shadow { .. }) => {}
             Err(error) => panic!("{error} in {block}"),
@@ -187,6 +196,7 @@ fn the_plans_of_the_pages_are_read() {
     for kind in [Kind::Ab, Kind::Rollout, Kind::Interleave, Kind::Holdout] {
         assert!(kinds.contains(&kind), "no template of {kind:?}: {kinds:?}");
     }
+    assert!(encouragement, "no template of an encouragement");
     let rollout = blocks(&server)
         .into_iter()
         .find(|block| block.contains("kind = \"rollout\""))

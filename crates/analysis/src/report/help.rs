@@ -105,6 +105,14 @@ pub(super) const TERMS: &[(&str, &str)] = &[
         "What was measured before the experiment must agree between the arms, since the change cannot have caused it.",
     ),
     (
+        "Sameness",
+        "A metric of role quality: no arm can change it, so the arms must agree in it. If they do not, the data are wrong and no effect is shown.",
+    ),
+    (
+        "A/A reference",
+        "The control against itself, in two halves that a hash deals out. Nothing can differ between them, so a small p says that the noise is larger than the errors in this report.",
+    ),
+    (
         "Lost exposures",
         "Rows that the log's writers had to drop. Loss that depends on the arm biases everything.",
     ),
@@ -115,6 +123,10 @@ pub(super) const TERMS: &[(&str, &str)] = &[
     (
         "Latency 50 %, 95 %, 99 %",
         "Half, 95 and 99 of 100 answers were faster than this. Read from a histogram whose cells are 0.02 % wide.",
+    ),
+    (
+        "Errors",
+        "Share of an arm's requests that failed by the server's fault. They leave no exposure, so metrics do not know of them; the server counts them beside the log. The monitored rollout stops on them.",
     ),
     (
         "Empty, Degraded",

@@ -767,6 +767,8 @@ fn validity(page: &mut String, analysis: &Analysis) {
         "Units in several arms",
         "Bots",
         "Balance",
+        "Sameness",
+        "A/A reference",
         "Lost exposures",
     ]));
 }
@@ -794,7 +796,7 @@ fn operation(page: &mut String, analysis: &Analysis) {
         return;
     }
     page.push_str("<h2>Operation</h2><div class=\"scroll\"><table><thead><tr><th>Arm</th><th class=\"n\">Requests</th><th class=\"n\">Latency 50 %</th>\
-        <th class=\"n\">95 %</th><th class=\"n\">99 %</th><th class=\"n\">Cost of a request</th><th class=\"n\">Empty</th><th class=\"n\">Degraded</th><th class=\"n\">Served otherwise</th></tr></thead><tbody>");
+        <th class=\"n\">95 %</th><th class=\"n\">99 %</th><th class=\"n\">Cost of a request</th><th class=\"n\">Errors</th><th class=\"n\">Empty</th><th class=\"n\">Degraded</th><th class=\"n\">Served otherwise</th></tr></thead><tbody>");
     let control = analysis.plan.arms.first().map(|arm| &arm.name);
     for arm in &analysis.operation {
         let latency = arm.latency_ms.map_or_else(
@@ -815,9 +817,10 @@ fn operation(page: &mut String, analysis: &Analysis) {
         });
         let _ = write!(
             page,
-            "<tr><td>{}</td><td class=\"n\">{}</td>{latency}<td class=\"n\">{cost}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
+            "<tr><td>{}</td><td class=\"n\">{}</td>{latency}<td class=\"n\">{cost}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
             esc(&arm.arm),
             arm.requests.map_or_else(dash, words::count),
+            arm.errors.map_or_else(dash, words::percent),
             arm.empty.map_or_else(dash, words::percent),
             arm.degraded.map_or_else(dash, words::percent),
             words::percent(arm.served_other)
@@ -828,6 +831,7 @@ fn operation(page: &mut String, analysis: &Analysis) {
         "Requests",
         "Latency 50 %, 95 %, 99 %",
         "Cost of a request",
+        "Errors",
         "Empty, Degraded",
         "Served otherwise",
     ]));

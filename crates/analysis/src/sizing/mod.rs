@@ -65,6 +65,10 @@ pub fn size(plan: &Plan, question: &Question) -> Result<Size, SizingError> {
                 skip("is only scanned for harm");
                 continue;
             }
+            Role::Quality => {
+                skip("is a check of the data: no arm can change it");
+                continue;
+            }
         };
         let Some(slack) = slack else {
             skip(match metric.role {
@@ -229,7 +233,7 @@ fn duration(plan: &Plan, traffic: Traffic, units: u64) -> Duration {
     let window = plan
         .metrics
         .iter()
-        .filter(|m| m.role != Role::Scan)
+        .filter(|m| matches!(m.role, Role::Success | Role::Guardrail))
         .filter_map(|m| m.window.ages_us().map(|(_, final_us)| days(final_us)))
         .fold(0.0, f64::max);
     Duration {

@@ -37,6 +37,8 @@ pub(crate) enum Of {
     /// The same, of an honest split: those that learn which arm is best for this value, and those that value
     /// the choice.
     Half(u16, u32, bool),
+    /// Those of the control in one half by a hash, to hold the control against itself: columns `[y, (d)]`.
+    Reference(bool),
     /// Value on one day since first exposure, of units old enough for all of them: `[y]`.
     Age(u16),
     /// Day 1, week 1 and week 2, units old enough each: `[y]`.
@@ -131,6 +133,8 @@ struct Shape {
     periods: bool,
     /// Segments are kept by halves, to choose arms by them.
     halves: bool,
+    /// The control is kept by halves, to be held against itself.
+    reference: bool,
 }
 
 /// Of the honest split: no seed that deals out arms.
@@ -162,6 +166,10 @@ impl Statistics {
                 halves: plan.kind == Kind::Ab
                     && metric.role == Role::Success
                     && matches!(metric.kind, MetricType::Mean | MetricType::Proportion)
+                    && metric.window != Window::Open,
+                reference: plan.kind != Kind::Interleave
+                    && matches!(metric.role, Role::Success | Role::Guardrail)
+                    && !matches!(metric.kind, MetricType::Quantile(_))
                     && metric.window != Window::Open,
             })
             .collect();
@@ -329,6 +337,9 @@ impl Statistics {
             _ => Of::All,
         };
         self.push(cell(of), &columns[..width]);
+        if let Some(half) = learns.filter(|_| shape.reference && arm == 0) {
+            self.push(cell(Of::Reference(half)), &columns[..plain]);
+        }
         if !shape.quantile {
             for (segment, &value) in (0..).zip(row.class.segments.iter().take(shape.segments)) {
                 let of = match learns.filter(|_| shape.halves) {

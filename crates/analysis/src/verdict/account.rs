@@ -88,6 +88,16 @@ fn served(evidence: &Evidence<'_>) -> Vec<ServedArm> {
     served
 }
 
+/// Share of an arm's requests that failed. A table of units does not know it; the writers count neither by the
+/// sides of a holdout nor by the teams of a draft.
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+fn errors(evidence: &Evidence<'_>, arm: &str, answered: u64) -> Option<f64> {
+    let log = matches!(evidence.input, Input::Log { .. });
+    let failed = evidence.failed.get(arm).copied().unwrap_or(0);
+    let counted = log && !matches!(evidence.plan.kind, Kind::Holdout | Kind::Interleave);
+    counted.then(|| failed as f64 / (failed + answered).max(1) as f64)
+}
+
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
 pub(super) fn operation(evidence: &Evidence<'_>, hide: bool) -> Vec<OperationResult> {
     let cost = |operation: &Operation| {
@@ -114,6 +124,7 @@ pub(super) fn operation(evidence: &Evidence<'_>, hide: bool) -> Vec<OperationRes
                 cost_ratio: cost(operation)
                     .zip(control.filter(|control| *control > 0.0))
                     .map(|(cost, control)| cost / control),
+                errors: errors(evidence, &arm.name, operation.requests).filter(|_| !hide),
                 empty: (!hide).then(|| share(operation.empty)),
                 degraded: (!hide).then(|| share(operation.degraded)),
                 served_other: share(operation.served_other),

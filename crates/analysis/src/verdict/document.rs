@@ -783,6 +783,9 @@ pub struct OperationResult {
     pub cost_ms: Option<f64>,
     /// The same as a multiple of the control's.
     pub cost_ratio: Option<f64>,
+    /// Share of the arm's requests that failed by the server's fault, as the log's writers counted them; a
+    /// request that failed leaves no exposure, so it is not among `requests`.
+    pub errors: Option<f64>,
     /// Share of empty answers.
     pub empty: Option<f64>,
     /// Share of degraded answers.

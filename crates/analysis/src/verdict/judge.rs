@@ -45,6 +45,11 @@ pub(super) fn reach(evidence: &Evidence<'_>) -> (Analysis, Look) {
     let mut informations: Vec<f64> = Vec::new();
     let mut powers: Vec<f64> = Vec::new();
     for (at, metric) in plan.metrics.iter().enumerate() {
+        if metric.role == Role::Quality {
+            // Asked among the checks, before any effect.
+            metrics.push(result(metric));
+            continue;
+        }
         let mut one = One {
             evidence,
             stretches: &stretches,
@@ -110,21 +115,11 @@ pub(super) fn reach(evidence: &Evidence<'_>) -> (Analysis, Look) {
                 }
             }
         }
-        let notes = one.notes;
         metrics.push(MetricResult {
-            name: metric.name.clone(),
-            role: role_name(metric.role),
-            kind: kind_name(metric),
-            direction: match metric.direction {
-                Direction::Up => "up",
-                Direction::Down => "down",
-            },
-            window: metric.window.describe(),
-            arms: Vec::new(),
             comparisons,
             policies: series::policies(evidence, &stretches, at),
-            descriptive: metric.window == Window::Open,
-            notes,
+            notes: one.notes,
+            ..result(metric)
         });
     }
     if hidden.is_some() {
@@ -193,6 +188,25 @@ pub(super) fn reach(evidence: &Evidence<'_>) -> (Analysis, Look) {
     (analysis, look)
 }
 
+/// A metric of which nothing is known yet but what the plan says.
+fn result(metric: &Metric) -> MetricResult {
+    MetricResult {
+        name: metric.name.clone(),
+        role: role_name(metric.role),
+        kind: kind_name(metric),
+        direction: match metric.direction {
+            Direction::Up => "up",
+            Direction::Down => "down",
+        },
+        window: metric.window.describe(),
+        arms: Vec::new(),
+        comparisons: Vec::new(),
+        policies: Vec::new(),
+        descriptive: metric.window == Window::Open,
+        notes: Vec::new(),
+    }
+}
+
 /// One-sided levels of all tests (E7: alpha over success metrics and treatments, guardrails not split).
 pub(crate) fn levels(plan: &Plan) -> Levels {
     let design = &plan.design;
@@ -209,7 +223,7 @@ pub(crate) fn levels(plan: &Plan) -> Levels {
                 .filter(|m| m.margin.is_some())
                 .count(),
         ),
-        scanned: number(plan.metrics.len()),
+        scanned: number(plan.metrics.len() - plan.with_role(Role::Quality).count()),
         checks: 1,
     };
     #[expect(clippy::cast_precision_loss, reason = "small counts")]
@@ -294,7 +308,7 @@ impl One<'_> {
         let matters = match metric.role {
             Role::Success => mde,
             Role::Guardrail => margin,
-            Role::Scan => None,
+            Role::Scan | Role::Quality => None,
         };
         let levels = self.monitor.levels();
         let level = match (metric.role, margin) {
@@ -348,7 +362,7 @@ impl One<'_> {
                 Margin::Absolute(m) => Slack::Absolute(m),
                 Margin::Relative(m) => Slack::Relative(m),
             })),
-            (Role::Scan, _) => Part::Scan,
+            (Role::Scan | Role::Quality, _) => Part::Scan,
         };
         let way = match metric.direction {
             Direction::Up => Way::Up,
@@ -523,6 +537,7 @@ pub(crate) fn role_name(role: Role) -> &'static str {
         Role::Success => "success",
         Role::Guardrail => "guardrail",
         Role::Scan => "scan",
+        Role::Quality => "quality",
     }
 }
 

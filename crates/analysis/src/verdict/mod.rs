@@ -43,6 +43,8 @@ pub(crate) struct Evidence<'a> {
     pub(crate) now_us: Option<i64>,
     /// Rows that writers dropped, by arm.
     pub(crate) dropped: BTreeMap<String, u64>,
+    /// Requests that failed and left no exposure, by arm.
+    pub(crate) failed: BTreeMap<String, u64>,
     pub(crate) input: Input,
     /// Looks made before this one.
     pub(crate) looks: &'a Looks,

@@ -1,6 +1,8 @@
 //! Can the data be trusted? Asked before any effect is looked at.
 
 mod ratio;
+mod reference;
+mod sameness;
 
 use super::document::{Check, Status};
 use super::estimate::{Stretch, estimate};
@@ -55,13 +57,16 @@ pub(super) fn ask(evidence: &Evidence<'_>, stretches: &[Stretch]) -> Findings {
             missing(evidence, at, metric, level, &mut checks);
         }
     }
+    sameness::sameness(evidence, stretches, level, &mut checks);
+    reference::reference(evidence, evidence.plan.design.alpha_quality, &mut checks);
     losses(evidence, stretches, level, &mut checks);
     served(evidence, &mut checks);
     configuration(evidence, stretches, &mut checks);
     Findings { checks, srm_p }
 }
 
-/// How many tests share the quality level: two over arms, losses, covariates, missing values.
+/// How many tests share the quality level: two over arms, losses, covariates, missing values, metrics
+/// that must be the same.
 #[expect(clippy::cast_precision_loss, reason = "at most some dozens")]
 fn tests(evidence: &Evidence<'_>) -> f64 {
     let metrics = &evidence.plan.metrics;
@@ -70,7 +75,7 @@ fn tests(evidence: &Evidence<'_>) -> f64 {
         .iter()
         .filter(|m| m.missing == Missing::Exclude)
         .count();
-    (3 + covariates + missing) as f64
+    (3 + covariates + missing + sameness::tests(evidence)) as f64
 }
 
 /// Of interleaved lists: does each arm pick first as often as the other, and do events name items?

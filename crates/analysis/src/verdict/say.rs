@@ -338,7 +338,7 @@ pub(super) fn assumptions(facts: &Facts<'_>) -> Vec<String> {
     }
     if !plan.left_out.is_empty() {
         all.push(format!(
-            "{} is left to the server: a request that failed leaves no exposure",
+            "{} is left to the server: a request that failed leaves no exposure (its share of each arm stands under Operation)",
             words::list(&plan.left_out)
         ));
     }

@@ -737,3 +737,21 @@ fn what_was_not_served_as_assigned_is_told() {
     let sound = of(0.0);
     assert_eq!(check(&sound, "served").status, Status::Pass);
 }
+
+#[test]
+fn requests_that_failed_are_a_share_of_each_arm() {
+    let case = Case::new(&World::new(29, 1_500), GST);
+    let note = "{\"blend\":{\"blend03\":900},\"other\":{\"control\":9}}".to_owned();
+    let note = KeyValue::new("refrain.failed".to_owned(), note);
+    rewrite_with(&table(&case, "exposures"), Some(note), |_, batch| batch);
+    let analysis = case.analyze();
+    let [control, treatment] = &analysis.operation[..] else {
+        panic!("two arms");
+    };
+    assert_eq!(control.errors, Some(0.0));
+    let answered = treatment.requests.expect("shown");
+    let share = 900.0 / f64::from(u32::try_from(900 + answered).expect("few"));
+    assert_eq!(treatment.errors, Some(share));
+    let page = report::html(&analysis, "");
+    assert!(page.contains(">Errors</th>"), "in the table");
+}

@@ -55,6 +55,23 @@ fn is_the_reference(found: &Differences) {
 }
 
 #[test]
+fn the_panel_of_the_page_is_read() {
+    let page = format!("{}/../../docs/analysis.md", env!("CARGO_MANIFEST_DIR"));
+    let page = fs_err::read_to_string(page).expect("the page");
+    let (_, block) = page.split_once("```csv\n").expect("a panel");
+    let (text, _) = block.split_once("```").expect("its end");
+    let (_folder, path) = file(text);
+    let found = panel::analyze(&path).expect("sound");
+    assert_eq!(found.treated, ["coast", "north"]);
+    // (64.9 - 61.0 + 57.2 - 54.55) / 2 - (58.9 - 58.2 + 50.1 - 50.0) / 2.
+    assert!(
+        (found.report.delta - 2.875).abs() < 1e-9,
+        "{}",
+        found.report.delta
+    );
+}
+
+#[test]
 fn csv_and_parquet_give_the_reference() {
     let (_folder, path) = file(&csv());
     let found = panel::analyze(&path).expect("sound");

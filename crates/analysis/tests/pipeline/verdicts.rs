@@ -1,9 +1,9 @@
 //! What is planted is found, and named.
 
-use refrain_analysis::simulate::{Faults, START_US, World};
+use refrain_analysis::simulate::{self, Faults, START_US, World};
 use refrain_analysis::verdict::LookMetric;
 use refrain_analysis::verdict::document::Status;
-use refrain_analysis::{Look, Looks, Options, report};
+use refrain_analysis::{Look, Looks, Options, Plan, report};
 
 use crate::support::{Case, FIXED, GST, check, comparison, ids};
 
@@ -113,6 +113,82 @@ fn rows(analysis: &refrain_analysis::Analysis) -> u64 {
     document["log"]["rows"]["analysed"]
         .as_u64()
         .expect("a count")
+}
+
+/// A plan whose listening is declared to be out of any arm's reach.
+fn with_a_quality_metric(world: &World) -> Case {
+    let mut case = Case::new(world, GST);
+    let text = simulate::plan_toml(world, GST)
+        + "[[experiment.blend.metric]]\nname = \"untouched\"\nevent = \"listen_minutes\"\nrole = \"quality\"\n\
+           window = \"closed(0d,7d)\"\nmissing = \"zero\"\n";
+    case.plan = Plan::from_toml(&text, None).expect("valid plan");
+    case
+}
+
+#[test]
+fn a_quality_metric_that_differs_hides_every_effect() {
+    for lift in [0.3, -0.3] {
+        let world = World {
+            lift,
+            ..World::new(44, 4_000)
+        };
+        let case = with_a_quality_metric(&world);
+        let analysis = case.analyze();
+        let found = check(&analysis, "same:untouched");
+        assert_eq!(found.status, Status::Fail, "{}", found.finding);
+        // Alone of its kind: arms, losses, a covariate and this share the level, values that are missing
+        // are looked for in one metric more.
+        assert_eq!(found.threshold, Some(0.001 / 7.0));
+        assert_eq!(analysis.verdict.recommendation, "INVALID");
+        assert!(
+            analysis.verdict.headline.contains("sameness of untouched"),
+            "{}",
+            analysis.verdict.headline
+        );
+        assert!(analysis.metrics.iter().all(|m| m.comparisons.is_empty()));
+        let page = report::html(&analysis, "");
+        assert!(page.contains("Sameness of untouched"));
+        // At later looks, too, where the test that may be repeated asks for more.
+        let looks = case.looks(&[19, 24, 28]);
+        for look in &looks {
+            let found = check(look, "same:untouched");
+            assert_eq!(found.status, Status::Fail, "{}", found.finding);
+        }
+        let p = |look: &refrain_analysis::Analysis| check(look, "same:untouched").p;
+        assert!(p(&looks[2]) > p(&analysis), "{:?}", p(&looks[2]));
+    }
+}
+
+#[test]
+fn a_quality_metric_that_is_the_same_takes_no_part_in_the_verdict() {
+    let world = World::new(45, 4_000);
+    let with = with_a_quality_metric(&world);
+    let analysis = with.analyze();
+    let found = check(&analysis, "same:untouched");
+    assert_eq!(found.status, Status::Pass, "{}", found.finding);
+    assert!(
+        found
+            .finding
+            .starts_with("control and `blend03` are the same"),
+        "{}",
+        found.finding
+    );
+    let plain = Case::new(&world, GST).analyze();
+    let arms =
+        |of: &refrain_analysis::Analysis| serde_json::to_value(&of.verdict.arms).expect("JSON");
+    assert_eq!(arms(&analysis), arms(&plain));
+    assert_eq!(analysis.verdict.reasons, plain.verdict.reasons);
+    let untouched = analysis.metrics.last().expect("declared");
+    assert_eq!(
+        (untouched.role, untouched.comparisons.len()),
+        ("quality", 0)
+    );
+    assert!(untouched.arms.iter().all(|arm| arm.value.is_some()));
+    // Nor does it cost the others a part of their levels.
+    assert_eq!(
+        analysis.verdict.assumptions[0],
+        plain.verdict.assumptions[0]
+    );
 }
 
 #[test]

@@ -6,11 +6,13 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use jiff::civil::Date;
+use refrain_experiments::schema::{DROPPED_KEY, FAILED_KEY};
 use serde::Serialize;
 
 use super::Table;
 use super::attempts::Attempts;
 use super::spool::publish;
+use super::writer::ByArm;
 
 /// How a writer ended.
 #[derive(Debug, Serialize)]
@@ -68,11 +70,13 @@ pub(super) fn recover<T: Table>(log: &Path, folder: &Path) -> std::io::Result<u6
             spools.entry(writer).or_default().push((file, day, path));
         }
     }
+    // What it had counted died with it.
+    let counted = [(DROPPED_KEY, ByArm::new()), (FAILED_KEY, ByArm::new())];
     for (writer, spools) in &spools {
         for (file, day, path) in spools {
             let target = target(folder, writer, *file, *day);
             if !target.exists() {
-                publish::<T>(path, &target, writer, "{}")?;
+                publish::<T>(path, &target, writer, &counted)?;
             }
             fs_err::remove_file(path)?;
         }

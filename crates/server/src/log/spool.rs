@@ -10,9 +10,10 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
-use refrain_experiments::schema::{DROPPED_KEY, SCHEMA_KEY, WRITER_KEY};
+use refrain_experiments::schema::{SCHEMA_KEY, WRITER_KEY};
 
 use super::Table;
+use super::writer::ByArm;
 
 /// Largest frame, in bytes.
 const MAX_FRAME: usize = 256 << 20;
@@ -101,12 +102,13 @@ impl Frames {
     }
 }
 
-/// Makes a Parquet file of a spool; it appears whole or not at all. Says how many rows it has.
+/// Makes a Parquet file of a spool, with what its writer counted beside the rows in the footer; it appears
+/// whole or not at all. Says how many rows it has.
 pub(super) fn publish<T: Table>(
     spool: &Path,
     target: &Path,
     writer: &str,
-    dropped: &str,
+    counted: &[(&'static str, ByArm)],
 ) -> std::io::Result<u64> {
     let folder = target.parent().unwrap_or(Path::new("."));
     fs_err::create_dir_all(folder)?;
@@ -115,15 +117,15 @@ pub(super) fn publish<T: Table>(
         target.file_name().unwrap_or_default().to_string_lossy()
     ));
     let key = |key: &str, value: &str| KeyValue::new(key.to_owned(), value.to_owned());
+    let mut notes = vec![key(SCHEMA_KEY, T::SCHEMA), key(WRITER_KEY, writer)];
+    for (name, counts) in counted {
+        notes.push(key(name, &serde_json::to_string(counts)?));
+    }
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(
             ZstdLevel::try_new(1).map_err(std::io::Error::other)?,
         ))
-        .set_key_value_metadata(Some(vec![
-            key(SCHEMA_KEY, T::SCHEMA),
-            key(WRITER_KEY, writer),
-            key(DROPPED_KEY, dropped),
-        ]))
+        .set_key_value_metadata(Some(notes))
         .build();
     let written = (|| {
         let file = fs_err::File::create(&temporary)?;

@@ -215,7 +215,7 @@ fn a_torn_or_flipped_spool_gives_its_whole_frames() {
     let target = folder.path().join("out").join("w-0.parquet");
     let publish = |bytes: &[u8]| {
         fs_err::write(&spool_path, bytes).expect("writable");
-        spool::publish::<Exposure>(&spool_path, &target, "w", "{}").expect("publishes")
+        spool::publish::<Exposure>(&spool_path, &target, "w", &[]).expect("publishes")
     };
     assert_eq!(publish(&whole), frames);
     let frame = whole.len() / 3;

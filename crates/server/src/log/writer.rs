@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use refrain_experiments::schema::{DROPPED_KEY, FAILED_KEY};
 use tokio::sync::oneshot;
 
 use super::attempts::Attempts;
@@ -32,8 +33,10 @@ pub(crate) struct Log<T: Table> {
 struct Shared {
     seq: AtomicU64,
     attempts: Attempts,
-    /// Rows dropped by experiment and arm since the last file.
-    dropped: Mutex<BTreeMap<String, BTreeMap<String, u64>>>,
+    /// Rows dropped since the last file.
+    dropped: Counted,
+    /// Requests that failed since the last file, and so have no row.
+    failed: Counted,
     metrics: LogMetrics,
 }
 
@@ -51,7 +54,8 @@ impl<T: Table> Log<T> {
         let shared = Arc::new(Shared {
             seq: AtomicU64::new(0),
             attempts: Attempts::create(&folder.join(format!(".attempts-{writer}")))?,
-            dropped: Mutex::default(),
+            dropped: Counted::default(),
+            failed: Counted::default(),
             metrics: metrics.clone(),
         });
         let queue = Arc::new(Queue::new(config.queue_rows, BATCH));
@@ -102,6 +106,12 @@ impl<T: Table> Log<T> {
         }
     }
 
+    /// Takes note of a request that has no row because it failed by the server's fault, for each
+    /// experiment and arm that it was of. The next file tells it.
+    pub(crate) fn failed<'a>(&self, arms: impl Iterator<Item = (&'a str, &'a str)>) {
+        self.shared.failed.count(arms);
+    }
+
     /// Writes what waits, closes the file and ends the thread. Blocks.
     pub(super) fn close(&self) {
         let thread = self
@@ -121,23 +131,34 @@ impl<T: Table> Log<T> {
 impl Shared {
     fn drop_rows<T: Table>(&self, rows: &[T]) {
         self.metrics.dropped.inc_by(rows.len() as u64);
-        let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
-        for row in rows {
-            let (experiment, arm) = row.arm();
-            let arms = dropped.entry(experiment.to_owned()).or_default();
+        self.dropped.count(rows.iter().map(T::arm));
+    }
+}
+
+/// Counts by experiment and arm.
+pub(super) type ByArm = BTreeMap<String, BTreeMap<String, u64>>;
+
+/// What the next file tells beside its rows.
+#[derive(Debug, Default)]
+struct Counted(Mutex<ByArm>);
+
+impl Counted {
+    fn count<'a>(&self, arms: impl Iterator<Item = (&'a str, &'a str)>) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (experiment, arm) in arms {
+            let arms = counts.entry(experiment.to_owned()).or_default();
             *arms.entry(arm.to_owned()).or_default() += 1;
         }
     }
 
-    /// What was dropped since the last time, as JSON.
-    fn take_dropped(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
-        std::mem::take(&mut *self.dropped.lock().unwrap_or_else(PoisonError::into_inner))
+    fn take(&self) -> ByArm {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn give_back(&self, back: BTreeMap<String, BTreeMap<String, u64>>) {
-        let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+    fn give_back(&self, back: ByArm) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (experiment, arms) in back {
-            let into = dropped.entry(experiment).or_default();
+            let into = counts.entry(experiment).or_default();
             for (arm, count) in arms {
                 *into.entry(arm).or_default() += count;
             }
@@ -241,10 +262,12 @@ impl<T: Table> Writer<T> {
         let Some(open) = &mut self.spool else {
             return;
         };
-        let dropped = self.shared.take_dropped();
+        let counted = [
+            (DROPPED_KEY, self.shared.dropped.take()),
+            (FAILED_KEY, self.shared.failed.take()),
+        ];
         let target = recovery::target(&self.folder, &self.writer, self.files, open.day);
-        let json = serde_json::to_string(&dropped).unwrap_or_default();
-        match publish::<T>(&open.spool.path, &target, &self.writer, &json) {
+        match publish::<T>(&open.spool.path, &target, &self.writer, &counted) {
             Ok(_) => {
                 // A spool beside its finished file is known as such at the next start.
                 let _ = fs_err::remove_file(&open.spool.path);
@@ -252,7 +275,9 @@ impl<T: Table> Writer<T> {
                 self.files += 1;
             }
             Err(error) => {
-                self.shared.give_back(dropped);
+                let [(_, dropped), (_, failed)] = counted;
+                self.shared.dropped.give_back(dropped);
+                self.shared.failed.give_back(failed);
                 open.since = Instant::now();
                 self.complain("a file could not be closed; it is tried again", &error);
             }

@@ -13,6 +13,7 @@ use refrain_engine::{
     Answer, Choice, Degraded, ItemFilter, Policy, Request as EngineRequest, RequestError, Scratch,
     Similar, SimilarTo, Subject, Version, interleave, recommend, similar,
 };
+use refrain_experiments::record::Exposure;
 use refrain_experiments::{Assignment, Attributes, Reason, hash64, hash128};
 use refrain_ranking::Variant;
 use refrain_taste::{Profile, Weights};
@@ -23,7 +24,7 @@ use super::stream::{self, Answers};
 use super::{Handler, State, call_of, exposure, offload};
 use crate::evaluation::evaluated;
 use crate::limits::{DEFAULT_PAGE_SIZE, SEARCH_SHARE};
-use crate::log::Pending;
+use crate::log::{Log, Pending};
 use crate::refusal::{Precondition, Refusal, Resource};
 use crate::rollout::Fate;
 use crate::stack::Call;
@@ -381,6 +382,26 @@ pub(super) fn choose_for<'a>(
     })
 }
 
+/// A request on its way. Dropped by a panic, or after it failed, it is told to the log: it leaves no
+/// exposure, and an arm that fails must not look like one that nobody was sent to.
+struct Unanswered<'a> {
+    log: &'a Log<Exposure>,
+    choice: &'a Choice<'a>,
+    told: bool,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if self.told {
+            let analysed = self.choice.assignments();
+            let analysed =
+                analysed.filter(|a| matches!(a.reason, Reason::Split | Reason::External));
+            self.log
+                .failed(analysed.filter_map(|a| Some((a.experiment?, a.arm?))));
+        }
+    }
+}
+
 /// What makes the list: one variant, or two that draft it.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Ranker<'a> {
@@ -427,7 +448,15 @@ impl State {
         let watched = self
             .live
             .watch(choice.assignments(), question.unit().unwrap_or_default());
+        let mut unanswered = self.logs.as_ref().map(|logs| Unanswered {
+            log: &logs.exposures,
+            choice: &choice,
+            told: true,
+        });
         let outcome = self.recommend_as(question, &policy, &choice);
+        if let Some(unanswered) = &mut unanswered {
+            unanswered.told = matches!(&outcome, Err(refusal) if refusal.is_failure());
+        }
         watched.ended(match &outcome {
             Ok((response, _)) => Fate::Answered {
                 empty: response.results.is_empty(),

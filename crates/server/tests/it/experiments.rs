@@ -10,12 +10,13 @@ use refrain::v1::experiment_service_client::ExperimentServiceClient;
 use refrain::v1::recommend_request::Subject;
 use refrain::v1::recommendation_service_client::RecommendationServiceClient;
 use refrain::v1::taste_profile_service_client::TasteProfileServiceClient;
+use refrain_experiments::schema::FAILED_KEY;
 use refrain_experiments::{Action, Journal, arms_digest};
 use refrain_server::{Config, JournalFile, JournalFileError, Signature};
 use tonic::Code;
 
 use crate::dark::metrics;
-use crate::exposures::{read, texts};
+use crate::exposures::{footers, read, texts};
 use crate::fixture::{Running, World, play};
 
 const SETUP: &str = r#"
@@ -294,7 +295,8 @@ async fn held_listeners_get_the_bytes_of_a_server_without_experiments() {
 async fn a_treatment_that_fails_is_stepped_back_while_the_server_runs() {
     let world = World::new();
     world.publish(1);
-    let text = format!("{SETUP}{CAREFUL}");
+    let log = world.dir.path().join("log");
+    let text = format!("{SETUP}{CAREFUL}[exposures]\npath = {log:?}\n");
     world.write_text(&text);
     let (file, _) = act(&world, "starts", allocate("careful", 5_000, "s"));
     let server = world.serve_text(&text).await;
@@ -329,6 +331,19 @@ async fn a_treatment_that_fails_is_stepped_back_while_the_server_runs() {
             .expect("served again");
     }
     server.stop().await.expect("drains");
+    // What failed has no row; the files of the rows that there are tell of it, by arm.
+    let told: u64 = footers(&log, "exposures", FAILED_KEY)
+        .iter()
+        .map(|json| {
+            let counts: BTreeMap<String, BTreeMap<String, u64>> =
+                serde_json::from_str(json).expect("JSON");
+            counts.get("careful").map_or(0, |arms| {
+                assert!(!arms.contains_key("control"), "{arms:?}");
+                arms.get("treatment").copied().unwrap_or(0)
+            })
+        })
+        .sum();
+    assert_eq!(told, failed);
 }
 
 /// A treatment that answers, but worse (its score names a feature that the version does not have), is

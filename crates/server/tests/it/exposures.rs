@@ -36,22 +36,35 @@ pub(crate) fn recommend(user: &str, request: &str) -> v1::RecommendRequest {
     }
 }
 
-pub(crate) fn read(log: &Path, table: &str) -> Vec<RecordBatch> {
-    let mut batches = Vec::new();
+/// The files of a table, opened.
+fn files(log: &Path, table: &str) -> Vec<ParquetRecordBatchReaderBuilder<std::fs::File>> {
+    let mut files = Vec::new();
     for day in fs_err::read_dir(log.join(table)).expect("a folder") {
         for file in fs_err::read_dir(day.expect("an entry").path()).expect("a day") {
             let file = fs_err::File::open(file.expect("an entry").path()).expect("a file");
-            let reader =
-                ParquetRecordBatchReaderBuilder::try_new(file.into_file()).expect("Parquet");
-            batches.extend(
-                reader
-                    .build()
-                    .expect("readable")
-                    .map(|batch| batch.expect("readable")),
-            );
+            files
+                .push(ParquetRecordBatchReaderBuilder::try_new(file.into_file()).expect("Parquet"));
         }
     }
-    batches
+    files
+}
+
+pub(crate) fn read(log: &Path, table: &str) -> Vec<RecordBatch> {
+    let readers = files(log, table).into_iter();
+    let readers = readers.map(|file| file.build().expect("readable"));
+    readers
+        .flat_map(|reader| reader.map(|batch| batch.expect("readable")))
+        .collect()
+}
+
+/// What the footers of a table's files say under a key.
+pub(crate) fn footers(log: &Path, table: &str, key: &str) -> Vec<String> {
+    let values = files(log, table).into_iter().flat_map(|file| {
+        let pairs = file.metadata().file_metadata().key_value_metadata();
+        pairs.cloned().unwrap_or_default()
+    });
+    let values = values.filter(|pair| pair.key == key);
+    values.filter_map(|pair| pair.value).collect()
 }
 
 pub(crate) fn texts(batches: &[RecordBatch], column: &str) -> Vec<String> {

@@ -70,7 +70,7 @@ impl World {
         fs_err::rename(&fresh, self.file()).expect("renamed");
     }
 
-    /// Serves with variants and experiments of a file, which may change.
+    /// Serves with variants, experiments and log of a file, of which the first two may change.
     pub(crate) async fn serve_text(&self, text: &str) -> Running {
         self.write_text(text);
         let read = Config::load(&self.file()).expect("valid");
@@ -78,6 +78,7 @@ impl World {
         config.server.labels = read.server.labels;
         config.variants = read.variants;
         config.experiments = read.experiments;
+        config.exposures = read.exposures;
         config.file = read.file;
         Running::start(config).await
     }
