@@ -614,8 +614,7 @@ mod tests {
         let config = Config::from_toml(LAYERS).expect("well-formed");
         let error = Policy::new(Variants::from_toml(&plain).expect("valid"), &config);
         let error = error.expect_err("does nothing").to_string();
-        let complaint =
-            "experiment.popular.arm[1].params.alpha: the score of variant `other` does not name it";
+        let complaint = "experiment.popular.arm[1].params.alpha: neither the score of variant `other` nor a setting names it";
         assert!(error.starts_with(complaint), "{error}");
         layered(&wide).expect("2 x 32 x 32 are allowed");
         let wider = wide.replace(
@@ -648,7 +647,7 @@ mod tests {
             (
                 "variant = 'blend'\nparams = { alpha = 0.2",
                 "variant = 'plain'\nparams = { alpha = 0.2",
-                "experiment.e.arm[0].params.alpha: the score of variant `plain` does not name it",
+                "experiment.e.arm[0].params.alpha: neither the score of variant `plain` nor a setting names it",
             ),
             (
                 "params.alpha]\ndefault = 0.1",

@@ -1,9 +1,10 @@
 //! Variants as they are declared in TOML.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::ops::RangeInclusive;
 
-use serde::Deserialize;
+use serde::de::{Deserialize, Deserializer, Visitor};
 use toml::Spanned;
 
 use crate::caps::Caps;
@@ -46,7 +47,7 @@ pub struct Variant {
     pub width: Option<Width>,
     /// How a candidate is scored; larger is better. Parameters are written out.
     pub score: Expression,
-    /// The parameters that the score names, at their values.
+    /// The parameters that the score or a setting names, at their values.
     pub parameters: BTreeMap<String, f64>,
     /// The model whose value the score names.
     pub model: Option<Reranker>,
@@ -98,12 +99,12 @@ impl Bounds {
 }
 
 /// `[variant.*]` as read, before it is checked by [`Variants::new`].
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(transparent)]
 pub struct VariantTables(BTreeMap<Spanned<String>, Declared>);
 
 /// `[parameter.*]` as read, before it is checked by [`Variants::new`].
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Deserialize)]
 #[serde(transparent)]
 pub struct ParameterTables(BTreeMap<Spanned<String>, DeclaredParameter>);
 
@@ -112,8 +113,8 @@ pub struct ParameterTables(BTreeMap<Spanned<String>, DeclaredParameter>);
 pub struct Variants {
     by_name: BTreeMap<String, Variant>,
     parameters: BTreeMap<String, Parameter>,
-    /// Scores as they are declared, with the names of parameters.
-    scores: BTreeMap<String, String>,
+    /// The same as they were written, with the names of parameters.
+    written: BTreeMap<String, Declared>,
 }
 
 impl Variants {
@@ -122,7 +123,7 @@ impl Variants {
     /// # Errors
     /// [`VariantsError`] with the line, variant, field and what is allowed.
     pub fn from_toml(text: &str) -> Result<Self, VariantsError> {
-        #[derive(Deserialize)]
+        #[derive(serde::Deserialize)]
         #[serde(deny_unknown_fields)]
         struct File {
             variant: VariantTables,
@@ -176,15 +177,16 @@ impl Variants {
                 Ok((name.get_ref().clone(), parameter))
             })
             .collect::<Result<_, VariantsError>>()?;
-        let mut scores = BTreeMap::new();
+        let mut written = BTreeMap::new();
         let by_name = variants
             .0
             .into_iter()
             .map(|(name, declared)| {
                 let at = name.span().start;
                 let name = name.into_inner();
-                scores.insert(name.clone(), declared.score.get_ref().clone());
-                let mut variant = declared.check(&name, at, &parameters).map_err(refuse)?;
+                check_name(&name).map_err(|problem| refuse((at, problem)))?;
+                written.insert(name.clone(), declared.clone());
+                let mut variant = declared.check(&name, &parameters).map_err(refuse)?;
                 if let Some(model) = &mut variant.model {
                     model.line = line(model.line);
                 }
@@ -197,17 +199,17 @@ impl Variants {
         Ok(Self {
             by_name,
             parameters,
-            scores,
+            written,
         })
     }
 
     /// Adds the variant that `base`, itself declared or derived, is with some of its parameters at other values, and says its name:
     /// that of `base` and the values, such as `balanced|popularity_weight=0.3`. No declared name has a
-    /// `|` in it. O(length of the score).
+    /// `|` in it. O(length of what is written).
     ///
     /// # Errors
-    /// The parameter that it cannot be derived with, and why: it is not declared, the score of `base`
-    /// does not name it, or the value is not allowed.
+    /// The parameter that it cannot be derived with, and why: it is not declared, `base` does not name it, or
+    /// the value is not allowed, by its own bounds or by those of a setting that it is.
     pub fn derive(
         &mut self,
         base: &str,
@@ -221,41 +223,42 @@ impl Variants {
             return Ok(name);
         }
         let no = |parameter: &str, problem: String| Err((parameter.to_owned(), problem));
-        let (Some(variant), Some(text)) = (self.by_name.get(base), self.scores.get(base)) else {
+        let (Some(variant), Some(written)) = (self.by_name.get(base), self.written.get(base))
+        else {
             return no("", format!("variant `{base}` is not declared"));
         };
-        let mut set = variant.parameters.clone();
+        let mut written = written.clone();
+        let mut derived = variant.clone();
         for (&parameter, &value) in values {
             let Some(declared) = self.parameters.get(parameter) else {
                 return no(parameter, "is not declared".to_owned());
             };
-            let Some(of_score) = set.get_mut(parameter) else {
+            if !variant.parameters.contains_key(parameter) {
+                let score = written.score.get_ref();
                 return no(
                     parameter,
-                    format!("the score of variant `{base}` does not name it: {text}"),
+                    format!(
+                        "neither the score of variant `{base}` nor a setting names it: {score}"
+                    ),
                 );
-            };
+            }
             if let Some(complaint) = declared.complaint(value) {
                 return no(parameter, complaint);
             }
-            *of_score = value;
+            let value = Spanned::new(0..0, value);
+            written.params.insert(parameter.to_owned(), value);
+            // One value at a time, so that it is the one to name when a setting does not allow it.
+            match written.clone().check(base, &self.parameters) {
+                Ok(checked) => derived = checked,
+                Err((_, problem)) => return no(parameter, problem.to_string()),
+            }
         }
-        let singles = set
-            .iter()
-            .map(|(name, value)| (name.as_str(), single(*value)));
-        let score = match Expression::parse_with(text, &singles.collect()) {
-            Ok(score) => score,
-            // It parsed with other values of the same parameters.
-            Err(error) => return no("", error.to_string()),
-        };
         let derived = Variant {
             name: name.clone(),
-            score,
-            parameters: set,
-            ..variant.clone()
+            model: variant.model.clone(),
+            ..derived
         };
-        let text = text.clone();
-        self.scores.insert(name.clone(), text);
+        self.written.insert(name.clone(), written);
         self.by_name.insert(name.clone(), derived);
         Ok(name)
     }
@@ -444,38 +447,74 @@ pub enum VariantProblem {
 }
 
 /// A variant as written, before its values are looked at.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Declared {
     #[serde(default)]
     description: Option<Spanned<String>>,
     label: Option<Spanned<String>>,
     labels: Option<Spanned<Vec<String>>>,
-    candidates: Option<Spanned<i64>>,
-    interests: Option<Spanned<i64>>,
-    ef_search: Option<Spanned<i64>>,
-    recall: Option<Spanned<f64>>,
+    candidates: Option<Spanned<Quantity>>,
+    interests: Option<Spanned<Quantity>>,
+    ef_search: Option<Spanned<Quantity>>,
+    recall: Option<Spanned<Quantity>>,
     score: Spanned<String>,
     #[serde(default)]
     params: BTreeMap<String, Spanned<f64>>,
     model: Option<Spanned<String>>,
     model_features: Option<Spanned<Vec<String>>>,
-    max_per_artist: Option<Spanned<i64>>,
-    max_per_scene: Option<Spanned<i64>>,
-    mmr_lambda: Option<Spanned<f64>>,
-    mmr_pool: Option<Spanned<i64>>,
+    max_per_artist: Option<Spanned<Quantity>>,
+    max_per_scene: Option<Spanned<Quantity>>,
+    mmr_lambda: Option<Spanned<Quantity>>,
+    mmr_pool: Option<Spanned<Quantity>>,
     exploration: Option<DeclaredExploration>,
     #[serde(default)]
     pinned: Option<Spanned<Vec<String>>>,
-    freshness_half_life_days: Option<Spanned<f64>>,
+    freshness_half_life_days: Option<Spanned<Quantity>>,
 }
 
 /// `[variant.NAME.exploration]`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DeclaredExploration {
-    temperature: Spanned<f64>,
-    pool: Option<Spanned<i64>>,
+    temperature: Spanned<Quantity>,
+    pool: Option<Spanned<Quantity>>,
+}
+
+/// A number, or the name of the parameter that it is.
+#[derive(Debug, Clone, PartialEq)]
+enum Quantity {
+    Number(f64),
+    Parameter(String),
+}
+
+impl<'de> Deserialize<'de> for Quantity {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl Visitor<'_> for Either {
+            type Value = Quantity;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number, or the name of a parameter")
+            }
+
+            #[expect(clippy::cast_precision_loss, reason = "held against bounds below 2^53")]
+            fn visit_i64<E>(self, number: i64) -> Result<Quantity, E> {
+                Ok(Quantity::Number(number as f64))
+            }
+
+            fn visit_f64<E>(self, number: f64) -> Result<Quantity, E> {
+                Ok(Quantity::Number(number))
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Quantity, E> {
+                Ok(Quantity::Parameter(name.to_owned()))
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
 }
 
 /// Candidates without a word about them.
@@ -488,20 +527,42 @@ const POOL: usize = 200;
 type Refusal = (usize, VariantProblem);
 
 impl Declared {
+    /// The parameters that settings are.
+    fn named(&self) -> impl Iterator<Item = &str> {
+        let exploration = self.exploration.as_ref();
+        let settings = [
+            self.candidates.as_ref(),
+            self.interests.as_ref(),
+            self.ef_search.as_ref(),
+            self.recall.as_ref(),
+            self.max_per_artist.as_ref(),
+            self.max_per_scene.as_ref(),
+            self.mmr_lambda.as_ref(),
+            self.mmr_pool.as_ref(),
+            exploration.map(|exploration| &exploration.temperature),
+            exploration.and_then(|exploration| exploration.pool.as_ref()),
+            self.freshness_half_life_days.as_ref(),
+        ];
+        settings
+            .into_iter()
+            .flatten()
+            .filter_map(|setting| match setting.get_ref() {
+                Quantity::Parameter(name) => Some(name.as_str()),
+                Quantity::Number(_) => None,
+            })
+    }
+
     fn check(
         self,
         name: &str,
-        at: usize,
         parameters: &BTreeMap<String, Parameter>,
     ) -> Result<Variant, Refusal> {
-        if !(1..=Bounds::NAME_BYTES).contains(&name.len())
-            || name.chars().any(|c| c == '|' || c.is_control())
-        {
-            let name = name.to_owned();
-            return Err((at, VariantProblem::Name { name }));
-        }
-        let field = Fields { variant: name };
-        let (score, parameters) = field.score(&self.score, &self.params, parameters)?;
+        let field = Fields {
+            variant: name,
+            parameters,
+            given: &self.params,
+        };
+        let (score, parameters) = field.score(&self.score, self.named().collect())?;
         let named = score.features().contains(&Feature::Model);
         let model = field.model(self.model, self.model_features)?;
         match (&model, named) {
@@ -586,7 +647,7 @@ impl Declared {
                 description.into_inner()
             }
         };
-        let cap = |name, value: Option<&Spanned<i64>>| {
+        let cap = |name, value: Option<&Spanned<Quantity>>| {
             let cap = field.count(name, value)?;
             Ok(cap.map(|cap| u32::try_from(cap).unwrap_or(u32::MAX)))
         };
@@ -623,51 +684,71 @@ impl Declared {
 /// Checks the fields of one variant.
 struct Fields<'a> {
     variant: &'a str,
+    /// All that are declared.
+    parameters: &'a BTreeMap<String, Parameter>,
+    /// Values that the variant gives them.
+    given: &'a BTreeMap<String, Spanned<f64>>,
 }
 
 impl Fields<'_> {
+    /// The score with the values of parameters, and the parameters that it or one of the `settings` names.
     fn score(
         &self,
         text: &Spanned<String>,
-        given: &BTreeMap<String, Spanned<f64>>,
-        parameters: &BTreeMap<String, Parameter>,
+        settings: BTreeSet<&str>,
     ) -> Result<(Expression, BTreeMap<String, f64>), Refusal> {
-        let names: Vec<&str> = text
+        let names = text
             .get_ref()
-            .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '.'))
-            .collect();
-        for (name, value) in given {
+            .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '.'));
+        let names: BTreeSet<&str> = names.chain(settings).collect();
+        for (name, value) in self.given {
             let field = format!("params.{name}");
-            let Some(parameter) = parameters.get(name) else {
-                let declared: Vec<_> = parameters.keys().map(String::as_str).collect();
-                let problem = format!("not declared; declared: {}", declared.join(", "));
-                return Err(self.wrong(&field, value, &problem));
-            };
-            if !names.contains(&name.as_str()) {
-                return Err(self.wrong(&field, value, "the score does not name it"));
+            let parameter = self.parameter(&field, value, name)?;
+            if !names.contains(name.as_str()) {
+                let problem = "neither the score nor a setting names it";
+                return Err(self.wrong(&field, value, problem));
             }
             if let Some(complaint) = parameter.complaint(*value.get_ref()) {
                 return Err(self.wrong(&field, value, &complaint));
             }
         }
-        let value = |parameter: &Parameter| {
-            let given = given.get(&parameter.name);
-            given.map_or(parameter.default, |value| *value.get_ref())
-        };
-        let values = parameters
+        let values = self
+            .parameters
             .iter()
-            .map(|(name, parameter)| (name.as_str(), single(value(parameter))))
+            .map(|(name, parameter)| (name.as_str(), single(self.value(parameter))))
             .collect();
         let score = Expression::parse_with(text.get_ref(), &values).map_err(|source| {
             let variant = self.variant.to_owned();
             (text.span().start, VariantProblem::Score { variant, source })
         })?;
-        let named = parameters
+        let named = self
+            .parameters
             .iter()
-            .filter(|(name, _)| names.contains(&name.as_str()))
-            .map(|(name, parameter)| (name.clone(), value(parameter)))
+            .filter(|(name, _)| names.contains(name.as_str()))
+            .map(|(name, parameter)| (name.clone(), self.value(parameter)))
             .collect();
         Ok((score, named))
+    }
+
+    /// A declared parameter, which a field names.
+    fn parameter<T>(
+        &self,
+        field: &str,
+        at: &Spanned<T>,
+        name: &str,
+    ) -> Result<&Parameter, Refusal> {
+        self.parameters.get(name).ok_or_else(|| {
+            let declared: Vec<_> = self.parameters.keys().map(String::as_str).collect();
+            let declared = declared.join(", ");
+            let problem = format!("parameter `{name}` is not declared; declared: {declared}");
+            self.wrong(field, at, &problem)
+        })
+    }
+
+    /// What a parameter is in this variant.
+    fn value(&self, parameter: &Parameter) -> f64 {
+        let given = self.given.get(&parameter.name);
+        given.map_or(parameter.default, |value| *value.get_ref())
     }
 
     /// The model as it is declared; its line is a place in the text.
@@ -713,20 +794,29 @@ impl Fields<'_> {
     fn count(
         &self,
         name: &'static str,
-        value: Option<&Spanned<i64>>,
+        value: Option<&Spanned<Quantity>>,
     ) -> Result<Option<usize>, Refusal> {
-        let Some(spanned) = value else {
+        let Some(value) = value else {
             return Ok(None);
         };
-        let value = *spanned.get_ref();
-        match usize::try_from(value) {
-            Ok(count) if within(name).contains(&(value as f64)) => Ok(Some(count)),
-            _ => Err(self.out_of_bounds(name, spanned.span().start, value.to_string())),
+        let number = self.number(name, value)?;
+        if number.fract() != 0.0 {
+            return Err(self.wrong(name, value, &format!("{number} is no whole number")));
         }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "whole, and within bounds"
+        )]
+        let count = number as usize;
+        Ok(Some(count))
     }
 
-    fn number(&self, name: &'static str, value: &Spanned<f64>) -> Result<f64, Refusal> {
-        let number = *value.get_ref();
+    fn number(&self, name: &'static str, value: &Spanned<Quantity>) -> Result<f64, Refusal> {
+        let number = match value.get_ref() {
+            Quantity::Number(number) => *number,
+            Quantity::Parameter(parameter) => self.value(self.parameter(name, value, parameter)?),
+        };
         if within(name).contains(&number) {
             return Ok(number);
         }
@@ -767,6 +857,14 @@ impl Fields<'_> {
         };
         (value.span().start, problem)
     }
+}
+
+fn check_name(name: &str) -> Result<(), VariantProblem> {
+    let fine = (1..=Bounds::NAME_BYTES).contains(&name.len())
+        && !name.chars().any(|c| c == '|' || c.is_control());
+    fine.then_some(()).ok_or_else(|| VariantProblem::Name {
+        name: name.to_owned(),
+    })
 }
 
 #[expect(

@@ -72,7 +72,7 @@ fn a_variant_is_derived_with_other_values() {
             "w",
             "b",
             1.0,
-            "the score of variant `w` does not name it: similarity + a",
+            "neither the score of variant `w` nor a setting names it: similarity + a",
         ),
         ("x", "a", 1.0, "variant `x` is not declared"),
     ] {
@@ -81,6 +81,102 @@ fn a_variant_is_derived_with_other_values() {
             .expect_err(complaint);
         assert_eq!(problem, complaint);
     }
+}
+
+/// Wherever a setting takes a number it takes the name of a parameter, and a variant can be derived with
+/// other values of it.
+#[test]
+fn settings_may_be_parameters() {
+    let declared = |name: &str, kind: &str, default: &str| {
+        format!(
+            "[parameter.{name}]\ntype = '{kind}'\nunit = 'u'\nmin = 0\nmax = 20000\ndefault = {default}\n"
+        )
+    };
+    let parameters = [
+        declared("many", "integer", "700"),
+        declared("spread", "number", "0.5"),
+        declared("cap", "integer", "3"),
+        declared("warmth", "number", "0.25"),
+        declared("days", "number", "30"),
+        declared("unused", "number", "1"),
+    ]
+    .concat();
+    let by_name = "[variant.v]\nscore = 'similarity'\ncandidates = 'many'\nmmr_lambda = 'spread'\n\
+        mmr_pool = 'many'\nmax_per_artist = 'cap'\nmax_per_scene = 'cap'\ninterests = 'cap'\n\
+        ef_search = 'many'\nfreshness_half_life_days = 'days'\nparams = { cap = 2 }\n\
+        [variant.v.exploration]\ntemperature = 'warmth'\npool = 'many'\n";
+    let mut variants = read(&format!("{parameters}{by_name}"));
+    let written_out = by_name
+        .replace("'many'", "700")
+        .replace("'spread'", "0.5")
+        .replace("'cap'", "2")
+        .replace("'warmth'", "0.25")
+        .replace("'days'", "30")
+        .replace("params = { cap = 2 }\n", "");
+    let plain = read(&written_out);
+    let v = variants.get("v").expect("declared").clone();
+    let named: Vec<&str> = v.parameters.keys().map(String::as_str).collect();
+    assert_eq!(named, ["cap", "days", "many", "spread", "warmth"]);
+    let expected = Variant {
+        parameters: v.parameters.clone(),
+        ..plain.get("v").expect("declared").clone()
+    };
+    assert_eq!(v, expected);
+    assert_eq!(variants.canonical(), plain.canonical());
+
+    let values = BTreeMap::from([("spread", 1.0), ("cap", 4.0)]);
+    let name = variants.derive("v", &values).expect("allowed");
+    assert_eq!(name, "v|cap=4|spread=1");
+    let derived = variants.get(&name).expect("added");
+    assert_eq!(derived.caps.artist, Some(4));
+    assert_eq!(derived.caps.scene, Some(4));
+    assert_eq!(
+        derived.mmr.expect("set").lambda.to_bits(),
+        1.0_f32.to_bits()
+    );
+    assert_eq!(derived.candidates, 700);
+    // Once more from there.
+    let again = variants
+        .derive(&name, &BTreeMap::from([("many", 20.0)]))
+        .expect("allowed");
+    let again = variants.get(&again).expect("added");
+    assert_eq!((again.candidates, again.caps.artist), (20, Some(4)));
+
+    for (parameter, value, complaint) in [
+        ("spread", 1.5, "variant.v.mmr_lambda: 1.5 is not in 0 to 1"),
+        ("many", 0.0, "variant.v.ef_search: 0 is not in 1 to 10000"),
+        ("cap", 0.5, "0.5 is no whole number"),
+        (
+            "unused",
+            1.0,
+            "neither the score of variant `v` nor a setting names it: similarity",
+        ),
+    ] {
+        let values = BTreeMap::from([(parameter, value)]);
+        let (_, problem) = variants.derive("v", &values).expect_err(complaint);
+        assert!(problem.starts_with(complaint), "{problem}");
+    }
+    for (is, complaint) in [
+        (
+            "mmr_lambda = 'sprad'",
+            "mmr_lambda: parameter `sprad` is not declared; declared: cap, days, many, spread, unused, warmth",
+        ),
+        ("mmr_lambda = 'many'", "mmr_lambda: 700 is not in 0 to 1"),
+        ("mmr_lambda = []", "a number, or the name of a parameter"),
+    ] {
+        let text = format!(
+            "{parameters}{}",
+            by_name.replace("mmr_lambda = 'spread'", is)
+        );
+        let error = Variants::from_toml(&text).expect_err(is).to_string();
+        assert!(error.contains(complaint), "{error}");
+    }
+    let fraction = by_name.replace("candidates = 'many'", "candidates = 'warmth'");
+    let error = Variants::from_toml(&format!("{parameters}{fraction}")).expect_err("refused");
+    assert!(
+        error.to_string().contains("candidates: 0.25 is not in 1"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -316,11 +412,11 @@ fn refusals_name_line_variant_field_and_bounds() {
         ),
         (
             "params = { x = 1 }",
-            "line 3: variant.v.params.x: not declared; declared: w",
+            "line 3: variant.v.params.x: parameter `x` is not declared; declared: w",
         ),
         (
             "params = { w = 0.5 }",
-            "line 3: variant.v.params.w: the score does not name it",
+            "line 3: variant.v.params.w: neither the score nor a setting names it",
         ),
         (
             "freshness_half_life_days = nan",
