@@ -95,7 +95,8 @@ class Assignment:
 class Experiments:
     """A configuration, ready to assign."""
 
-    def __init__(self, config: dict, journal: str | None = None):
+    def __init__(self, config: dict, journal: str | None = None, admitted: dict[str, set[str]] | None = None):
+        """``admitted``: the units of each experiment whose intake is closed (``admitted = "FILE"``)."""
         self._layers = config.get("layer", {})
         self._surfaces = config.get("surface", {})
         self._experiments = config.get("experiment", {})
@@ -112,18 +113,27 @@ class Experiments:
             for name, e in self._experiments.items()
             for f in e.get("force", [])
         }
+        self._admitted = admitted or {}
+        for name, e in self._experiments.items():
+            if "admitted" in e and name not in self._admitted:
+                raise ValueError(f"experiment.{name}.admitted: {e['admitted']!r} was not read")
         self._owners = self._draw() if journal is None else self._replay(journal)
 
     @classmethod
     def load(cls, path: str | Path) -> Experiments:
-        """Reads a configuration, and the journal that it names."""
+        """Reads a configuration, and the journal and the lists of units that it names."""
         path = Path(path)
         config = tomllib.loads(path.read_text(encoding="utf-8"))
         name = config.get("assignment", {}).get("journal")
+        admitted = {
+            name: _units(path.parent / e["admitted"])
+            for name, e in config.get("experiment", {}).items()
+            if "admitted" in e
+        }
         if name is None:
-            return cls(config)
+            return cls(config, admitted=admitted)
         journal = path.parent / name
-        return cls(config, journal.read_text(encoding="utf-8") if journal.exists() else "")
+        return cls(config, journal.read_text(encoding="utf-8") if journal.exists() else "", admitted)
 
     def assign(
         self,
@@ -168,7 +178,7 @@ class Experiments:
         if name is None:
             return default("DEFAULT", held=held)
         experiment = self._experiments[name]
-        if experiment.get("paused", False):
+        if experiment.get("paused", False) or unit not in self._admitted.get(name, (unit,)):
             return default("PAUSED", held=held)
         if name in self._targeting and not self._targeting[name].holds(attributes):
             return default("TARGETING", held=held)
@@ -300,6 +310,12 @@ class Experiments:
             if name in self._experiments:
                 owners.setdefault(layer_of[name][0], {}).update(dict.fromkeys(points, name))
         return owners
+
+
+def _units(path: Path) -> set[str]:
+    """One unit a line; empty lines are passed over."""
+    lines = path.read_bytes().decode("utf-8").split("\n")
+    return {line.removesuffix("\r") for line in lines} - {""}
 
 
 def _layers(surface: dict) -> list[str]:

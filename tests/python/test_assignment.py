@@ -84,3 +84,25 @@ def test_a_surface_may_have_several_layers_and_arms_from_elsewhere():
         unknown = experiments.assign("home", unit, arms={"base": "newer"})
         assert (unknown.reason, unknown.arm, unknown.variant) == ("DEFAULT", None, "plain")
     assert seen == {None, "low", "high"}
+
+
+def test_a_closed_intake_keeps_those_inside(tmp_path):
+    text = (CLIENTS / "golden" / "drawn.toml").read_text(encoding="utf-8")
+    open_to_all = Experiments.load(CLIENTS / "golden" / "drawn.toml")
+    name = next(iter(open_to_all._experiments))
+    units = [f"u{n}" for n in range(400)]
+    inside = [u for u in units if open_to_all.assign("home", u, {}).experiment == name]
+    assert len(inside) > 20
+    admitted = f'[experiment.{name}]\nadmitted = "in.units"'
+    assert f"[experiment.{name}]" in text
+    (tmp_path / "drawn.toml").write_text(text.replace(f"[experiment.{name}]", admitted), encoding="utf-8")
+    (tmp_path / "in.units").write_text("\r\n".join(inside[::2]), encoding="utf-8")
+    closed = Experiments.load(tmp_path / "drawn.toml")
+    for unit in units:
+        was, now = open_to_all.assign("home", unit, {}), closed.assign("home", unit, {})
+        if unit in inside[1::2]:
+            assert (now.reason, now.experiment) == ("PAUSED", None)
+        else:
+            assert now == was
+    with pytest.raises(ValueError, match="was not read"):
+        Experiments({"experiment": {"a": {"admitted": "a.units", "layer": "l"}}})

@@ -397,6 +397,7 @@ pub(crate) fn experiments(answer: &pb::ListExperimentsResponse) -> Value {
             "allocation_bp": one.allocation_bp,
             "paused": one.paused,
             "targeted": one.targeted,
+            "admitted_units": one.admitted_units,
             "arms": one.arms.iter().map(arm).collect::<Vec<_>>(),
         })
     };

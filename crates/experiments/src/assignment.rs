@@ -1,12 +1,14 @@
 //! A unit's way through the configuration, and where it ends.
 //!
-//! kill switch → forced → holdout → bucket of the layer → pause → targeting → arm. The first step that
+//! kill switch → forced → holdout → bucket of the layer → pause → intake → targeting → arm. The first step that
 //! decides is the reason that is logged. A surface with several layers asks each of them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use crate::config::{Kind, ParamConfig, ParamValue};
 use crate::hash::{KeyPrefix, bucket};
+use crate::intake::UnitSet;
 use crate::ledger::BASIS_POINTS;
 use crate::targeting::{Attributes, Targeting};
 
@@ -130,7 +132,7 @@ impl Experiments {
             return default;
         };
         default.passed_over = Some(&experiment.name);
-        if experiment.paused {
+        if experiment.paused || !experiment.admits(unit) {
             default.reason = Reason::Paused;
             return default;
         }
@@ -385,8 +387,8 @@ pub struct Assignment<'a> {
     pub holdout: Option<HoldoutGroup>,
     /// The same, holdout by holdout.
     pub holdouts: Memberships<'a>,
-    /// The experiment that owns the unit's bucket but did not decide: it is paused, or its targeting
-    /// leaves the unit out.
+    /// The experiment that owns the unit's bucket but did not decide: it is paused, its intake is closed,
+    /// or its targeting leaves the unit out.
     pub passed_over: Option<&'a str>,
 }
 
@@ -418,7 +420,7 @@ pub enum Reason {
     Holdout,
     /// The experiment's condition does not hold for the request.
     Targeting,
-    /// The experiment, or all of them, are paused.
+    /// The experiment, or all of them, are paused; or its intake is closed and the unit was not inside.
     Paused,
     /// The caller said which arm another system gave the unit.
     External,
@@ -556,6 +558,8 @@ pub(crate) struct Experiment {
     pub(crate) allocation_bp: u32,
     pub(crate) targeting: Option<Targeting>,
     pub(crate) paused: bool,
+    /// Those who are in, where nobody new gets in.
+    pub(crate) admitted: Option<Arc<UnitSet>>,
     /// Whether callers say which arm a unit is in.
     pub(crate) external: bool,
 }
@@ -576,6 +580,11 @@ pub(crate) struct Arm {
 impl Experiment {
     fn grid(&self, unit: &str) -> u32 {
         bucket(self.key.hash64(unit.as_bytes()), GRID)
+    }
+
+    fn admits(&self, unit: &str) -> bool {
+        let admitted = self.admitted.as_ref();
+        admitted.is_none_or(|units| units.contains(unit))
     }
 
     fn takes(&self, attributes: &dyn Attributes) -> bool {

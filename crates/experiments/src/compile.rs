@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
@@ -14,6 +15,7 @@ use crate::config::{
 };
 use crate::error::{ConfigError, Limits};
 use crate::hash::KeyPrefix;
+use crate::intake::UnitSet;
 use crate::journal::{digest_of, hex};
 use crate::ledger::{BASIS_POINTS, Ledger, shuffled};
 use crate::targeting::Targeting;
@@ -269,6 +271,12 @@ impl<'a> Compiler<'a> {
                 ),
             );
         }
+        if config.admitted.is_some() && config.kind == Kind::Shadow {
+            return refused(
+                "admitted",
+                "is for kinds that have units: a shadow takes none".to_owned(),
+            );
+        }
         let arms = self.arms(name, config)?;
         #[expect(clippy::cast_possible_truncation, reason = "a share of 1, for the log")]
         let weights = arms.iter().map(|arm| arm.probability as f32).collect();
@@ -283,6 +291,7 @@ impl<'a> Compiler<'a> {
             allocation_bp: config.allocation_bp,
             targeting: self.targeting(name, config)?,
             paused: config.paused,
+            admitted: admitted(name, config)?,
             external,
         })
     }
@@ -557,12 +566,33 @@ impl<'a> Compiler<'a> {
             if c.assigner == Assigner::External {
                 text += "assigner external\n";
             }
+            if let Some(units) = c
+                .admitted
+                .as_ref()
+                .and_then(|admitted| admitted.units.as_ref())
+            {
+                let _ = writeln!(text, "admitted {}", hex(&units.digest()));
+            }
             text += &canonical_arms(&c.arms);
             for force in &c.force {
                 let _ = writeln!(text, "force {} {}", sized(&force.unit), sized(&force.arm));
             }
         }
         text
+    }
+}
+
+/// The units of a closed intake.
+fn admitted(name: &str, config: &ExperimentConfig) -> Result<Option<Arc<UnitSet>>, ConfigError> {
+    let Some(admitted) = &config.admitted else {
+        return Ok(None);
+    };
+    match &admitted.units {
+        Some(units) => Ok(Some(Arc::clone(units))),
+        None => Err(ConfigError::Value {
+            place: format!("experiment.{name}.admitted"),
+            problem: format!("`{}` was not read", admitted.file),
+        }),
     }
 }
 

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 use crate::error::ConfigError;
+use crate::intake::{Admitted, UnitSet};
 use crate::targeting::AttributeType;
 
 /// The surface that answers for surfaces which are not declared.
@@ -91,6 +93,27 @@ impl Config {
         toml::from_str(text).map_err(|source| ConfigError::Parse {
             source: Box::new(source),
         })
+    }
+
+    /// Gives the experiments whose intake is closed their units: `load` reads a file that the configuration
+    /// names.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`], with the place of the experiment and what `load` says.
+    pub fn load_intakes(
+        &mut self,
+        load: &mut dyn FnMut(&str) -> Result<UnitSet, String>,
+    ) -> Result<(), ConfigError> {
+        for (name, experiment) in &mut self.experiment.0 {
+            if let Some(admitted) = &mut experiment.admitted {
+                let units = load(&admitted.file).map_err(|problem| ConfigError::Value {
+                    place: format!("experiment.{name}.admitted"),
+                    problem,
+                })?;
+                admitted.units = Some(Arc::new(units));
+            }
+        }
+        Ok(())
     }
 
     /// An experiment by name.
@@ -330,9 +353,13 @@ pub struct ExperimentConfig {
     #[serde(default)]
     pub targeting: Option<String>,
     /// `true` serves the surface's variant to all of its units, old and new, for as long as it stands;
-    /// their buckets and arms stay theirs. It does not close the intake while those inside go on.
+    /// their buckets and arms stay theirs.
     #[serde(default)]
     pub paused: bool,
+    /// Closes the intake: a file of the units that go on, one a line, relative to the configuration.
+    /// Nobody else gets in, whatever bucket they are in.
+    #[serde(default)]
+    pub admitted: Option<Admitted>,
     /// `[[experiment.NAME.arm]]`, at least two; of a shadow, at least one; of interleaving, two.
     #[serde(default, rename = "arm")]
     pub arms: Vec<ArmConfig>,

@@ -28,6 +28,10 @@ impl Limits {
     pub const FORCED: usize = 10_000;
     /// Most metrics of an experiment.
     pub const METRICS: usize = 64;
+    /// Most units of a closed intake.
+    pub const ADMITTED: usize = 50_000_000;
+    /// Longest unit of a closed intake, in bytes.
+    pub const UNIT_BYTES: usize = 128;
     /// Longest name, in bytes.
     pub const NAME_BYTES: usize = 64;
 }

@@ -37,6 +37,7 @@ mod compile;
 mod config;
 mod error;
 mod hash;
+mod intake;
 mod journal;
 mod ledger;
 mod listing;
@@ -60,6 +61,7 @@ pub use config::{
 };
 pub use error::{ConfigError, Limits, line_of};
 pub use hash::{KeyPrefix, bucket, hash64, hash128};
+pub use intake::{Admitted, UnitSet};
 pub use journal::{Action, Entry, Journal, JournalError, Tip, digest_of};
 pub use ledger::{BASIS_POINTS, Holding, Ledger, LedgerError};
 pub use listing::{Listed, ListedLayer};

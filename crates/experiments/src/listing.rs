@@ -18,6 +18,8 @@ pub struct Listed<'a> {
     pub allocation_bp: u32,
     /// Whether it is paused.
     pub paused: bool,
+    /// How many units go on while nobody new gets in; `None` where the intake is open.
+    pub admitted: Option<usize>,
     /// Whether a condition decides who takes part.
     pub targeted: bool,
     /// Its arms: name, ranking variant (empty: whichever ranks without it), and the share of the
@@ -46,6 +48,7 @@ impl Experiments {
             kind: experiment.kind,
             allocation_bp: experiment.allocation_bp,
             paused: experiment.paused,
+            admitted: experiment.admitted.as_ref().map(|units| units.len()),
             targeted: experiment.targeting.is_some(),
             arms: experiment
                 .arms

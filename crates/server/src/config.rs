@@ -4,6 +4,7 @@
 //! file with every setting at its default and a word on each.
 
 use std::collections::BTreeMap;
+use std::io::BufReader;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,7 +12,8 @@ use std::time::Duration;
 use refrain_engine::{Policy, PolicyError};
 use refrain_experiments::{
     AssignmentConfig, AttributeConfig, Config as ExperimentsConfig, DEFAULT_SURFACE,
-    ExperimentConfig, HoldoutConfig, Journal, Kind, LayerConfig, Ordered, SurfaceConfig, line_of,
+    ExperimentConfig, HoldoutConfig, Journal, Kind, LayerConfig, Ordered, SurfaceConfig, UnitSet,
+    line_of,
 };
 use refrain_ranking::{
     DEFAULT_TOML as DEFAULT_VARIANTS, ParameterTables, VariantTables, Variants, VariantsError,
@@ -180,6 +182,15 @@ impl Config {
             refrain_models::load(&folder.join(file), width).map_err(|error| error.to_string())
         });
         models.map_err(|error| ConfigError::value(text, origin, Problem::Variants(error)))?;
+        let intakes = config.experiments.load_intakes(&mut |file| {
+            let file = fs_err::File::open(folder.join(file)).map_err(|error| error.to_string())?;
+            let path = file.path().display().to_string();
+            UnitSet::read(BufReader::new(file)).map_err(|error| format!("{path}: {error}"))
+        });
+        intakes.map_err(|error| {
+            let problem = Problem::Policy(PolicyError::Experiments(error));
+            ConfigError::value(text, origin, problem)
+        })?;
         // What the journal says is not known here: it needs the file system.
         let checked = config.policy(&Journal::default());
         checked.map_err(|problem| ConfigError::value(text, origin, problem))?;

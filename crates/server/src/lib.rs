@@ -50,6 +50,6 @@ pub use config::{
 };
 pub use journal_file::{JournalFile, JournalFileError, Signature};
 pub use limits::Limits;
-pub use log::{LogConfig as ExposuresConfig, seen_events};
+pub use log::{LogConfig as ExposuresConfig, seen_events, seen_units};
 pub use logging::init_tracing;
 pub use shadow::ShadowConfig;

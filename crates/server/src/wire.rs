@@ -465,6 +465,7 @@ pub(crate) fn experiment(listed: Listed<'_>) -> v1::Experiment {
         allocation_bp: listed.allocation_bp,
         paused: listed.paused,
         targeted: listed.targeted,
+        admitted_units: listed.admitted.map(|units| units as u64),
         arms: arms
             .map(|(name, variant, probability)| v1::ExperimentArm {
                 name: name.to_owned(),

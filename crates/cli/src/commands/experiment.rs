@@ -23,6 +23,7 @@ mod readout;
 mod report;
 mod simulate;
 mod sql;
+mod units;
 
 /// Experiments: check, allocate, ramp, stop, who gets what, and verdicts
 #[derive(Debug, clap::Args)]
@@ -64,6 +65,7 @@ enum Action {
     OfflineOnline(offline_online::Args),
     Sql(sql::Args),
     Simulate(simulate::Args),
+    Units(units::Args),
 }
 
 /// The experiments that a server has in force, and what is free of each layer
@@ -133,6 +135,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
         Action::OfflineOnline(args) => offline_online::run(args, output),
         Action::Sql(args) => sql::run(args, output),
         Action::Simulate(args) => simulate::run(args, output),
+        Action::Units(args) => units::run(args, output),
     }
 }
 
@@ -162,8 +165,11 @@ fn list(args: &ListArgs, output: &Output) -> anyhow::Result<Exit> {
         for one in &answer.experiments {
             let arms = one.arms.iter();
             let arms = arms.map(|arm| format!("{} {:.0} %", arm.name, arm.probability * 100.0));
+            let closed = one.admitted_units;
+            let closed = closed.map(|units| format!("closed: {} go on", output::count(units)));
             let notes = [(one.paused, "paused"), (one.targeted, "targeted")];
-            let notes = notes.iter().filter(|(is, _)| *is).map(|(_, note)| *note);
+            let notes = notes.iter().filter(|(is, _)| *is);
+            let notes = notes.map(|(_, note)| (*note).to_owned()).chain(closed);
             table.add_row([
                 one.name.clone(),
                 one.kind.clone(),

@@ -56,6 +56,98 @@ impl Rehearsal {
     }
 }
 
+const CLOSING: &str = r#"
+[variant.plain]
+score = "similarity"
+[layer.ranking]
+epoch = 1
+[surface.default]
+layer = "ranking"
+variant = "plain"
+[experiment.blend]
+kind = "ab"
+layer = "ranking"
+epoch = 1
+allocation_bp = 10000
+[[experiment.blend.arm]]
+name = "control"
+variant = "plain"
+[[experiment.blend.arm]]
+name = "blend03"
+variant = "plain"
+"#;
+
+#[test]
+fn an_intake_is_closed_with_the_units_of_the_log() {
+    let rehearsal = Rehearsal::new(&[]);
+    let (file, log) = (rehearsal.at("refrain.toml"), rehearsal.at("log"));
+    fs_err::write(&file, CLOSING).expect("written");
+    let units = rehearsal.at("blend.units");
+    let write = |name: &'static str| {
+        let (file, log, out) = (
+            arg(&file).to_owned(),
+            arg(&log).to_owned(),
+            arg(&units).to_owned(),
+        );
+        [
+            "experiment",
+            "units",
+            &file,
+            name,
+            "--log",
+            &log,
+            "--out",
+            &out,
+        ]
+        .map(str::to_owned)
+    };
+    let args = write("blend");
+    let told = document(&args.each_ref().map(String::as_str));
+    assert_eq!((&told["units"], &told["epoch"]), (&2500.into(), &1.into()));
+    let text = fs_err::read_to_string(&units).expect("written");
+    let listed: Vec<&str> = text.lines().collect();
+    assert!(listed.len() == 2500 && listed.is_sorted());
+
+    // Named in the file, it is checked with it.
+    let closed = CLOSING.replace("allocation_bp", "admitted = \"blend.units\"\nallocation_bp");
+    fs_err::write(&file, &closed).expect("written");
+    // It lacks owner, question and metrics, so it is not ready to start.
+    let check = || -> Value {
+        let ran = run(&["experiment", "check", arg(&file), "--json"]);
+        assert_eq!(ran.code, Some(3), "{}", ran.stderr);
+        serde_json::from_str(&ran.stdout).expect("a document")
+    };
+    assert_eq!(check()["experiments"][0]["admitted_units"], 2500);
+    fs_err::write(&units, "u1\nu\u{e9}\n".as_bytes()).expect("written");
+    assert_eq!(check()["experiments"][0]["admitted_units"], 2);
+    fs_err::write(&units, b"u1\nu\xff\n").expect("written");
+    let at = ["experiment", "check", arg(&file)];
+    fails(
+        &at,
+        3,
+        &[":13:", "experiment.blend.admitted", "line 2", "utf-8"],
+    );
+    fs_err::remove_file(&units).expect("there");
+    fails(&at, 3, &[":13:", "blend.units"]);
+
+    // Another epoch has nobody yet; an experiment that is not declared is named.
+    fs_err::write(
+        &file,
+        CLOSING.replace(
+            "kind = \"ab\"\nlayer = \"ranking\"\nepoch = 1",
+            "kind = \"ab\"\nlayer = \"ranking\"\nepoch = 2",
+        ),
+    )
+    .expect("written");
+    assert_eq!(document(&args.each_ref().map(String::as_str))["units"], 0);
+    let args = write("bland");
+    fails(
+        &args.each_ref().map(String::as_str),
+        1,
+        &["`bland` is not declared"],
+    );
+}
+
 #[test]
 fn from_size_to_archive() {
     let rehearsal = Rehearsal::new(&["--lift", "0.1"]);

@@ -74,6 +74,70 @@ fn weights_become_shares_of_the_grid() {
 }
 
 #[test]
+fn a_closed_intake_keeps_those_inside_and_admits_nobody() {
+    let text = one_experiment("e", 6_000, &[0.5, 0.5]);
+    let closed = text.replace("allocation_bp", "admitted = \"e.units\"\nallocation_bp");
+    let list: Vec<String> = (0..500).map(|n| format!("u{n}")).collect();
+    let load = |units: &[String]| {
+        let mut config = Config::from_toml(&closed).expect("valid");
+        let units = units.join("\n");
+        config
+            .load_intakes(&mut |file| {
+                assert_eq!(file, "e.units");
+                UnitSet::read(units.as_bytes()).map_err(|error| error.to_string())
+            })
+            .expect("read");
+        Experiments::new(&config, VARIANTS).expect("valid")
+    };
+    let (open, closed_to) = (compile(&text), load(&list));
+    let mut kept = 0;
+    for n in 0..1_000 {
+        let unit = format!("u{n}");
+        let (was, is) = (open.assign("home", &unit), closed_to.assign("home", &unit));
+        if n < 500 || was.reason != Reason::Split {
+            assert_eq!(is, was, "{unit}");
+            kept += u32::from(is.reason == Reason::Split);
+        } else {
+            assert_eq!(
+                (is.reason, is.variant, is.passed_over),
+                (Reason::Paused, "plain", Some("e")),
+                "{unit}"
+            );
+        }
+    }
+    assert!(kept > 200, "{kept}");
+    assert_eq!(closed_to.list().next().and_then(|e| e.admitted), Some(500));
+    // Who is in is part of what decides, however it was written down.
+    let mut other_way = list.clone();
+    other_way.reverse();
+    assert_eq!(closed_to.digest(), load(&other_way).digest());
+    assert_ne!(closed_to.digest(), load(&list[1..]).digest());
+    assert_ne!(closed_to.digest(), open.digest());
+
+    let refused = |config: &Config| Experiments::new(config, VARIANTS).expect_err("refused");
+    let unread = Config::from_toml(&closed).expect("valid");
+    assert_eq!(
+        refused(&unread).to_string(),
+        "experiment.e.admitted: `e.units` was not read"
+    );
+    let mut missing = unread.clone();
+    let error = missing.load_intakes(&mut |_| Err("no such file".to_owned()));
+    assert_eq!(
+        error.expect_err("refused").to_string(),
+        "experiment.e.admitted: no such file"
+    );
+    let mut dark = unread;
+    for (_, experiment) in &mut dark.experiment.0 {
+        experiment.kind = Kind::Shadow;
+    }
+    let error = refused(&dark).to_string();
+    assert!(
+        error.contains("experiment.e.admitted: is for kinds"),
+        "{error}"
+    );
+}
+
+#[test]
 fn finer_buckets_move_nobody() {
     let text = one_experiment("e", 3_000, &[0.5, 0.5]);
     let coarse = compile(&text);

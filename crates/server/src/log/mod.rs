@@ -41,7 +41,7 @@ use refrain_experiments::record::{Exposure, Outcome, ShadowRecord};
 use serde::Deserialize;
 
 pub(crate) use exposure::Pending;
-pub use seen::seen_events;
+pub use seen::{seen_events, seen_units};
 use upload::Uploader;
 pub(crate) use writer::Log;
 

@@ -110,6 +110,7 @@ fn experiments(config: &Config) -> Vec<Value> {
             "layer": experiment.layer,
             "epoch": experiment.epoch,
             "allocation_bp": experiment.allocation_bp,
+            "admitted_units": experiment.admitted.as_ref().and_then(|admitted| Some(admitted.units.as_ref()?.len())),
             "arms": experiment.arms.iter().map(|arm| json!({
                 "name": arm.name,
                 "weight": arm.weight,
