@@ -193,6 +193,20 @@ impl Admit<'_> {
         let ordinal = self.ordinals.get(place as usize);
         ordinal.is_some_and(|ordinal| self.filter.allows(*ordinal))
     }
+
+    /// Which of up to 64 places may: bit `i` for the `i`-th. Asked together, the memory of all comes in
+    /// parallel. `ordinals` has room for them.
+    #[inline(always)]
+    fn mask(&self, places: &[u32], ordinals: &mut [u32]) -> u64 {
+        let ordinals = &mut ordinals[..places.len()];
+        let mut inside = 0;
+        for (at, (place, ordinal)) in places.iter().zip(&mut *ordinals).enumerate() {
+            let found = self.ordinals.get(*place as usize);
+            inside |= u64::from(found.is_some()) << at;
+            *ordinal = found.copied().unwrap_or(u32::MAX);
+        }
+        inside & self.filter.mask(ordinals)
+    }
 }
 
 /// Best-first search of the base layer for items that pass a filter: others route, but do not
@@ -219,12 +233,25 @@ pub(crate) fn beam_filtered<S: Simd>(
     loop {
         let count = marks.unseen(links, &mut block.positions);
         score(simd, scorer, block, count, spent);
-        for item in ranked(block, count) {
-            if item < found.bar() {
-                frontier.push(Reverse(item));
-                if admit.allows(item.position()) {
-                    found.insert(item);
-                }
+        let bar = found.bar_score();
+        let mut better = 0;
+        for at in 0..count {
+            let (place, score) = (block.positions[at], block.scores[at]);
+            if score >= bar {
+                // Most that get in are expanded in the end.
+                prefetch(layer.row(place));
+                frontier.push(Reverse(Ranked::new(score, place)));
+                (block.positions[better], block.scores[better]) = (place, score);
+                better += 1;
+            }
+        }
+        for first in (0..better).step_by(64) {
+            let places = &block.positions[first..better.min(first + 64)];
+            let mut allowed = admit.mask(places, &mut block.places);
+            while allowed != 0 {
+                let at = first + allowed.trailing_zeros() as usize;
+                found.insert(Ranked::new(block.scores[at], block.positions[at]));
+                allowed &= allowed - 1;
             }
         }
         let Some(Reverse(next)) = frontier.pop() else {
@@ -241,6 +268,12 @@ pub(crate) fn beam_filtered<S: Simd>(
         }
         spent.hops += 1;
         links = layer.row(next.position());
+        // While these are scored, the memory of those after them comes near.
+        if let Some(Reverse(after)) = frontier.peek() {
+            for &link in layer.row(after.position()) {
+                scorer.prefetch(link);
+            }
+        }
     }
 }
 
