@@ -28,7 +28,7 @@
 //!
 //! # Modules
 //! `config` is the file, `error` what is wrong with it and on which line, `compile` checks it and makes
-//! [`Experiments`]; `ledger` and `journal` say who holds what; `preflight` what an experiment must
+//! [`Experiments`]; `ledger` and `journal` say who holds what, `intake` who is inside where nobody new gets in; `preflight` what an experiment must
 //! declare before it starts; `looks`, `units` and `rollout` stop one that does harm; [`schema`] and [`record`]
 //! are the logs that the server writes and the analysis reads.
 

@@ -9,7 +9,7 @@ use arrow_array::{
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 use refrain_analysis::simulate::START_US;
-use refrain_analysis::verdict::document::Check;
+use refrain_analysis::verdict::document::{Check, Status};
 use refrain_analysis::{Analysis, Options, Plan};
 use tempfile::TempDir;
 
@@ -189,6 +189,38 @@ fn a_sound_table_is_analysed_at_any_memory() {
         serde_json::to_string(&analysis).expect("JSON"),
         serde_json::to_string(&spilled).expect("JSON")
     );
+}
+
+/// A metric of role quality is asked of a table, too: by its means, and not at all where it needs the events.
+#[test]
+fn a_quality_metric_is_held_to_be_the_same() {
+    let text = PLAN
+        .replace("role = \"guardrail\"", "role = \"quality\"")
+        .replace("margin = 0.1\n", "")
+        .replace(
+            "direction = \"down\"\nrole = \"scan\"",
+            "direction = \"down\"\nrole = \"quality\"",
+        );
+    let plan = Plan::from_toml(&text, None).expect("valid plan");
+    let found = |columns| {
+        let table = table(columns);
+        let (analysis, _) =
+            refrain_analysis::from_units(&table.path, &plan, &Options::default()).expect("sound");
+        let of = |id: &str| {
+            let mut checks = analysis.quality.iter();
+            let check = checks.find(|check| check.id == id).expect("asked");
+            (check.status, check.finding.clone())
+        };
+        let hidden = analysis.verdict.effects_hidden.is_some();
+        (of("same:saved"), of("same:latency_p95"), hidden)
+    };
+    let (saved, latency, hidden) = found(columns());
+    assert_eq!((saved.0, hidden), (Status::Pass, false), "{}", saved.1);
+    let not_there = "a table of units does not hold it".to_owned();
+    assert_eq!(latency, (Status::Skipped, not_there));
+    let all = Float64Array::from_iter_values((0..UNITS).map(|at| (at % 2) as f64));
+    let (saved, _, hidden) = found(with("m1_y", Arc::new(all)));
+    assert_eq!((saved.0, hidden), (Status::Fail, true), "{}", saved.1);
 }
 
 #[test]

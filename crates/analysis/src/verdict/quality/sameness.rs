@@ -4,6 +4,7 @@ use super::super::document::{Check, Status};
 use super::super::estimate::{Stretch, estimate};
 use super::super::{Evidence, Input, words};
 use super::status;
+use crate::methods::MethodError;
 use crate::methods::always_valid::ConfidenceSequence;
 use crate::plan::{Metric, Role};
 use crate::units::statistics::Of;
@@ -59,7 +60,16 @@ fn same(
         let estimated = match estimate(evidence, stretches, at, arm, Of::All) {
             Ok(estimated) => estimated,
             Err(error) => {
-                findings.push(format!("`{name}` is not compared: {error}"));
+                let apart = constant(evidence, at, arm);
+                let apart = apart.filter(|_| matches!(error, MethodError::NoVariance { .. }));
+                if let Some([control, treatment]) = apart {
+                    check.p = Some(0.0);
+                    findings.push(format!(
+                        "it never varies, and is {control} in control and {treatment} in `{name}`"
+                    ));
+                } else {
+                    findings.push(format!("`{name}` is not compared: {error}"));
+                }
                 continue;
             }
         };
@@ -116,4 +126,18 @@ fn same(
         }
     }
     check
+}
+
+/// The two values of a metric that is the same for all units of the control, and another for all of the
+/// treatment: no test is needed.
+fn constant(evidence: &Evidence<'_>, at: usize, arm: usize) -> Option<[f64; 2]> {
+    let strata = evidence.statistics.strata();
+    let value = |arm| {
+        let moments = evidence.statistics.moments(at, arm, &strata, Of::All)?;
+        Some(moments.summary(0).mean)
+    };
+    let [control, treatment] = [value(0)?, value(arm)?];
+    #[expect(clippy::float_cmp, reason = "sums of equal values are exact")]
+    let apart = control != treatment;
+    apart.then_some([control, treatment])
 }
