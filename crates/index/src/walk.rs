@@ -233,14 +233,15 @@ pub(crate) fn beam_filtered<S: Simd>(
     loop {
         let count = marks.unseen(links, &mut block.positions);
         score(simd, scorer, block, count, spent);
-        let bar = found.bar_score();
+        let bar = found.bar();
         let mut better = 0;
         for at in 0..count {
             let (place, score) = (block.positions[at], block.scores[at]);
-            if score >= bar {
+            let item = Ranked::new(score, place);
+            if item < bar {
                 // Most that get in are expanded in the end.
                 prefetch(layer.row(place));
-                frontier.push(Reverse(Ranked::new(score, place)));
+                frontier.push(Reverse(item));
                 (block.positions[better], block.scores[better]) = (place, score);
                 better += 1;
             }

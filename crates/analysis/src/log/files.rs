@@ -5,17 +5,13 @@ use std::path::{Path, PathBuf};
 
 use arrow_schema::{DataType, Field, Schema};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use refrain_experiments::schema::{DROPPED_KEY, FAILED_KEY};
 use std::sync::Arc;
 
 use crate::plan::Plan;
 
 use super::error::LogError;
 use super::holdout::HOLDOUTS;
-
-/// A footer key under which a writer tells how many rows it dropped: `{"EXPERIMENT": {"ARM": n}}`.
-const DROPPED: &str = "refrain.dropped";
-/// The same of requests that failed, and so have no row.
-const FAILED: &str = "refrain.failed";
 
 /// Counts by experiment and arm.
 type ByArm = BTreeMap<String, BTreeMap<String, u64>>;
@@ -252,7 +248,7 @@ impl LogFile {
                 .and_then(|value| serde_json::from_str(value).ok())
                 .unwrap_or_default()
         };
-        let (dropped, failed) = (told(DROPPED), told(FAILED));
+        let (dropped, failed) = (told(DROPPED_KEY), told(FAILED_KEY));
         // Low-cardinality text comes as a dictionary: each value is looked at once a batch.
         let wanted = Schema::new(
             schema

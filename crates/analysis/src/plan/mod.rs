@@ -220,6 +220,14 @@ pub enum Role {
     Quality,
 }
 
+impl Role {
+    /// Whether the verdict waits for such a metric; others are only watched, or asked before it.
+    #[must_use]
+    pub fn decides(self) -> bool {
+        matches!(self, Self::Success | Self::Guardrail)
+    }
+}
+
 /// Which way is good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -552,7 +552,7 @@ fn looks(analysis: &Analysis) -> String {
     let levels = crate::verdict::levels(plan);
     let mut rows = String::new();
     for (number, look) in (1..).zip(&analysis.looks) {
-        for metric in plan.metrics.iter().filter(|m| m.role != Role::Scan) {
+        for metric in plan.metrics.iter().filter(|m| m.role.decides()) {
             for arm in &plan.arms[1..] {
                 let key = format!("{} / {}", metric.name, arm.name);
                 let Some(found) = look.metrics.get(&key) else {

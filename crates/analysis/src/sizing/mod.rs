@@ -233,7 +233,7 @@ fn duration(plan: &Plan, traffic: Traffic, units: u64) -> Duration {
     let window = plan
         .metrics
         .iter()
-        .filter(|m| matches!(m.role, Role::Success | Role::Guardrail))
+        .filter(|m| m.role.decides())
         .filter_map(|m| m.window.ages_us().map(|(_, final_us)| days(final_us)))
         .fold(0.0, f64::max);
     Duration {

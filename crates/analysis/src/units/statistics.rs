@@ -168,7 +168,7 @@ impl Statistics {
                     && matches!(metric.kind, MetricType::Mean | MetricType::Proportion)
                     && metric.window != Window::Open,
                 reference: plan.kind != Kind::Interleave
-                    && matches!(metric.role, Role::Success | Role::Guardrail)
+                    && metric.role.decides()
                     && !matches!(metric.kind, MetricType::Quantile(_))
                     && metric.window != Window::Open,
             })

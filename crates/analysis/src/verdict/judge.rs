@@ -71,9 +71,9 @@ pub(super) fn reach(evidence: &Evidence<'_>) -> (Analysis, Look) {
                     state,
                 }) => {
                     let units = comparison_units(evidence, &stretches, at);
-                    let decides = metric.role != Role::Scan && judgement.is_some();
+                    let decides = metric.role.decides() && judgement.is_some();
                     if let Some(t) = information
-                        && metric.role != Role::Scan
+                        && metric.role.decides()
                     {
                         informations.push(t);
                     }
@@ -109,7 +109,7 @@ pub(super) fn reach(evidence: &Evidence<'_>) -> (Analysis, Look) {
                         "`{}` is not compared: {error}",
                         plan.arms[arm].name
                     ));
-                    if metric.role != Role::Scan {
+                    if metric.role.decides() {
                         waiting.push(format!("{}: {error}", metric.name));
                     }
                 }

@@ -92,7 +92,7 @@ fn arm_verdict(
     let judgements: Vec<Judgement> = judged.iter().map(|(_, judgement)| *judgement).collect();
     // A metric that could not be judged yet must not be missed by the rule: it keeps running.
     let complete = plan.metrics.iter().enumerate().all(|(at, metric)| {
-        matches!(metric.role, Role::Scan | Role::Quality)
+        !metric.role.decides()
             || metric.window == Window::Open
             || judged.iter().any(|(judged, _)| *judged == at)
     });

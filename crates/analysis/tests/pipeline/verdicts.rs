@@ -178,6 +178,21 @@ fn a_quality_metric_that_is_the_same_takes_no_part_in_the_verdict() {
         |of: &refrain_analysis::Analysis| serde_json::to_value(&of.verdict.arms).expect("JSON");
     assert_eq!(arms(&analysis), arms(&plain));
     assert_eq!(analysis.verdict.reasons, plain.verdict.reasons);
+    // The control agrees with itself in what decides, and in nothing else is it asked.
+    let aa = check(&analysis, "aa");
+    assert_eq!(aa.status, Status::Pass, "{}", aa.finding);
+    let asked = ["minutes_week1 p = ", "saved p = "];
+    assert!(
+        asked.iter().all(|name| aa.finding.contains(name)),
+        "{}",
+        aa.finding
+    );
+    assert_eq!(
+        aa.finding.matches(" p = ").count(),
+        asked.len(),
+        "{}",
+        aa.finding
+    );
     let untouched = analysis.metrics.last().expect("declared");
     assert_eq!(
         (untouched.role, untouched.comparisons.len()),

@@ -36,9 +36,12 @@ pub(super) fn reference(evidence: &Evidence<'_>, level: f64, checks: &mut Vec<Ch
             found.push((&metric.name, compared.effect().p_two_sided()));
         }
     }
-    let Some(least) = found.iter().map(|(_, p)| *p).reduce(f64::min) else {
-        return;
-    };
+    checks.extend(check(&found, level));
+}
+
+/// What the p-values of the metrics come to together; nothing where there are none.
+fn check(found: &[(&str, f64)], level: f64) -> Option<Check> {
+    let least = found.iter().map(|(_, p)| *p).reduce(f64::min)?;
     #[expect(clippy::cast_precision_loss, reason = "at most some dozens")]
     let threshold = level / found.len() as f64;
     let far = least < threshold;
@@ -46,7 +49,7 @@ pub(super) fn reference(evidence: &Evidence<'_>, level: f64, checks: &mut Vec<Ch
         .iter()
         .map(|(name, p)| format!("{name} p = {}", words::p(*p)))
         .collect();
-    checks.push(Check {
+    Some(Check {
         id: "aa".to_owned(),
         name: "A/A reference".to_owned(),
         status: status(false, far),
@@ -70,5 +73,27 @@ pub(super) fn reference(evidence: &Evidence<'_>, level: f64, checks: &mut Vec<Ch
         } else {
             Vec::new()
         },
-    });
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::document::Status;
+    use super::*;
+
+    #[test]
+    fn the_level_is_shared_and_a_difference_is_told() {
+        assert!(check(&[], 0.001).is_none());
+        let of = |p: f64| check(&[("minutes", 0.4), ("saved", p)], 0.001).expect("asked");
+        let (apart, near) = (of(0.000_49), of(0.000_51));
+        assert_eq!((apart.status, apart.hints.len()), (Status::Warn, 1));
+        assert_eq!((near.status, near.hints.len()), (Status::Pass, 0));
+        assert_eq!((near.p, near.threshold), (Some(0.000_51), Some(0.000_5)));
+        assert!(apart.finding.contains("differ more than chance explains"));
+        assert!(
+            apart.finding.contains("minutes p = 0.40"),
+            "{}",
+            apart.finding
+        );
+    }
 }
