@@ -15,21 +15,19 @@ use crate::evaluation::hash;
 #[derive(Debug)]
 pub(crate) struct Place {
     path: PathBuf,
-    staging: PathBuf,
     digest: u64,
 }
 
 impl Place {
-    /// In `dir`, which is made: `name` with the ending `rfs`, and `tmp` while it is written. `digest` is of
-    /// everything that the job's outcome depends on, [begun](digest) here.
+    /// In `dir`, which is made: the file `name`. `digest` is of everything that the job's outcome depends on,
+    /// [begun](digest) here.
     ///
     /// # Errors
     /// The directory cannot be made.
     pub(crate) fn new(dir: &Path, name: &str, digest: u64) -> io::Result<Self> {
         fs_err::create_dir_all(dir)?;
         Ok(Self {
-            path: dir.join(format!("{name}.rfs")),
-            staging: dir.join(format!("{name}.tmp")),
+            path: dir.join(name),
             digest,
         })
     }
@@ -54,18 +52,22 @@ impl Place {
         done: u64,
         columns: impl FnOnce(&mut SectionWriter<'_>) -> Result<(), WriteError>,
     ) -> io::Result<()> {
-        SectionWriter::write(&self.staging, |file| {
+        SectionWriter::write(&self.path, |file| {
             file.add_array("head", &[self.digest, done])?;
             columns(file)
         })
-        .map_err(io::Error::other)?;
-        fs_err::File::open(&self.staging)?.sync_all()?;
-        fs_err::rename(&self.staging, &self.path)?;
-        match self.path.parent() {
-            Some(dir) => fs_err::File::open(dir)?.sync_all(),
-            None => Ok(()),
-        }
+        .map(drop)
+        .map_err(|error: WriteError| io::Error::other(error))
     }
+}
+
+/// Removes the checkpoints `names` of what is done, with what killed runs left of writing them, and `dir`
+/// when nothing else is in it. What cannot be removed stays: the job is done all the same.
+pub(crate) fn discard(dir: &Path, names: &[&str]) {
+    for name in names {
+        drop(SectionWriter::remove(&dir.join(name)));
+    }
+    drop(fs_err::remove_dir(dir));
 }
 
 /// Begins a digest: of the program's version and of settings as text.
@@ -100,7 +102,13 @@ mod tests {
         assert_eq!(values(&place), Some((7, vec![1, 2, 3])));
         let other = Place::new(&home, "job", digest("b")).unwrap();
         assert_eq!(values(&other), None, "another job's");
-        assert!(!home.join("job.tmp").exists());
+        fs_err::write(home.join(".job.tmp-1-2-3"), b"of a run that was killed").unwrap();
+        fs_err::write(home.join("note"), b"somebody's").unwrap();
+        discard(&home, &["job"]);
+        assert_eq!(fs_err::read_dir(&home).unwrap().count(), 1);
+        fs_err::remove_file(home.join("note")).unwrap();
+        discard(&home, &["job"]);
+        assert!(!home.exists());
     }
 
     #[test]
@@ -110,7 +118,7 @@ mod tests {
         place
             .save(7, |file| file.add_array("values", &[1u32, 2, 3]))
             .unwrap();
-        let path = dir.path().join("job.rfs");
+        let path = dir.path().join("job");
         let whole = fs_err::read(&path).unwrap();
         let kept = values(&place);
         for at in (0..whole.len()).step_by(1 + whole.len() / 700) {
@@ -133,9 +141,12 @@ mod tests {
         place
             .save(7, |file| file.add_array("values", &[1u32]))
             .unwrap();
-        fs_err::create_dir(dir.path().join("job.tmp")).unwrap();
-        let failed = place.save(8, |file| file.add_array("values", &[2u32]));
+        let failed = place.save(8, |file| {
+            file.add_array("values", &[2u32])?;
+            file.add_array("head", &[2u32])
+        });
         assert!(failed.is_err());
+        assert_eq!(fs_err::read_dir(dir.path()).unwrap().count(), 1);
         assert_eq!(values(&place), Some((7, vec![1])));
     }
 }

@@ -16,7 +16,7 @@ use crate::evaluation::{
 };
 use crate::ingest::{Attributes, Items, Log, SortedLog};
 use crate::model::{Model, ModelCounts, ModelInfo};
-pub use checkpoint::FILES as CHECKPOINT_FILES;
+pub use checkpoint::discard as discard_checkpoints;
 pub use cold::ColdReport;
 use fit::{Fitted, Start, fit};
 use k_core::{Core, k_core};

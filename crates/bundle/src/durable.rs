@@ -1,5 +1,6 @@
 //! Files that appear whole or not at all, and stay after a power cut.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +27,27 @@ pub(crate) fn replace<T, E: From<io::Error>>(
     temporary.keep();
     sync_dir(parent(path))?;
     Ok(value)
+}
+
+/// Removes a file, where it is there, and what writers of it that were killed left beside it.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    let gone = |removed: io::Result<()>| match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    gone(fs_err::remove_file(path))?;
+    let left = format!("{}-", temporary_stem(&stem(path)));
+    let dir = match fs_err::read_dir(parent(path)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        dir => dir?,
+    };
+    for entry in dir {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(&left) {
+            gone(fs_err::remove_file(entry.path()))?;
+        }
+    }
+    Ok(())
 }
 
 /// [`replace`] with bytes at hand.
@@ -66,7 +88,20 @@ pub(crate) fn unique_name(stem: &str) -> String {
     let next = NEXT.fetch_add(1, Ordering::Relaxed);
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let nanos = since.map_or(0, |since| since.as_nanos());
-    format!(".{stem}.tmp-{}-{nanos:x}-{next}", std::process::id())
+    format!(
+        "{}-{}-{nanos:x}-{next}",
+        temporary_stem(stem),
+        std::process::id()
+    )
+}
+
+fn temporary_stem(stem: &str) -> String {
+    format!(".{stem}.tmp")
+}
+
+fn stem(path: &Path) -> Cow<'_, str> {
+    path.file_name()
+        .map_or_else(|| "file".into(), |name| name.to_string_lossy())
 }
 
 /// Removes the file on drop unless it was kept.
@@ -74,10 +109,7 @@ struct Temporary(PathBuf);
 
 impl Temporary {
     fn beside(path: &Path) -> Self {
-        let stem = path
-            .file_name()
-            .map_or_else(|| "file".into(), |name| name.to_string_lossy());
-        Self(parent(path).join(unique_name(&stem)))
+        Self(parent(path).join(unique_name(&stem(path))))
     }
 
     fn keep(mut self) {
@@ -110,5 +142,34 @@ mod tests {
         assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::StorageFull);
         assert_eq!(fs_err::read(&path).unwrap(), b"old");
         assert_eq!(fs_err::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_removed_file_takes_what_killed_writers_left_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = || {
+            let entries = fs_err::read_dir(dir.path()).unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        let path = dir.path().join("a");
+        remove(&path).unwrap();
+        replace_with(&path, b"whole").unwrap();
+        replace_with(&dir.path().join("ab"), b"another").unwrap();
+        // A process that is killed drops nothing.
+        for of in ["a", "a", "ab"] {
+            let left = Temporary::beside(&dir.path().join(of));
+            fs_err::write(&left.0, b"half").unwrap();
+            left.keep();
+        }
+        remove(&path).unwrap();
+        let left = names();
+        assert_eq!(left.len(), 2, "{left:?}");
+        assert!(
+            left.iter()
+                .all(|name| name.to_string_lossy().contains("ab"))
+        );
+        remove(&dir.path().join("no/such/directory")).unwrap();
     }
 }

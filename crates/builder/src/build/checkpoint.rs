@@ -11,8 +11,12 @@ use super::Input;
 use crate::checkpoint::{self, Place};
 use crate::evaluation::hash;
 
-/// The files of a build's checkpoints.
-pub const FILES: [&str; 2] = ["graph.rfs", "graph.tmp"];
+const GRAPH: &str = "graph.rfs";
+
+/// Removes the checkpoint of a build that is done from `dir`, and `dir` when it is then empty.
+pub fn discard(dir: &Path) {
+    checkpoint::discard(dir, &[GRAPH]);
+}
 
 /// The checkpoint of one build.
 pub(super) struct Checkpoint {
@@ -31,7 +35,7 @@ impl Checkpoint {
         parent: Option<&str>,
     ) -> io::Result<Self> {
         Ok(Self {
-            place: Place::new(dir, "graph", digest(input, params, parent))?,
+            place: Place::new(dir, GRAPH, digest(input, params, parent))?,
             every,
             last: Mutex::new(Instant::now()),
         })

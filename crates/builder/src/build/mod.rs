@@ -30,7 +30,7 @@ use refrain_index::{BuildParams, Index, Progress, SearchError};
 use refrain_kernels::Metric;
 use serde_json::json;
 
-pub use self::checkpoint::FILES as CHECKPOINT_FILES;
+pub use self::checkpoint::discard as discard_checkpoints;
 pub use self::quality::{EvaluateError, IndexEvaluation, PoolSize, evaluate_index};
 pub use self::vectors::{MAX_DIM, VectorSet, VectorsError};
 
@@ -59,7 +59,7 @@ pub struct BuildOptions {
     /// linked anew.
     pub reuse: Option<PathBuf>,
     /// Where the graph is kept while it is linked, and how often: a build that was killed goes on from
-    /// there. [`CHECKPOINT_FILES`] are left behind.
+    /// there. It stays until [discarded](discard_checkpoints).
     pub checkpoints: Option<(PathBuf, Duration)>,
     /// The version this one succeeds.
     pub parent: Option<String>,

@@ -8,13 +8,13 @@ use super::{Stage, TrainJobError};
 use crate::checkpoint::{self, Place};
 use crate::evaluation::hash;
 
-/// The files of a training's checkpoints.
-pub const FILES: [&str; 4] = [
-    "all.rfs",
-    "all.tmp",
-    "training-part.rfs",
-    "training-part.tmp",
-];
+const ALL: &str = "all.rfs";
+const TRAINING_PART: &str = "training-part.rfs";
+
+/// Removes the checkpoints of a training that is done from `dir`, and `dir` when it is then empty.
+pub fn discard(dir: &Path) {
+    checkpoint::discard(dir, &[ALL, TRAINING_PART]);
+}
 
 /// The checkpoints of one part of a training.
 pub(super) struct Checkpoints(Place);
@@ -29,8 +29,8 @@ pub(super) struct Saved {
 impl Checkpoints {
     pub(super) fn new(dir: &Path, stage: Stage, digest: u64) -> Result<Self, TrainJobError> {
         let name = match stage {
-            Stage::FitAll => "all",
-            _ => "training-part",
+            Stage::FitAll => ALL,
+            _ => TRAINING_PART,
         };
         let place = Place::new(dir, name, digest).map_err(TrainJobError::Checkpoint)?;
         Ok(Self(place))

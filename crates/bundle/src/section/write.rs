@@ -175,6 +175,14 @@ impl SectionWriter<'_> {
         })
     }
 
+    /// Removes the file at `path`, where it is there, and what killed processes left of writing it.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn remove(path: &Path) -> io::Result<()> {
+        durable::remove(path)
+    }
+
     /// Adds a section.
     ///
     /// # Errors

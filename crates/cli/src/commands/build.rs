@@ -121,7 +121,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
         }
     };
     if let Some(checkpoints) = &args.checkpoints {
-        train::discard(checkpoints, &build::CHECKPOINT_FILES);
+        build::discard_checkpoints(checkpoints);
     }
     let took = started.elapsed();
     let document = json!({

@@ -193,7 +193,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
     let (model, report) = fit(log, &items, &options, output)?;
     model.save(&args.out)?;
     if let Some(checkpoints) = &args.checkpoints {
-        discard(checkpoints, &train::CHECKPOINT_FILES);
+        train::discard_checkpoints(checkpoints);
     }
     let took = started.elapsed();
     let document = json!({
@@ -240,14 +240,6 @@ fn room(args: &Args) -> Room {
             .next()
             .map_or_else(|| PathBuf::from("."), PathBuf::from),
     }
-}
-
-/// Removes the checkpoints of what is done; what else is in the directory stays.
-pub(crate) fn discard(checkpoints: &std::path::Path, files: &[&str]) {
-    for name in files {
-        drop(fs_err::remove_file(checkpoints.join(name)));
-    }
-    drop(fs_err::remove_dir(checkpoints));
 }
 
 /// Takes out of the log what listeners excluded.
