@@ -45,7 +45,7 @@ pub use interleave::interleave;
 pub use policy::{Choice, Policy, PolicyError, UnknownVariant};
 pub use recommend::{Scratch, recommend};
 pub use refrain_bundle::OpenMode;
-pub use refrain_index::SearchStats;
+pub use refrain_index::{Deadline, SearchStats};
 pub use request::{
     Fallback, ItemFilter, Limits, MissingSeeds, Problem, Request, RequestError, Seed, Seen,
     Similar, SimilarTo, Subject,

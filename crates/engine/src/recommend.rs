@@ -1,10 +1,9 @@
 //! Recommending: retrieve, rank, and keep to what is allowed.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use refrain_als::FoldInScratch;
-use refrain_index::{Filter, Hit, OrdinalSet, SearchParams, SearchStats};
+use refrain_index::{Deadline, Filter, Hit, OrdinalSet, SearchParams, SearchStats};
 use refrain_ranking::{
     Candidate, Caps, Feature, RankScratch, Ranked, Shape, Variant, Width, complete, rank,
 };
@@ -231,6 +230,9 @@ impl Recommendation<'_> {
                 stats = joined(stats, self.retrieve_all(queries, leave_out, scratch)?);
                 false
             };
+            if let Some(deadline) = request.deadline {
+                deadline.give_way();
+            }
             if let Some(model) = &variant.model {
                 features.ask(model, &mut scratch.candidates[judged..]);
                 judged = scratch.candidates.len();
@@ -324,6 +326,8 @@ impl Recommendation<'_> {
                 hits, candidates, ..
             } = &mut *scratch;
             more |= hits.len() >= wanted;
+            let items = self.version.items();
+            items.bring_near(hits.iter().map(|hit| hit.ordinal));
             if let [_] = queries {
                 let hits = hits.iter();
                 candidates.extend(hits.map(|hit| self.candidate(hit.ordinal, hit.score)));
@@ -423,11 +427,7 @@ impl Recommendation<'_> {
             if block.is_empty() {
                 return Ok(stats);
             }
-            if self
-                .request
-                .deadline
-                .is_some_and(|deadline| Instant::now() >= deadline)
-            {
+            if self.request.deadline.is_some_and(Deadline::has_passed) {
                 stats.truncated = true;
                 return Ok(stats);
             }

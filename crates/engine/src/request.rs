@@ -3,10 +3,8 @@
 //! Errors name the field as the wire does (`seeds.positive[3].weight`), since whoever reads them
 //! wrote a request, whichever way it came.
 
-use std::time::Instant;
-
 use refrain_als::FoldInError;
-use refrain_index::SearchError;
+use refrain_index::{Deadline, SearchError};
 use refrain_taste::Profile;
 
 use crate::solve::SolvedTaste;
@@ -33,7 +31,7 @@ pub struct Request<'a> {
     /// Exact search instead of the graph.
     pub exact: bool,
     /// When to stop searching and answer with what there is.
-    pub deadline: Option<Instant>,
+    pub deadline: Option<Deadline>,
     /// What to answer when there is nothing to search with.
     pub fallback: Fallback,
     /// The instant of the request, in microseconds of Unix time: decides which rules are in force and
@@ -229,7 +227,7 @@ pub struct Similar<'a> {
     /// Exact search instead of the graph.
     pub exact: bool,
     /// When to stop searching and answer with what there is.
-    pub deadline: Option<Instant>,
+    pub deadline: Option<Deadline>,
 }
 
 impl<'a> Similar<'a> {

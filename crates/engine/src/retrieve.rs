@@ -1,10 +1,8 @@
 //! Searching base and deltas as one.
 
-use std::time::Instant;
-
 use refrain_index::{
-    Delta as Vectors, DeltaScratch, Filter, Hit, OrdinalSet, Scratch as IndexScratch, SearchError,
-    SearchParams, SearchStats, merge,
+    Deadline, Delta as Vectors, DeltaScratch, Filter, Hit, OrdinalSet, Scratch as IndexScratch,
+    SearchError, SearchParams, SearchStats, merge,
 };
 
 use crate::version::Version;
@@ -60,7 +58,7 @@ impl Version {
         query: &[f32],
         k: usize,
         filter: &Filter<'_>,
-        deadline: Option<Instant>,
+        deadline: Option<Deadline>,
         scratch: &mut SearchScratch,
         out: &mut Vec<Hit>,
     ) -> Result<SearchStats, SearchError> {

@@ -1,6 +1,6 @@
 //! Scoring by all bytes: of what a walk has found, or of every allowed item.
 
-use std::{cmp::Reverse, collections::BinaryHeap, time::Instant};
+use std::{cmp::Reverse, collections::BinaryHeap};
 
 use refrain_kernels::{
     Kernels, Metric,
@@ -9,6 +9,7 @@ use refrain_kernels::{
 
 use crate::{
     codes::CodeQuery,
+    deadline::Deadline,
     filter::Filter,
     layout::RUN,
     pool::{Pool, Ranked},
@@ -311,7 +312,7 @@ pub(crate) struct Scan<'a> {
     pub(crate) ordinals: &'a [u32],
     pub(crate) places: &'a [u32],
     pub(crate) filter: &'a Filter<'a>,
-    pub(crate) deadline: Option<Instant>,
+    pub(crate) deadline: Option<Deadline>,
     /// `results` (reset by the caller to `k`) ends with the best.
     pub(crate) scratch: &'a mut Scratch,
 }
@@ -430,6 +431,6 @@ impl Scan<'_> {
     }
 }
 
-fn past(deadline: Option<Instant>) -> bool {
-    deadline.is_some_and(|at| Instant::now() >= at)
+fn past(deadline: Option<Deadline>) -> bool {
+    deadline.is_some_and(Deadline::has_passed)
 }

@@ -10,6 +10,7 @@ mod browse;
 mod build;
 mod check;
 mod codes;
+mod deadline;
 mod delta;
 mod exact;
 mod filter;
@@ -29,6 +30,7 @@ pub use build::{
     Section, build, build_from, build_resumable,
 };
 pub use check::{Problem, StructureError};
+pub use deadline::Deadline;
 pub use delta::{Delta, DeltaError, DeltaScratch, merge};
 pub use filter::{Filter, OrdinalSet};
 pub use index::{Index, IndexParams, OpenError};

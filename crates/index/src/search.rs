@@ -1,7 +1,5 @@
 //! Searching an index: which way of answering is cheapest, and the guarantee that it is complete.
 
-use std::time::Instant;
-
 use refrain_kernels::{
     Kernels,
     codes::{BLOCK, Simd, Task},
@@ -9,6 +7,7 @@ use refrain_kernels::{
 
 use crate::{
     codes::CodeQuery,
+    deadline::Deadline,
     exact,
     filter::{Filter, OrdinalSet},
     index::Index,
@@ -28,7 +27,7 @@ pub struct SearchParams<'a> {
     /// Which items may come back.
     pub filter: Filter<'a>,
     /// When to stop and return what was found, flagged as truncated.
-    pub deadline: Option<Instant>,
+    pub deadline: Option<Deadline>,
 }
 
 impl Default for SearchParams<'_> {
@@ -194,7 +193,7 @@ impl Index {
         query: &[f32],
         k: usize,
         filter: &Filter<'_>,
-        deadline: Option<Instant>,
+        deadline: Option<Deadline>,
         scratch: &mut Scratch,
         out: &mut Vec<Hit>,
     ) -> Result<SearchStats, SearchError> {

@@ -4,11 +4,12 @@
 //! before it is known to be inside its layer, and every loop ends by the visited set or by strict
 //! improvement, whatever the links say.
 
-use std::{cmp::Reverse, collections::BinaryHeap, time::Instant};
+use std::{cmp::Reverse, collections::BinaryHeap};
 
 use refrain_kernels::{codes::Simd, prefetch};
 
 use crate::{
+    deadline::Deadline,
     filter::Filter,
     layout::Layer,
     pool::{Pool, Ranked},
@@ -46,7 +47,7 @@ pub(crate) enum End {
 /// What a filtered walk may spend.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    pub(crate) deadline: Option<Instant>,
+    pub(crate) deadline: Option<Deadline>,
     /// Vectors scored.
     pub(crate) budget: u32,
 }
@@ -139,7 +140,7 @@ pub(crate) fn beam<S: Simd>(
     layer: &Layer<'_>,
     scorer: &impl Scores,
     seeds: &[u32],
-    deadline: Option<Instant>,
+    deadline: Option<Deadline>,
     (pool, mut marks, block): (&mut Pool, Marks<'_>, &mut Block),
     spent: &mut Spent,
 ) -> End {
@@ -288,8 +289,8 @@ pub(crate) fn ranked(block: &Block, count: usize) -> impl Iterator<Item = Ranked
 }
 
 #[inline]
-fn late(deadline: Option<Instant>, hops: u32) -> bool {
-    hops.is_multiple_of(HOPS_A_LOOK) && deadline.is_some_and(|at| Instant::now() >= at)
+fn late(deadline: Option<Deadline>, hops: u32) -> bool {
+    hops.is_multiple_of(HOPS_A_LOOK) && deadline.is_some_and(Deadline::has_passed)
 }
 
 /// Lengths here are below 2^31 (`MAX_ITEMS`).

@@ -117,6 +117,17 @@ impl Items {
         self.ids.ordinals(ids, out);
     }
 
+    /// The columns behind [`artist`](Self::artist), [`release_time`](Self::release_time) and
+    /// [`popularity`](Self::popularity), one value an item, as they lie: for who reads about many items and asks
+    /// for their memory beforehand.
+    pub fn columns(&self) -> (&[u32], &[i64], &[f32]) {
+        (
+            self.artist.as_slice(),
+            self.release_time.as_slice(),
+            self.popularity.as_slice(),
+        )
+    }
+
     /// The title of an item; empty when it has none.
     pub fn title(&self, ordinal: u32) -> &str {
         self.titles.get(ordinal).unwrap_or_default()

@@ -220,7 +220,7 @@ fn a_passed_deadline_is_said() {
     let version = music_version();
     let vector = version.index().vector(1).expect("an item");
     let mut request = Request::new(Subject::Vector(&vector), 10, NOW_US);
-    request.deadline = Some(Instant::now());
+    request.deadline = Some(Instant::now().into());
     let found = answer(version, &request, &plain());
     assert!(found.degraded.contains(&Degraded::TimeBudget), "{found:?}");
     assert!(found.search.truncated);

@@ -275,7 +275,7 @@ fn a_deadline_that_has_passed_is_said() {
     let index = index(&vectors, dim, &params(Metric::InnerProduct));
     let past = SearchParams {
         ef_search: 20,
-        deadline: Some(Instant::now()),
+        deadline: Some(Instant::now().into()),
         ..Default::default()
     };
     let mut hits = Vec::new();

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use refrain_engine::{Policy, Version};
+use refrain_engine::{Deadline, Policy, Version};
 use refrain_experiments::record::ShadowRecord;
 use refrain_experiments::{bucket, hash64};
 
@@ -110,6 +110,7 @@ impl State {
             served_took: served.took,
             answer: Box::new(move |until| {
                 let ranker = Ranker::One(&variant);
+                let until = Deadline::giving_way(until);
                 let answer = state.compute(&question, &answering, ranker, until, false);
                 let answer = answer.map_err(|refusal| refusal.to_string())?;
                 Ok(answer.items.iter().map(|item| item.ordinal).collect())

@@ -149,7 +149,7 @@ impl State {
             let solved = fold_in(asked.version, profile, asked.now_us, weights, scratch)
                 .map_err(refrain_engine::RequestError::FoldIn)?;
             let request = EngineRequest {
-                deadline: Some(asked.call.deadline),
+                deadline: Some(asked.call.deadline.into()),
                 ..EngineRequest::new(
                     Subject::Solved(&solved),
                     page_size(asked.request.page_size),

@@ -10,8 +10,8 @@ use refrain::v1::index_selector::Target;
 use refrain::v1::recommend_request::Subject as WireSubject;
 use refrain::v1::recommendation_service_server::RecommendationService;
 use refrain_engine::{
-    Answer, Choice, Degraded, ItemFilter, Policy, Request as EngineRequest, RequestError, Scratch,
-    Similar, SimilarTo, Subject, Version, interleave, recommend, similar,
+    Answer, Choice, Deadline, Degraded, ItemFilter, Policy, Request as EngineRequest, RequestError,
+    Scratch, Similar, SimilarTo, Subject, Version, interleave, recommend, similar,
 };
 use refrain_experiments::record::Exposure;
 use refrain_experiments::{Assignment, Attributes, Reason, hash64, hash128};
@@ -243,13 +243,13 @@ impl Question {
     }
 
     /// When its search has to end.
-    pub(super) fn until(&self) -> Instant {
+    pub(super) fn until(&self) -> Deadline {
         let search = self.request.search.unwrap_or_default();
         search_deadline(self.call, &search)
     }
 
     /// What the engine is asked, but for the subject.
-    pub(super) fn ask<'a>(&self, names: &'a FilterNames<'a>, until: Instant) -> EngineRequest<'a> {
+    pub(super) fn ask<'a>(&self, names: &'a FilterNames<'a>, until: Deadline) -> EngineRequest<'a> {
         static NOBODY: Profile = Profile {
             revision: 0,
             events: Vec::new(),
@@ -582,7 +582,7 @@ impl State {
         question: &Question,
         version: &Version,
         ranker: Ranker<'_>,
-        until: Instant,
+        until: Deadline,
         trace: bool,
     ) -> Result<Answer, Refusal> {
         let request = &question.request;
@@ -821,7 +821,7 @@ fn check_model(vector: &v1::Vector, version: &Version) -> Result<(), Refusal> {
 }
 
 /// When a search has to end: a share of the time that is left, or what the request allows.
-fn search_deadline(call: Call, search: &v1::SearchParams) -> Instant {
+fn search_deadline(call: Call, search: &v1::SearchParams) -> Deadline {
     let now = Instant::now();
     let share = call
         .deadline
@@ -832,7 +832,7 @@ fn search_deadline(call: Call, search: &v1::SearchParams) -> Instant {
         Duration::from_secs(seconds)
             + Duration::from_nanos(u64::try_from(budget.nanos).unwrap_or(0))
     });
-    now + budget.map_or(share, |budget| budget.min(share))
+    Deadline::from(now + budget.map_or(share, |budget| budget.min(share)))
 }
 
 pub(super) fn page_size(asked: Option<u32>) -> usize {
