@@ -32,7 +32,7 @@ pub struct Exposure {
     /// Profile revision; `None` when no profile was read.
     pub profile_rev: Option<u64>,
     /// What was shown, best first.
-    pub items: Vec<ShownItem>,
+    pub items: ShownItems,
     /// Log probability of the whole slate, if it was sampled.
     pub slate_logprob: Option<f64>,
     /// From the head of the request until the answer was ready.
@@ -78,11 +78,55 @@ pub struct Decision {
     pub config_digest: [u8; 32],
 }
 
-/// One shown item.
+/// The items of a list, best first. Their ids lie in one piece of memory: a server makes thousands of rows a
+/// second, and another thread gives back what each of them took.
 #[derive(Debug, Clone, Default, PartialEq)]
+pub struct ShownItems {
+    ids: String,
+    /// Each with the end of its id.
+    items: Vec<(usize, ShownItem)>,
+}
+
+impl ShownItems {
+    /// The items with their ids.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &ShownItem)> {
+        let mut start = 0;
+        self.items.iter().map(move |(end, item)| {
+            let id = self.ids.get(start..*end).unwrap_or_default();
+            start = *end;
+            (id, item)
+        })
+    }
+
+    /// Whether nothing was shown.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+}
+
+impl<'a> FromIterator<(&'a str, ShownItem)> for ShownItems {
+    fn from_iter<I: IntoIterator<Item = (&'a str, ShownItem)>>(items: I) -> Self {
+        let items = items.into_iter();
+        let (len, _) = items.size_hint();
+        let mut these = Self {
+            ids: String::with_capacity(len * USUAL_ID),
+            items: Vec::with_capacity(len),
+        };
+        for (id, item) in items {
+            these.ids.push_str(id);
+            these.items.push((these.ids.len(), item));
+        }
+        these
+    }
+}
+
+/// Bytes that most ids keep within; longer ones make the memory grow.
+const USUAL_ID: usize = 24;
+
+/// What is known of one shown item, beside its id.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct ShownItem {
-    /// The item's id.
-    pub item: String,
     /// Its score.
     pub score: f32,
     /// Number of `refrain.v1.ResultSource`.

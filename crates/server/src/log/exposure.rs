@@ -150,7 +150,7 @@ fn items(rows: &[Exposure]) -> ArrayRef {
     );
     let mut list = ListBuilder::new(shown).with_field(field);
     for row in rows {
-        for (at, item) in row.items.iter().enumerate() {
+        for (at, (id, item)) in row.items.iter().enumerate() {
             let shown = list.values();
             let position = u16::try_from(at).unwrap_or(u16::MAX);
             macro_rules! put {
@@ -160,8 +160,8 @@ fn items(rows: &[Exposure]) -> ArrayRef {
                     }
                 };
             }
-            put!(0, UInt64Builder, append_value, hash64(item.item.as_bytes()));
-            put!(1, StringBuilder, append_value, &item.item);
+            put!(0, UInt64Builder, append_value, hash64(id.as_bytes()));
+            put!(1, StringBuilder, append_value, id);
             put!(2, UInt16Builder, append_value, position);
             put!(3, Float32Builder, append_value, item.score);
             put!(4, UInt8Builder, append_value, item.source);

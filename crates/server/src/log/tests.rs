@@ -36,11 +36,16 @@ fn exposure(n: u64) -> Exposure {
             weights: vec![0.5, 0.5],
             ..Decision::default()
         },
-        items: (0..3)
-            .map(|at| ShownItem {
-                item: format!("i{at}"),
-                propensity: (at == 1).then_some(0.25),
-                ..ShownItem::default()
+        items: ["i0", "i1", "i2"]
+            .into_iter()
+            .enumerate()
+            .map(|(at, id)| {
+                let propensity = (at == 1).then_some(0.25);
+                let shown = ShownItem {
+                    propensity,
+                    ..ShownItem::default()
+                };
+                (id, shown)
             })
             .collect(),
         ..Exposure::default()

@@ -16,8 +16,10 @@ use super::spool::{Spool, publish};
 use super::{LogConfig, Table, day_of, recovery};
 use crate::metrics::LogMetrics;
 
-/// Rows of one frame.
-const BATCH: usize = 4_096;
+/// Most rows of one frame: what takes the writer some milliseconds, after which it lets another thread run.
+const BATCH: usize = 1_024;
+/// So many rows that wait call the writer before its time.
+const CALL: usize = 4 * BATCH;
 /// How often a failing disk is told of in the log.
 const COMPLAINT: Duration = Duration::from_secs(10);
 
@@ -58,7 +60,7 @@ impl<T: Table> Log<T> {
             failed: Counted::default(),
             metrics: metrics.clone(),
         });
-        let queue = Arc::new(Queue::new(config.queue_rows, BATCH));
+        let queue = Arc::new(Queue::new(config.queue_rows, CALL));
         let writer = Writer {
             config: config.clone(),
             log: log.to_owned(),
@@ -229,6 +231,7 @@ impl<T: Table> Writer<T> {
                     outcome = Err(error);
                 }
             }
+            std::thread::yield_now();
         }
         for done in waiting {
             let told = outcome.as_ref().copied().map_err(ToString::to_string);

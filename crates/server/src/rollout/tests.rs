@@ -35,6 +35,11 @@ direction = "down"
 margin_abs = 0.02
 "#;
 
+const ANSWERED: Fate = Fate::Answered {
+    empty: false,
+    degraded: false,
+};
+
 struct World {
     folder: tempfile::TempDir,
     config: Config,
@@ -44,9 +49,13 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::of(TEXT)
+    }
+
+    fn of(text: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("refrain.toml");
-        fs_err::write(&file, TEXT).expect("writable");
+        fs_err::write(&file, text).expect("writable");
         let config = Config::read(&file).expect("valid");
         let experiment = config.experiments.experiment("careful").expect("declared");
         let action = Action::Allocate {
@@ -84,22 +93,26 @@ impl World {
 
     /// Requests of units of the rollout; of a hundred of treatment, `failing` fail.
     fn requests(&self, units: u32, failing: u32) {
+        self.requests_that(units, |treated| {
+            let fails = treated.is_some_and(|treated| treated % 100 < failing);
+            (if fails { Fate::Failed } else { ANSWERED }, Duration::ZERO)
+        });
+    }
+
+    /// Requests of units of the rollout; `end` says how one ends and what it takes, given the how manieth of
+    /// treatment it is, if it is of that.
+    fn requests_that(&self, units: u32, end: impl Fn(Option<u32>) -> (Fate, Duration)) {
         let policy = self.config.check().expect("valid");
         let mut treated = 0;
         for unit in 0..units {
             let unit = format!("u{unit}");
             let assignment = policy.experiments().assign("", &unit);
-            let watched = self.live.watch([&assignment].into_iter(), &unit);
+            let mut watched = self.live.watch([&assignment].into_iter(), &unit);
             let treatment = assignment.arm == Some("treatment");
             treated += u32::from(treatment);
-            watched.ended(if treatment && treated % 100 < failing {
-                Fate::Failed
-            } else {
-                Fate::Answered {
-                    empty: false,
-                    degraded: false,
-                }
-            });
+            let (fate, took) = end(treatment.then_some(treated));
+            watched.start = watched.start.checked_sub(took).expect("the machine is up");
+            watched.ended(fate);
         }
     }
 
@@ -152,6 +165,56 @@ fn a_treatment_that_fails_is_stepped_back_at_the_first_look_and_stays() {
             .assign("", &format!("u{unit}"))
             .experiment;
         assert_eq!(assignment, None);
+    }
+}
+
+/// Every number that the server counts can stop a rollout: over the real journal, at the first look.
+#[test]
+fn each_guardrail_steps_back_what_breaks_it_and_nothing_else() {
+    let empty = Fate::Answered {
+        empty: true,
+        degraded: false,
+    };
+    let degraded = Fate::Answered {
+        empty: false,
+        degraded: true,
+    };
+    let (fast, slow) = (Duration::from_millis(2), Duration::from_millis(40));
+    let some = |treated: Option<u32>, worse| match treated {
+        Some(treated) if treated % 100 < 30 => worse,
+        _ => (ANSWERED, fast),
+    };
+    for (guardrail, margin, worse) in [
+        ("empty_rate", "margin_abs = 0.02", (empty, fast)),
+        ("degraded_rate", "margin_abs = 0.02", (degraded, fast)),
+        ("latency_p95", "margin_rel = 0.2", (ANSWERED, slow)),
+    ] {
+        let text = TEXT
+            .replace("error_rate", guardrail)
+            .replace("margin_abs = 0.02", margin);
+        let harmed = World::of(&text);
+        let mut keeper = harmed.keeper();
+        harmed.requests_that(40_000, |treated| some(treated, worse));
+        assert!(look(&mut keeper), "{guardrail}");
+        assert_eq!(harmed.share(), (0, true), "{guardrail}");
+        let journal = harmed.folder.path().join("experiments.jsonl");
+        let journal = fs_err::read_to_string(journal).expect("there");
+        let line = journal.lines().last().expect("a line");
+        let named = format!("\"guardrail\":\"{guardrail}\"");
+        assert!(
+            line.contains("\"action\":\"step_back\"") && line.contains(&named),
+            "{line}"
+        );
+        // Trouble that the control has more of is not the treatment's.
+        let shared = World::of(&text);
+        let mut keeper = shared.keeper();
+        shared.requests_that(40_000, |treated| match treated {
+            None => worse,
+            treated => some(treated, worse),
+        });
+        look(&mut keeper);
+        assert!(!shared.share().1, "{guardrail}");
+        assert_eq!(shared.metrics.rollout_step_backs.get(), 0, "{guardrail}");
     }
 }
 

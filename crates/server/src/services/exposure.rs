@@ -58,7 +58,8 @@ fn row(
     drawn: &[Scored],
 ) -> Exposure {
     let request = &question.request;
-    let served_by = response.served_by.clone().unwrap_or_default();
+    let nothing = v1::ServedBy::default();
+    let served_by = response.served_by.as_ref().unwrap_or(&nothing);
     let (seed_kind, unit, seeds) = match &request.subject {
         Some(Subject::UserId(user)) => ("user", user.as_str(), None),
         Some(Subject::Profile(_)) => ("profile", "", None),
@@ -76,10 +77,10 @@ fn row(
         seed_ids_hash: seeds,
         served_variant: served_arm(&choice.assignment, fell_back),
         decision: decision(&choice.assignment, &served_by.config_digest, fell_back),
-        ranking_variant: served_by.variant,
-        index_version: served_by.version,
+        ranking_variant: served_by.variant.clone(),
+        index_version: served_by.version.clone(),
         delta: served_by.delta,
-        model_version: served_by.model_version,
+        model_version: served_by.model_version.clone(),
         profile_rev: (served_by.profile_revision > 0).then_some(served_by.profile_revision),
         items: response.results.iter().zip(drawn).map(shown).collect(),
         slate_logprob: None,
@@ -119,15 +120,15 @@ fn decision(a: &Assignment<'_>, digest: &str, fell_back: bool) -> Decision {
     }
 }
 
-fn shown((result, drawn): (&v1::Result, &Scored)) -> ShownItem {
-    ShownItem {
-        item: result.item_id.clone(),
+fn shown<'a>((result, drawn): (&'a v1::Result, &Scored)) -> (&'a str, ShownItem) {
+    let shown = ShownItem {
         score: result.score,
         source: u8::try_from(result.source).unwrap_or(0),
         team: drawn.team.and_then(|team| i8::try_from(team.index()).ok()),
         propensity: drawn.propensity,
         explored: drawn.explored,
-    }
+    };
+    (&result.item_id, shown)
 }
 
 /// Of the seeds in any order.
@@ -147,9 +148,14 @@ fn hash_of(seeds: &v1::Seeds) -> String {
 /// The bytes of 64 hexadecimal digits.
 pub(super) fn bytes_of(digest: &str) -> [u8; 32] {
     let mut bytes = [0; 32];
-    for (byte, pair) in bytes.iter_mut().zip(digest.as_bytes().chunks(2)) {
-        let text = std::str::from_utf8(pair).unwrap_or_default();
-        *byte = u8::from_str_radix(text, 16).unwrap_or(0);
+    let digit = |&letter: &u8| match letter {
+        b'0'..=b'9' => letter - b'0',
+        b'a'..=b'f' => letter - b'a' + 10,
+        _ => 0,
+    };
+    let (pairs, _) = digest.as_bytes().as_chunks();
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        *byte = digit(high) << 4 | digit(low);
     }
     bytes
 }
