@@ -149,8 +149,11 @@ fn words(block: &[u8; BLOCK]) -> [u64; 2] {
 /// `head` and `tail` joined, zeros behind; together at most a block.
 fn padded(head: &[u8], tail: &[u8]) -> [u8; BLOCK] {
     let mut block = [0; BLOCK];
-    for (to, &from) in block.iter_mut().zip(head.iter().chain(tail)) {
-        *to = from;
+    if let Some((first, rest)) = block.split_at_mut_checked(head.len())
+        && let Some((second, _)) = rest.split_at_mut_checked(tail.len())
+    {
+        first.copy_from_slice(head);
+        second.copy_from_slice(tail);
     }
     block
 }
