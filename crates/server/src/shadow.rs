@@ -2,11 +2,13 @@
 //! it, and never shown.
 //!
 //! An answer that is to be shadowed leaves a [`Job`] in a bounded queue and is done. Threads of the
-//! lowest priority, which rest where processors are wanted, take jobs out, answer the same question by another variant from the same version
-//! and profile, and count how far the two lists agree. When the queue is full, when the server is
+//! lowest priority, which rest where processors are wanted ([`courtesy`]), take jobs out, answer the same
+//! question by another variant from the same version and profile, and count how far the two lists agree. When the queue is full, when the server is
 //! busy, or when a job waited too long, it is dropped and counted: the dark goes first. Whoever left it
 //! hears of that too, and of a list that failed: lists that are slow or wrong must not be missing from
 //! what is known of a variant.
+
+mod courtesy;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -24,6 +26,7 @@ use refrain_ranking::{PERSISTENCE, overlap, rank_biased_overlap};
 use serde::Deserialize;
 
 use crate::metrics::Metrics;
+use courtesy::{Scheduled, yield_to_all_others};
 
 /// `[shadow]`: how much work in the dark there may be.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -266,72 +269,6 @@ impl Worker {
     }
 }
 
-/// What the kernel says of a thread.
-#[derive(Debug, Clone, Copy)]
-struct Scheduled {
-    ran: Duration,
-    /// Ready to run, while a processor ran others.
-    waited: Duration,
-}
-
-impl Scheduled {
-    /// Of this thread, since it began; none where the kernel does not say.
-    fn now() -> Option<Self> {
-        // Brings the account up to date, which is else done a few hundred times a second.
-        std::thread::yield_now();
-        Self::parse(&fs_err::read_to_string("/proc/thread-self/schedstat").ok()?)
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        let mut nanos = text.split_ascii_whitespace().map(str::parse);
-        let mut next = || Some(Duration::from_nanos(nanos.next()?.ok()?));
-        Some(Self {
-            ran: next()?,
-            waited: next()?,
-        })
-    }
-
-    fn since(self, before: Self) -> Self {
-        Self {
-            ran: self.ran.saturating_sub(before.ran),
-            waited: self.waited.saturating_sub(before.waited),
-        }
-    }
-
-    /// How long to compute nothing after that. A thread that had to wait longer than it ran is in the way of others:
-    /// every moment that it gets, a thread that answers comes to its own a little later.
-    fn rest(self) -> Duration {
-        if self.waited > self.ran {
-            (self.waited * RESTS).min(LONGEST_REST)
-        } else {
-            Duration::ZERO
-        }
-    }
-}
-
-/// Rest for each moment waited.
-const RESTS: u32 = 4;
-const LONGEST_REST: Duration = Duration::from_millis(250);
-
-/// Lets this thread run only where no other wants to; what it computes gives way besides, at every look at the
-/// clock ([`refrain_engine::Deadline::giving_way`]). The lowest niceness would not do: once it runs, the
-/// kernel lets it end its turn before a thread that answers. Where it may not be set, the bound on the
-/// queue still holds.
-fn yield_to_all_others() {
-    #[cfg(target_os = "linux")]
-    {
-        use thread_priority::unix::{
-            NormalThreadSchedulePolicy, ThreadSchedulePolicy, set_thread_priority_and_policy,
-            thread_native_id,
-        };
-        let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
-        let lowest = thread_priority::ThreadPriority::Min;
-        if let Err(error) = set_thread_priority_and_policy(thread_native_id(), lowest, idle) {
-            tracing::debug!(%error, "the priority of a shadow thread could not be lowered");
-        }
-    }
-}
-
 /// What became of a list that was to be computed in the dark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -521,24 +458,6 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(!has(&metrics, "refrain_shadow_overlap_count 1"));
-    }
-
-    #[test]
-    fn a_thread_in_the_way_of_others_rests() {
-        let of = |text| Scheduled::parse(text).map(Scheduled::rest);
-        let millis = Duration::from_millis;
-        assert_eq!(of("2000000 1000000 7\n"), Some(millis(0)));
-        assert_eq!(of("1000000 20000000 7\n"), Some(millis(80)));
-        assert_eq!(of("1 900000000 7"), Some(LONGEST_REST));
-        for text in ["", "1", "a b", "-1 2"] {
-            assert_eq!(of(text), None, "{text:?}");
-        }
-        let before = Scheduled::parse("5 9").expect("two numbers");
-        let since = Scheduled::parse("7 8").expect("two").since(before);
-        assert_eq!((since.ran.as_nanos(), since.waited.as_nanos()), (2, 0));
-        if cfg!(target_os = "linux") {
-            assert!(Scheduled::now().expect("it is said").ran > Duration::ZERO);
-        }
     }
 
     #[test]
