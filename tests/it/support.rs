@@ -198,6 +198,11 @@ impl Server {
         }
     }
 
+    /// Host and port of the gRPC listener.
+    pub(crate) fn listen(&self) -> &str {
+        self.address.trim_start_matches("http://")
+    }
+
     pub(crate) async fn channel(&self) -> Channel {
         Channel::from_shared(self.address.clone())
             .expect("address")
@@ -244,8 +249,13 @@ impl Server {
     }
 
     /// SIGTERM, and the exit code.
-    pub(crate) fn terminate(mut self) -> Option<i32> {
+    pub(crate) fn terminate(self) -> Option<i32> {
         self.signal();
+        self.ended()
+    }
+
+    /// Waits for its end, and gives the exit code.
+    pub(crate) fn ended(mut self) -> Option<i32> {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             if let Some(status) = self.process.try_wait().expect("waited") {

@@ -8,8 +8,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use refrain::v1::recommend_request::Subject;
 use refrain::v1::similar_request::Query;
 use refrain::v1::{
-    GetServingRequest, RecommendRequest, RollbackRequest, Seed, Seeds, SimilarRequest, Vector, seed,
+    GetServingRequest, RecommendRequest, RollbackRequest, Seed, Seeds, SimilarRequest,
+    SimilarResponse, Vector, seed,
 };
+use tokio::sync::oneshot;
+use tokio_stream::StreamExt as _;
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+use tonic_prost::ProstCodec;
 
 use crate::support::{Server, arg, ok, publish, until};
 
@@ -194,34 +202,56 @@ async fn twenty_publishes_and_rollbacks_cost_no_request() {
     assert_eq!(server.terminate(), Some(0));
 }
 
+/// Asks, and sends what it asks only when it is told: until then the server has a request that it began and
+/// cannot finish.
+async fn ask_late(
+    channel: Channel,
+    message: oneshot::Receiver<SimilarRequest>,
+) -> Result<Response<SimilarResponse>, Status> {
+    let mut client = Grpc::new(channel);
+    client.ready().await.expect("connected");
+    // On the wire, a stream of one message is what a single one is.
+    let message = tokio_stream::once(message).then(|sent| async { sent.await.expect("sent") });
+    let path = PathAndQuery::from_static("/refrain.v1.RecommendationService/Similar");
+    client
+        .client_streaming(Request::new(message), path, ProstCodec::default())
+        .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_server_finishes_what_it_began() {
     let home = tempfile::tempdir().expect("temporary folder");
     publish(&tiny_version(home.path(), 0), &home.path().join("store"));
     let server = Server::start(home.path());
-    let mut client = server.recommendations().await;
-    let request = || SimilarRequest {
-        query: Some(Query::ItemId("v0-1".into())),
-        page_size: Some(10),
-        ..SimilarRequest::default()
-    };
-    client.similar(request()).await.expect("answers before");
-    let mut pending = Vec::new();
-    for _ in 0..IN_FLIGHT {
-        let mut client = client.clone();
-        pending.push(tokio::spawn(async move { client.similar(request()).await }));
-    }
-    // Spawned is not sent: this thread runs them when it is let go.
-    for _ in 0..20 * IN_FLIGHT {
-        tokio::task::yield_now().await;
-    }
+    let channel = server.channel().await;
+    let (messages, answers): (Vec<_>, Vec<_>) = (0..IN_FLIGHT)
+        .map(|_| {
+            let (message, late) = oneshot::channel();
+            (message, tokio::spawn(ask_late(channel.clone(), late)))
+        })
+        .unzip();
+    until("every request has begun", || async {
+        server.metric("refrain_requests_in_flight").await == IN_FLIGHT as u64
+    })
+    .await;
     server.signal();
-    for answer in pending {
-        let answer = answer
-            .await
-            .expect("no panic")
-            .expect("nothing begun is dropped");
-        assert_eq!(answer.into_inner().results.len(), 10);
+    until("the server takes no more", || async {
+        let connected = tokio::net::TcpStream::connect(server.listen()).await;
+        connected.is_err()
+    })
+    .await;
+    for message in messages {
+        let request = SimilarRequest {
+            query: Some(Query::ItemId("v0-1".into())),
+            page_size: Some(10),
+            ..SimilarRequest::default()
+        };
+        message.send(request).expect("somebody waits");
     }
-    assert_eq!(server.terminate(), Some(0));
+    for answer in answers {
+        let answer = answer.await.expect("no panic");
+        let answer = answer.expect("nothing begun is dropped").into_inner();
+        assert_eq!(answer.results.len(), 10);
+    }
+    assert_eq!(server.ended(), Some(0));
 }
