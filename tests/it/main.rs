@@ -3,6 +3,7 @@
 mod architecture;
 mod contract;
 mod crash;
+mod durability;
 mod exclusion;
 mod freshen;
 mod holdout;
