@@ -81,6 +81,8 @@ fuzz_target!(|input: &[u8]| {
             ef_search: 24,
             filter,
             deadline: None,
+            debias: None,
+            cap: None,
         };
         for run in [Index::search, Index::search_graph] {
             run(&index, &query, 10, &params, &mut scratch, &mut hits).expect("the query fits");

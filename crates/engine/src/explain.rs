@@ -128,7 +128,15 @@ pub fn explain(
             vector: &solved.vector,
         },
     };
-    let contributions = contributions(version, profile, &side, ordinal, &request, weights)?;
+    let weight = version.weight(ordinal, variant.debias);
+    let contributions = contributions(
+        version,
+        profile,
+        &side,
+        (ordinal, weight),
+        &request,
+        weights,
+    )?;
     let position = answer.items.iter().position(|item| item.ordinal == ordinal);
     let score = score(
         version, &solved, &side, ordinal, &request, variant, weights, scratch,
@@ -250,12 +258,12 @@ fn score(
         .map(|item| (item.score, item.similarity)))
 }
 
-/// Splits the similarity of an item over the events of a profile.
+/// Splits the similarity of an item, weighted, over the events of a profile.
 fn contributions(
     version: &Version,
     profile: &Profile,
     side: &Side<'_>,
-    ordinal: u32,
+    (ordinal, weight): (u32, f32),
     request: &Request<'_>,
     weights: &Weights,
 ) -> Result<Vec<Contribution>, RequestError> {
@@ -265,7 +273,7 @@ fn contributions(
     let evidence = &side.evidence;
     let scale = match version.index().metric() {
         Metric::Cosine => (norm(side.vector) * norm(&target)).recip(),
-        _ => 1.0,
+        _ => f64::from(weight),
     };
     if !scale.is_finite() {
         return Ok(Vec::new());

@@ -15,6 +15,8 @@ pub(crate) struct Features<'a> {
     version: &'a Version,
     now_us: i64,
     half_life_days: f64,
+    /// Of the variant: what similarities have popularity taken out of them by.
+    debias: f64,
     most_popular: f32,
     artists: Affinity,
     scenes: Affinity,
@@ -43,6 +45,7 @@ impl<'a> Features<'a> {
             version,
             now_us,
             half_life_days: variant.freshness_half_life_days,
+            debias: variant.debias,
             most_popular: items.max_popularity(),
             artists: affinity(named(Feature::ArtistAffinity), &|item| items.artist(item)),
             scenes: affinity(named(Feature::SceneMatch), &|item| version.scene(item)),
@@ -105,7 +108,12 @@ impl<'a> Features<'a> {
             }),
             Feature::ArtistAffinity => self.artists.of(candidate.artist),
             Feature::SceneMatch => self.scenes.of(candidate.scene),
-            Feature::Confidence => self.version.confidence(candidate.similarity),
+            // Calibrated on inner products as they are.
+            Feature::Confidence => {
+                let similarity = candidate.similarity;
+                let plain = self.version.undebiased(ordinal, similarity, self.debias);
+                self.version.confidence(plain)
+            }
             #[expect(
                 clippy::cast_precision_loss,
                 clippy::cast_possible_truncation,

@@ -19,6 +19,7 @@
 //! as one catalogue ([`VersionItems`]) and one index, whose answers are merged by score, then ordinal.
 
 mod answer;
+mod debiased;
 mod delta;
 mod explain;
 mod features;

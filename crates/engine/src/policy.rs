@@ -8,6 +8,8 @@ use refrain_experiments::{
 };
 use refrain_ranking::{DEFAULT_TOML as DEFAULT_VARIANTS, Variant, Variants, VariantsError};
 
+use crate::version::Version;
+
 /// The ranking and experiment configuration in force. Immutable: a reload makes another one.
 #[derive(Debug, Clone)]
 pub struct Policy {
@@ -121,6 +123,13 @@ impl Policy {
     /// None: surfaces refer to declared variants, which [`new`](Self::new) checks.
     pub fn unassigned(&self, surface: &str) -> Result<Choice<'_>, UnknownVariant> {
         self.follow(self.experiments.unassigned(surface), Vec::new())
+    }
+
+    /// Makes, ahead of the first request, what searches of `version` under any variant need.
+    pub fn prepare(&self, version: &Version) {
+        for variant in self.variants.iter() {
+            version.prepare(variant);
+        }
     }
 
     /// The declared variants.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use refrain_als::FoldInScratch;
-use refrain_index::{Deadline, Filter, Hit, OrdinalSet, SearchParams, SearchStats};
+use refrain_index::{Deadline, Filter, Hit, OrdinalSet, SearchStats};
 use refrain_ranking::{
     Candidate, Caps, Feature, RankScratch, Ranked, Shape, Variant, Width, complete, rank,
 };
@@ -11,13 +11,14 @@ use refrain_taste::Weights;
 use rustc_hash::FxHashMap;
 
 use crate::answer::{Absence, Answer, Degraded, Missing, Scored, Source};
+use crate::debiased::Debiased;
 use crate::features::Features;
 use crate::filter::Allowed;
 use crate::popular::popular;
 use crate::query::{from_seeds, is_zero, searchable};
 use crate::request::{Fallback, Request, RequestError, Seed, Seen, Subject};
 use crate::resemblance::{Cosines, Gathered};
-use crate::retrieve::{SearchScratch, joined};
+use crate::retrieve::{Params, SearchScratch, joined};
 use crate::solve::fold_in;
 use crate::trace::Trace;
 use crate::version::Version;
@@ -119,6 +120,7 @@ pub fn recommend(
                 .filter(|&cap| cap > 0),
             scene: variant.caps.scene,
         },
+        debias: version.debiased(variant.debias),
     };
     if any && searchable(version.index().metric(), &query) {
         let interests = match taste {
@@ -181,6 +183,8 @@ struct Recommendation<'a> {
     /// What the listener is known to like and not to.
     evidence: &'a [(u32, f32)],
     caps: Caps,
+    /// Where the variant takes popularity out of similarities.
+    debias: Option<Debiased>,
 }
 
 impl Recommendation<'_> {
@@ -201,11 +205,14 @@ impl Recommendation<'_> {
             exploration: variant.exploration,
             seed: request.seed,
         };
-        // Similarity alone ranks as retrieval does: more could not change anything.
-        let as_retrieved = shape.caps == Caps::default()
+        // Similarity alone ranks as retrieval does, which keeps to a cap per artist itself: more could not
+        // change anything, but for whoever asks what became of those that the cap left out.
+        let as_retrieved = shape.caps.scene.is_none()
+            && (shape.caps.artist.is_none() || !request.trace)
             && shape.mmr.is_none()
             && shape.exploration.is_none()
             && variant.score.is_feature(Feature::Similarity);
+        let per_artist = shape.caps.artist.filter(|_| as_retrieved);
         let wanted = if as_retrieved {
             k
         } else {
@@ -221,7 +228,7 @@ impl Recommendation<'_> {
         scratch.candidates.clear();
         for round in 0.. {
             let left = if round < ROUNDS {
-                let (round, more) = self.retrieve(queries, wanted, &full, scratch)?;
+                let (round, more) = self.retrieve(queries, (wanted, per_artist), &full, scratch)?;
                 stats = joined(stats, round);
                 more
             } else {
@@ -295,12 +302,12 @@ impl Recommendation<'_> {
         Ok(())
     }
 
-    /// Adds the nearest `wanted` allowed items that are not in `full` to the candidates, of each query; whether
-    /// there may be more.
+    /// Adds the nearest `wanted` allowed items that are not in `full`, at most so many of an artist, to the
+    /// candidates, of each query; whether there may be more.
     fn retrieve(
         &self,
         queries: &[&[f32]],
-        wanted: usize,
+        (wanted, per_artist): (usize, Option<u32>),
         full: &OrdinalSet,
         scratch: &mut Scratch,
     ) -> Result<(SearchStats, bool), RequestError> {
@@ -321,7 +328,10 @@ impl Recommendation<'_> {
         let (mut stats, mut more) = (exact(), false);
         let mut found = OrdinalSet::new();
         for query in queries {
-            stats = joined(stats, self.nearest(query, wanted, filter, scratch)?);
+            stats = joined(
+                stats,
+                self.nearest(query, (wanted, per_artist), filter, scratch)?,
+            );
             let Scratch {
                 hits, candidates, ..
             } = &mut *scratch;
@@ -342,20 +352,17 @@ impl Recommendation<'_> {
         Ok((stats, more))
     }
 
-    /// Puts the nearest `wanted` items that a filter lets pass into `scratch.hits`.
+    /// Puts the nearest `wanted` items that a filter lets pass, at most so many of an artist, into
+    /// `scratch.hits`.
     fn nearest(
         &self,
         query: &[f32],
-        wanted: usize,
+        (wanted, per_artist): (usize, Option<u32>),
         filter: Filter<'_>,
         scratch: &mut Scratch,
     ) -> Result<SearchStats, RequestError> {
         let Scratch { search, hits, .. } = scratch;
         let deadline = self.request.deadline;
-        if self.request.exact {
-            let version = self.version;
-            return Ok(version.search_exact_within(query, wanted, &filter, deadline, search, hits)?);
-        }
         let asked = self.request.ef_search.map(Width::Ef);
         let asked = asked.or(self.request.recall.map(Width::Recall));
         let ef_search = match asked.or(self.variant.width) {
@@ -363,10 +370,13 @@ impl Recommendation<'_> {
             Some(Width::Recall(recall)) => self.version.ef_search_for(recall),
             None => self.version.ef_search(),
         };
-        let params = SearchParams {
+        let params = Params {
             ef_search,
+            exact: self.request.exact,
             filter,
             deadline,
+            debias: self.debias.as_ref(),
+            per_artist,
         };
         Ok(self.version.search(query, wanted, &params, search, hits)?)
     }
@@ -378,9 +388,16 @@ impl Recommendation<'_> {
         items: &OrdinalSet,
         scratch: &mut Scratch,
     ) -> Result<SearchStats, RequestError> {
-        let filter = Filter {
-            exclude: &[],
-            allow: Some(items),
+        let params = Params {
+            ef_search: 1,
+            exact: true,
+            filter: Filter {
+                exclude: &[],
+                allow: Some(items),
+            },
+            deadline: None,
+            debias: self.debias.as_ref(),
+            per_artist: None,
         };
         let mut stats = exact();
         let mut best: FxHashMap<u32, f32> = FxHashMap::default();
@@ -391,9 +408,8 @@ impl Recommendation<'_> {
             ..
         } = scratch;
         for query in queries {
-            let version = self.version;
             let all = items.len();
-            let spent = version.search_exact_within(query, all, &filter, None, search, hits)?;
+            let spent = self.version.search(query, all, &params, search, hits)?;
             stats = joined(stats, spent);
             for hit in hits.iter() {
                 let best = best.entry(hit.ordinal).or_insert(hit.score);

@@ -1,11 +1,12 @@
 //! Items like one item, or nearest to a vector.
 
-use refrain_index::{OrdinalSet, SearchParams};
+use refrain_index::OrdinalSet;
 
 use crate::answer::{Answer, Degraded, Scored, Source};
 use crate::filter::Allowed;
 use crate::recommend::Scratch;
 use crate::request::{RequestError, Similar, SimilarTo};
+use crate::retrieve::Params;
 use crate::version::Version;
 
 /// The nearest allowed items, nearest first, ties by ordinal. Reads no profile and knows no variant.
@@ -42,27 +43,19 @@ pub fn similar(
     let allowed = Allowed::new(&exclude, compiled.allow.as_ref());
 
     let Scratch { search, hits, .. } = scratch;
-    let search = if request.exact {
-        version.search_exact_within(
-            query,
-            request.k,
-            &allowed.filter(),
-            request.deadline,
-            search,
-            hits,
-        )?
-    } else {
-        let params = SearchParams {
-            ef_search: match (request.ef_search, request.recall) {
-                (Some(ef_search), _) => ef_search,
-                (None, Some(recall)) => version.ef_search_for(recall),
-                (None, None) => version.ef_search(),
-            },
-            filter: allowed.filter(),
-            deadline: request.deadline,
-        };
-        version.search(query, request.k, &params, search, hits)?
+    let params = Params {
+        ef_search: match (request.ef_search, request.recall) {
+            (Some(ef_search), _) => ef_search,
+            (None, Some(recall)) => version.ef_search_for(recall),
+            (None, None) => version.ef_search(),
+        },
+        exact: request.exact,
+        filter: allowed.filter(),
+        deadline: request.deadline,
+        debias: None,
+        per_artist: None,
     };
+    let search = version.search(query, request.k, &params, search, hits)?;
     let mut answer = Answer {
         search,
         ..Answer::default()

@@ -17,6 +17,7 @@ use refrain_index::{
 use refrain_kernels::Metric;
 use refrain_taste::Catalogue;
 
+use crate::debiased;
 use crate::delta::{Delta, DeltaError, Onto, VersionItems};
 use crate::filter::{Compiled, CompiledFilters};
 use crate::request::ItemFilter;
@@ -28,6 +29,8 @@ pub struct Version {
     base: Arc<Base>,
     delta: Option<Delta>,
     filters: CompiledFilters,
+    /// Of the rows of the deltas.
+    weights: debiased::OfDelta,
 }
 
 /// What does not change while deltas come.
@@ -38,6 +41,7 @@ struct Base {
     index: Index,
     fold_in: Option<FoldIn>,
     blocked: OrdinalSet,
+    weights: debiased::OfBase,
 }
 
 impl Version {
@@ -88,11 +92,13 @@ impl Version {
             index,
             fold_in,
             blocked,
+            weights: debiased::OfBase::default(),
         };
         Ok(Self {
             base: Arc::new(base),
             delta: None,
             filters: CompiledFilters::default(),
+            weights: debiased::OfDelta::default(),
         })
     }
 
@@ -122,12 +128,17 @@ impl Version {
             base: Arc::clone(&self.base),
             delta: Delta::fold(onto, self.delta.as_ref(), files)?,
             filters: CompiledFilters::default(),
+            weights: debiased::OfDelta::default(),
         })
     }
 
     /// A request's filter as sets of this version's ordinals.
     pub(crate) fn compiled(&self, filter: &ItemFilter<'_>) -> Arc<Compiled> {
         self.filters.get(filter, self.items())
+    }
+
+    pub(crate) fn kept_weights(&self) -> (&debiased::OfBase, &debiased::OfDelta) {
+        (&self.base.weights, &self.weights)
     }
 
     /// Number of the last delta applied; 0 is the base alone.

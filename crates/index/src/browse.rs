@@ -137,7 +137,7 @@ impl Browse<'_> {
         let kernels = Kernels::active();
         let ordinals = self.index.ordinals();
         while let Some(Reverse(next)) = self.met.peek() {
-            let hope = bound.best(next.score(), space.step(next.position()));
+            let hope = bound.best(next.score(), space.weighted_step(next.position()));
             let best = self.scored.peek().map(|Reverse(best)| best.score());
             if best.is_some_and(|best| best > hope) {
                 return;
@@ -193,6 +193,7 @@ impl Explore<'_, '_> {
         let admit = Admit {
             filter,
             ordinals: index.ordinals(),
+            cap: None,
         };
         let base = index.graph().base();
         let mut marks = visited.marks(index.len());

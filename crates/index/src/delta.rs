@@ -8,8 +8,10 @@
 
 use refrain_kernels::{Kernels, Metric};
 
+use crate::cap::Cap;
+use crate::debias::Debias;
 use crate::filter::Filter;
-use crate::search::{Hit, SearchError, SearchStats, normalise};
+use crate::search::{Hit, SearchError, SearchParams, SearchStats, normalise};
 
 /// Rows scored at a time: few enough for their scores to stay in the first-level cache.
 const BLOCK: usize = 256;
@@ -31,6 +33,7 @@ pub struct DeltaScratch {
     query: Vec<f32>,
     scores: Vec<f32>,
     hits: Vec<Hit>,
+    groups: Vec<u32>,
 }
 
 /// Vectors that make no delta.
@@ -119,20 +122,37 @@ impl Delta {
         self.row(self.ordinals.binary_search(&ordinal).ok()?)
     }
 
+    /// What scores are to be multiplied by, by row, where popularity is taken out of the base with the
+    /// same `beta` (see [`Debias`]). O(rows · dim).
+    pub fn weights(&self, beta: f64) -> Vec<f32> {
+        let rows = self.vectors.chunks_exact(self.dim.max(1));
+        rows.map(|row| Debias::weight(row, beta)).collect()
+    }
+
     /// The `k` best allowed rows, best first, ties by ordinal. Scores every row, or, where fewer are
-    /// on the allow-list, those.
+    /// on the allow-list, those. Of `params`, filter and cap matter; `weights`, if any, are those of
+    /// [`Delta::weights`].
     ///
     /// # Errors
-    /// [`SearchError`] when the query does not fit; `out` is then empty.
+    /// [`SearchError`] when the query does not fit, or the weights are not as many as the rows; `out` is
+    /// then empty.
     pub fn search(
         &self,
         query: &[f32],
         k: usize,
-        filter: &Filter<'_>,
+        params: &SearchParams<'_>,
+        weights: Option<&[f32]>,
         scratch: &mut DeltaScratch,
         out: &mut Vec<Hit>,
     ) -> Result<SearchStats, SearchError> {
         out.clear();
+        let filter = &params.filter;
+        if let Some(weights) = weights.filter(|weights| weights.len() != self.len()) {
+            return Err(SearchError::WrongDebias {
+                expected: self.len(),
+                actual: weights.len(),
+            });
+        }
         if query.len() != self.dim {
             let (expected, actual) = (self.dim, query.len());
             return Err(SearchError::WrongDimension { expected, actual });
@@ -144,6 +164,7 @@ impl Delta {
             query: unit,
             scores,
             hits,
+            groups,
         } = scratch;
         unit.clear();
         unit.extend_from_slice(query);
@@ -153,28 +174,35 @@ impl Delta {
             Some(allow) if allow.len() < self.len() / 4 => {
                 let kernels = Kernels::active();
                 for ordinal in allow.iter().filter(|&ordinal| filter.allows(ordinal)) {
-                    if let Some(row) = self.vector(ordinal) {
+                    let Ok(at) = self.ordinals.binary_search(&ordinal) else {
+                        continue;
+                    };
+                    if let Some(row) = self.row(at) {
                         let score = kernels.score(self.metric, unit, row);
+                        let weight = weights.map_or(1.0, |weights| weights[at]);
                         hits.push(Hit {
                             ordinal,
-                            score: plain(score),
+                            score: plain(score * weight),
                         });
                     }
                 }
                 hits.len()
             }
             _ => {
-                self.scan(unit, filter, scores, hits);
+                self.scan(unit, filter, weights, scores, hits);
                 self.len()
             }
         };
         if k == 0 {
             hits.clear();
-        } else if hits.len() > k {
+        } else if hits.len() > k && params.cap.is_none() {
             hits.select_nth_unstable_by(k - 1, before);
             hits.truncate(k);
         }
         hits.sort_unstable_by(before);
+        if let Some(cap) = params.cap {
+            keep_to(hits, k, cap, groups);
+        }
         out.extend_from_slice(hits);
         Ok(SearchStats {
             distance_comps: u32::try_from(scored).unwrap_or(u32::MAX),
@@ -183,14 +211,27 @@ impl Delta {
         })
     }
 
-    fn scan(&self, query: &[f32], filter: &Filter<'_>, scores: &mut Vec<f32>, hits: &mut Vec<Hit>) {
+    fn scan(
+        &self,
+        query: &[f32],
+        filter: &Filter<'_>,
+        weights: Option<&[f32]>,
+        scores: &mut Vec<f32>,
+        hits: &mut Vec<Hit>,
+    ) {
         let kernels = Kernels::active();
         let open = filter.is_open();
         let rows = self.vectors.chunks(BLOCK * self.dim.max(1));
-        for (ordinals, rows) in self.ordinals.chunks(BLOCK).zip(rows) {
+        for (block, (ordinals, rows)) in self.ordinals.chunks(BLOCK).zip(rows).enumerate() {
             scores.clear();
             scores.resize(ordinals.len(), 0.0);
             kernels.score_rows(self.metric, query, rows, self.dim, scores);
+            if let Some(weights) = weights {
+                let weights = &weights[block * BLOCK..];
+                for (score, weight) in scores.iter_mut().zip(weights) {
+                    *score *= weight;
+                }
+            }
             let scored = ordinals.iter().zip(scores.iter());
             hits.extend(
                 scored
@@ -235,6 +276,36 @@ pub fn merge(hits: &mut Vec<Hit>, more: &[Hit], k: usize) {
             hits[at] = more[theirs];
         }
     }
+}
+
+/// As [`merge`], of two answers that each keep to a cap: what both come to together.
+pub fn merge_capped(hits: &mut Vec<Hit>, more: &[Hit], k: usize, cap: Option<Cap<'_>>) {
+    let Some(cap) = cap else {
+        return merge(hits, more, k);
+    };
+    merge(hits, more, usize::MAX);
+    keep_to(hits, k, cap, &mut Vec::new());
+}
+
+/// Passes over those of full groups, and ends with `k`. O(hits · k); `groups` is memory.
+fn keep_to(hits: &mut Vec<Hit>, k: usize, cap: Cap<'_>, groups: &mut Vec<u32>) {
+    groups.clear();
+    let mut kept: usize = 0;
+    for at in 0..hits.len() {
+        if kept == k {
+            break;
+        }
+        if let Some(group) = cap.groups.group(hits[at].ordinal) {
+            let taken = groups.iter().filter(|other| **other == group).count();
+            if taken >= cap.most() as usize {
+                continue;
+            }
+            groups.push(group);
+        }
+        hits[kept] = hits[at];
+        kept += 1;
+    }
+    hits.truncate(kept);
 }
 
 /// The order of answers: better scores first, ties by ordinal.
@@ -298,6 +369,7 @@ mod tests {
             allowed in prop::option::of(prop::collection::vec(0_u32..120, 0..30)),
             k in 0_usize..12,
             metric in prop::sample::select(Metric::ALL.to_vec()),
+            beta in prop::option::of(0.0..1.0_f64),
         ) {
             let query: Vec<f32> = query.iter().map(|&value| f32::from(value)).collect();
             let mut vectors = Vec::new();
@@ -317,15 +389,21 @@ mod tests {
                 .iter()
                 .zip(vectors.chunks(3))
                 .filter(|&(&ordinal, _)| filter.allows(ordinal))
-                .map(|(&ordinal, row)| Hit {
-                    ordinal,
-                    score: plain(Kernels::active().score(metric, &unit, row)),
+                .map(|(&ordinal, row)| {
+                    let weight = beta.map_or(1.0, |beta| Debias::weight(row, beta));
+                    Hit {
+                        ordinal,
+                        score: plain(Kernels::active().score(metric, &unit, row) * weight),
+                    }
                 })
                 .collect();
             expected.sort_by(before);
             expected.truncate(k);
             let mut out = Vec::new();
-            delta.search(&query, k, &filter, &mut DeltaScratch::default(), &mut out).unwrap();
+            let weights = beta.map(|beta| delta.weights(beta));
+            let mut scratch = DeltaScratch::default();
+            let params = SearchParams { filter, ..SearchParams::default() };
+            delta.search(&query, k, &params, weights.as_deref(), &mut scratch, &mut out).unwrap();
             prop_assert_eq!(out, expected);
         }
     }

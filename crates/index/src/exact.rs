@@ -8,6 +8,7 @@ use refrain_kernels::{
 };
 
 use crate::{
+    cap::Cap,
     codes::CodeQuery,
     deadline::Deadline,
     filter::Filter,
@@ -48,7 +49,7 @@ impl Bound {
         }
     }
 
-    /// Let the item be `x = x̂ + e`, `x̂` by its high bytes. By Cauchy and Schwarz `q·e ≤ |q| |e|`.
+    /// `step` is weighted as the score is. Let the item be `x = x̂ + e`, `x̂` by its high bytes. By Cauchy and Schwarz `q·e ≤ |q| |e|`.
     /// For l2, where `score = 2 q·x̂ - |x̂|²`: `-|q - x|² = score - |q|² + 2 (q - x̂)·e - |e|²`.
     #[inline(always)]
     pub(crate) fn best(&self, score: f32, step: f32) -> f32 {
@@ -90,7 +91,7 @@ impl Bound {
     /// where the longest come first: `q·x ≤ |q| |x|`.
     #[inline(always)]
     pub(crate) fn reach(&self, space: &Space<'_>, item: Ranked) -> usize {
-        let step = space.step(item.position());
+        let step = space.weighted_step(item.position());
         let slack = (self.square.sqrt() * self.coarse + self.rounding) * step;
         let score = item.score() - slack;
         // The section falls, unless it is damaged: then the reach is wrong, but within the items.
@@ -147,9 +148,7 @@ impl Head<'_> {
                         None => pool.insert(item),
                         Some(admit) => {
                             frontier.push(Reverse(item));
-                            if admit.allows(item.position()) {
-                                pool.insert(item);
-                            }
+                            admit.offer(pool, item);
                         }
                     }
                 }
@@ -159,7 +158,9 @@ impl Head<'_> {
                 Some(item) => self.bound.reach(self.space, item),
                 None => n,
             };
-            if self.space.is_abridged() {
+            // No bound holds for what was dropped by less than all bytes: from a sketch, or from a full group.
+            let capped = self.admit.is_some_and(|admit| admit.cap.is_some());
+            if self.space.is_abridged() || capped {
                 return (at, false);
             }
             if reach <= at {
@@ -179,7 +180,7 @@ impl Head<'_> {
 pub(crate) fn refine<S: Simd>(
     simd: S,
     space: &Space<'_>,
-    ordinals: &[u32],
+    (ordinals, cap): (&[u32], Option<Cap<'_>>),
     (query, coded, whole): (&[f32], &CodeQuery, &mut CodeQuery),
     found: &Pool,
     results: &mut Pool,
@@ -189,6 +190,7 @@ pub(crate) fn refine<S: Simd>(
     let mut whole_score = Whole {
         space,
         ordinals,
+        cap,
         query,
         row,
     };
@@ -200,7 +202,8 @@ pub(crate) fn refine<S: Simd>(
             found.get(at + AHEAD).into_iter().for_each(ahead);
             let place = item.position();
             // Not the other way round: what is not a number is none.
-            let hopeless = bound.best(item.score(), space.step(place)) < results.bar_score();
+            let hopeless =
+                bound.best(item.score(), space.weighted_step(place)) < results.bar_score();
             if !hopeless {
                 whole_score.take(place, results);
             }
@@ -226,12 +229,12 @@ pub(crate) fn refine<S: Simd>(
         scorer.score(simd, places, &mut block.scores);
         // Their other bytes come together, instead of one item's after another's.
         for (place, score) in places.iter().zip(&block.scores) {
-            if bound.best(*score, space.step(*place)) >= results.bar_score() {
+            if bound.best(*score, space.weighted_step(*place)) >= results.bar_score() {
                 space.prefetch_remainders(*place);
             }
         }
         for (place, score) in places.iter().zip(&block.scores) {
-            let hopeless = bound.best(*score, space.step(*place)) < results.bar_score();
+            let hopeless = bound.best(*score, space.weighted_step(*place)) < results.bar_score();
             missed = match !hopeless && whole_score.take(*place, results) {
                 true => 0,
                 false => missed + 1,
@@ -247,6 +250,7 @@ pub(crate) fn refine<S: Simd>(
 struct Whole<'a> {
     space: &'a Space<'a>,
     ordinals: &'a [u32],
+    cap: Option<Cap<'a>>,
     query: &'a [f32],
     row: &'a mut Vec<f32>,
 }
@@ -264,7 +268,10 @@ impl Whole<'_> {
         let score = self.space.exact(kernels, self.query, place, self.row);
         let newcomer = Ranked::new(score, ordinal);
         let better = newcomer < results.bar();
-        results.insert(newcomer);
+        match self.cap {
+            None => results.insert(newcomer),
+            Some(cap) => results.insert_capped(newcomer, cap.groups.group(ordinal), cap.most()),
+        }
         better
     }
 
@@ -277,7 +284,7 @@ impl Whole<'_> {
         filter: Option<&Filter<'_>>,
         results: &mut Pool,
     ) -> bool {
-        if bound.best(score, self.space.step(place)) < results.bar_score() {
+        if bound.best(score, self.space.weighted_step(place)) < results.bar_score() {
             return false;
         }
         let ordinal = self.ordinals.get(place as usize).copied();
@@ -312,6 +319,7 @@ pub(crate) struct Scan<'a> {
     pub(crate) ordinals: &'a [u32],
     pub(crate) places: &'a [u32],
     pub(crate) filter: &'a Filter<'a>,
+    pub(crate) cap: Option<Cap<'a>>,
     pub(crate) deadline: Option<Deadline>,
     /// `results` (reset by the caller to `k`) ends with the best.
     pub(crate) scratch: &'a mut Scratch,
@@ -338,6 +346,7 @@ impl Scan<'_> {
             ordinals,
             places,
             filter,
+            cap,
             deadline,
             scratch,
         } = self;
@@ -353,12 +362,13 @@ impl Scan<'_> {
         let scorer = space.scanner::<B>(coded);
         let bound = Bound::new(&space, query, coded);
         let mut spent = Spent::default();
-        let widest = space.widest();
+        let widest = space.widest;
         // The worst that may still get in; nothing is known before there are results.
         let mut least = bound.least(results.bar_score(), widest);
         let mut whole_score = Whole {
             space: &space,
             ordinals,
+            cap,
             query,
             row,
         };

@@ -288,6 +288,8 @@ impl Index {
             steps: &self.steps,
             squares: bytemuck::cast_slice(&self.squares),
             lengths: bytemuck::cast_slice(&self.lengths),
+            weights: &[],
+            widest: self.steps.iter().copied().fold(0.0, f32::max),
             centre: bytemuck::cast_slice(&self.centre),
             remainders: bytemuck::cast_slice(&self.remainders),
             coarse_error: self.header.coarse_error,

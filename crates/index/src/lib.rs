@@ -8,9 +8,11 @@
 mod batch;
 mod browse;
 mod build;
+mod cap;
 mod check;
 mod codes;
 mod deadline;
+mod debias;
 mod delta;
 mod exact;
 mod filter;
@@ -29,9 +31,11 @@ pub use build::{
     BuildError, BuildParams, BuildStats, BuiltIndex, Checkpoints, Parent, Progress, Saved, Saving,
     Section, build, build_from, build_resumable,
 };
+pub use cap::{Cap, Groups};
 pub use check::{Problem, StructureError};
 pub use deadline::Deadline;
-pub use delta::{Delta, DeltaError, DeltaScratch, merge};
+pub use debias::{Debias, DebiasError};
+pub use delta::{Delta, DeltaError, DeltaScratch, merge, merge_capped};
 pub use filter::{Filter, OrdinalSet};
 pub use index::{Index, IndexParams, OpenError};
 pub use layout::{MAX_DIM, MAX_ITEMS, MAX_M, MIN_M, expected_bytes};

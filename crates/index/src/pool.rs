@@ -62,15 +62,21 @@ impl Ranked {
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     items: Vec<Ranked>,
+    /// Of which group each is, where groups are capped; else empty.
+    groups: Vec<u32>,
     capacity: usize,
     /// Everything before it is expanded.
     cursor: usize,
 }
 
+/// Of no group; no artist has this number (there are fewer than items, of which there are below 2^31).
+const NO_GROUP: u32 = u32::MAX;
+
 impl Pool {
     /// Empties the pool; keeps its memory.
     pub(crate) fn reset(&mut self, capacity: usize) {
         self.items.clear();
+        self.groups.clear();
         self.items.reserve(capacity);
         self.capacity = capacity;
         self.cursor = 0;
@@ -108,6 +114,38 @@ impl Pool {
             self.items.pop();
         }
         self.items.insert(at, item);
+        self.cursor = self.cursor.min(at);
+    }
+
+    /// As [`Pool::insert`] of an item of a group, of which at most `most` are kept: the worst of a full
+    /// group gives way to a better one of it. `None`: of no group. O(capacity).
+    ///
+    /// All that is put into a pool comes this way, or none.
+    #[inline(never)]
+    pub(crate) fn insert_capped(&mut self, item: Ranked, group: Option<u32>, most: u32) {
+        if item >= self.bar() {
+            return;
+        }
+        let group = group.unwrap_or(NO_GROUP);
+        if group != NO_GROUP {
+            let of_group = self.groups.iter().enumerate();
+            let mut of_group = of_group.filter(|(_, other)| **other == group);
+            // Sorted: the last one that there is room for is the worst.
+            if let Some((worst, _)) = of_group.nth(most as usize - 1) {
+                if self.items[worst] < item {
+                    return;
+                }
+                self.items.remove(worst);
+                self.groups.remove(worst);
+            }
+        }
+        let at = self.items.partition_point(|other| *other < item);
+        if self.items.len() == self.capacity {
+            self.items.pop();
+            self.groups.pop();
+        }
+        self.items.insert(at, item);
+        self.groups.insert(at, group);
         self.cursor = self.cursor.min(at);
     }
 

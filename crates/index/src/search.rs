@@ -6,8 +6,10 @@ use refrain_kernels::{
 };
 
 use crate::{
+    cap::Cap,
     codes::CodeQuery,
     deadline::Deadline,
+    debias::Debias,
     exact,
     filter::{Filter, OrdinalSet},
     index::Index,
@@ -28,6 +30,10 @@ pub struct SearchParams<'a> {
     pub filter: Filter<'a>,
     /// When to stop and return what was found, flagged as truncated.
     pub deadline: Option<Deadline>,
+    /// Scores by inner product with less of popularity in them; made for this index.
+    pub debias: Option<&'a Debias>,
+    /// At most so many items of a group.
+    pub cap: Option<Cap<'a>>,
 }
 
 impl Default for SearchParams<'_> {
@@ -36,6 +42,8 @@ impl Default for SearchParams<'_> {
             ef_search: 100,
             filter: Filter::default(),
             deadline: None,
+            debias: None,
+            cap: None,
         }
     }
 }
@@ -80,6 +88,14 @@ pub enum SearchError {
         /// First position that is not a finite number.
         dimension: usize,
     },
+    /// What scores are to be weighted with was made for another index.
+    #[error("the de-biasing is of {actual} items, the index has {expected}")]
+    WrongDebias {
+        /// Items of the index.
+        expected: usize,
+        /// Items it was made for.
+        actual: usize,
+    },
 }
 
 /// What scoring a vector met on a walk costs, in vectors read one after another: its memory is
@@ -106,7 +122,7 @@ const WALK_COST: usize = 4;
 impl Index {
     /// The `k` best items for a query, best first, ties by ordinal.
     ///
-    /// Returns exactly `min(k, allowed items)`, unless the deadline passes first: excluded items
+    /// Returns exactly `min(k, allowed items)`, or as many as fit the cap, unless the deadline passes first: excluded items
     /// route the walk without coming back, and where the walk is predicted to cost more than
     /// scoring all that is allowed, or has come to, or came up short, the allowed items are
     /// scored exactly. Takes O(ef · m · dim) for a walk and allocates nothing once `scratch` and
@@ -123,9 +139,9 @@ impl Index {
         out: &mut Vec<Hit>,
     ) -> Result<SearchStats, SearchError> {
         out.clear();
-        self.refuse_bad(query)?;
+        self.refuse(query, params)?;
         let k = k.min(self.len());
-        let ef = params.ef_search.clamp(k, self.len().max(k));
+        let ef = self.width(k, params);
         if k == 0 {
             return Ok(SearchStats {
                 exact: true,
@@ -161,9 +177,9 @@ impl Index {
         out: &mut Vec<Hit>,
     ) -> Result<SearchStats, SearchError> {
         out.clear();
-        self.refuse_bad(query)?;
-        let ef = params.ef_search.max(k).min(self.len());
+        self.refuse(query, params)?;
         let k = k.min(self.len());
+        let ef = self.width(k, params);
         let (end, spent) = self.walk(query, k, ef, params, (usize::MAX, 0), scratch, out);
         Ok(stats(end, spent))
     }
@@ -180,31 +196,29 @@ impl Index {
         scratch: &mut Scratch,
         out: &mut Vec<Hit>,
     ) -> Result<SearchStats, SearchError> {
-        self.search_exact_within(query, k, filter, None, scratch, out)
+        let params = SearchParams {
+            filter: *filter,
+            ..SearchParams::default()
+        };
+        self.search_exact_by(query, k, &params, scratch, out)
     }
 
-    /// As [`Index::search_exact`], but past the deadline it returns what it has found by then,
-    /// flagged as truncated.
+    /// As [`Index::search_exact`] with all that `params` say but the width: past the deadline it returns
+    /// what it has found by then, flagged as truncated.
     ///
     /// # Errors
     /// As [`Index::search`].
-    pub fn search_exact_within(
+    pub fn search_exact_by(
         &self,
         query: &[f32],
         k: usize,
-        filter: &Filter<'_>,
-        deadline: Option<Deadline>,
+        params: &SearchParams<'_>,
         scratch: &mut Scratch,
         out: &mut Vec<Hit>,
     ) -> Result<SearchStats, SearchError> {
         out.clear();
-        self.refuse_bad(query)?;
-        let params = SearchParams {
-            ef_search: k,
-            filter: *filter,
-            deadline,
-        };
-        Ok(self.exact(query, k.min(self.len()), &params, scratch, out))
+        self.refuse(query, params)?;
+        Ok(self.exact(query, k.min(self.len()), params, scratch, out))
     }
 
     fn exact(
@@ -216,7 +230,7 @@ impl Index {
         out: &mut Vec<Hit>,
     ) -> SearchStats {
         out.clear();
-        let space = self.space();
+        let space = self.space().debiased(params.debias);
         space.unit(query, &mut scratch.query);
         scratch.coded.set(&scratch.query, space.rows.stride());
         scratch.results.reset(k);
@@ -225,6 +239,7 @@ impl Index {
             ordinals: self.ordinals(),
             places: self.places(),
             filter: &params.filter,
+            cap: params.cap,
             deadline: params.deadline,
             scratch,
         });
@@ -247,7 +262,7 @@ impl Index {
         if self.is_empty() {
             return (End::Converged, Spent::default());
         }
-        let space = self.space();
+        let space = self.space().debiased(params.debias);
         space.unit(query, &mut scratch.query);
         match space.nibbles {
             Some(_) => scratch.nibbles.set(&scratch.query, space.metric),
@@ -273,10 +288,24 @@ impl Index {
         answer
     }
 
+    /// How many candidates a walk keeps; `k` is at most the number of items.
+    fn width(&self, k: usize, params: &SearchParams<'_>) -> usize {
+        let least = params.cap.map_or(k, |cap| cap.width(k));
+        params.ef_search.max(least).min(self.len())
+    }
+
     fn predict(&self, ef: usize, filter: &Filter<'_>) -> Costs {
         let n = self.len();
         let listed = filter.allow.map(OrdinalSet::len);
         Costs::predict(n, self.params().m, ef, filter.expected(n), listed)
+    }
+
+    fn refuse(&self, query: &[f32], params: &SearchParams<'_>) -> Result<(), SearchError> {
+        let (expected, of) = (self.len(), params.debias.map(Debias::len));
+        if let Some(actual) = of.filter(|actual| *actual != expected) {
+            return Err(SearchError::WrongDebias { expected, actual });
+        }
+        self.refuse_bad(query)
     }
 
     pub(crate) fn refuse_bad(&self, query: &[f32]) -> Result<(), SearchError> {
@@ -358,8 +387,9 @@ impl Walk<'_> {
         let admit = walk::Admit {
             filter: &params.filter,
             ordinals: index.ordinals(),
+            cap: params.cap,
         };
-        let open = params.filter.is_open();
+        let open = params.filter.is_open() && params.cap.is_none();
         let mut is_complete = false;
         let mut seeds = [graph.entry; 2];
         let mut seeds = &mut seeds[..];
@@ -430,7 +460,7 @@ impl Walk<'_> {
         exact::refine(
             simd,
             &space,
-            index.ordinals(),
+            (index.ordinals(), params.cap),
             (query, coded, whole),
             pool,
             results,

@@ -8,6 +8,7 @@ use refrain_kernels::{
 
 use crate::{
     codes::{self, CodeQuery, RUNGS},
+    debias::Debias,
     nibbles::{NibbleQuery, NibbleScorer, Nibbles},
     search::normalise,
 };
@@ -22,8 +23,12 @@ pub(crate) struct Space<'a> {
     pub(crate) steps: &'a [f32; RUNGS],
     /// Of l2 only.
     pub(crate) squares: &'a [f32],
-    /// Of inner product only: the longest of each `RUN` items, falling.
+    /// Of inner product only: the longest of each `RUN` items, falling; weighted as scores are.
     pub(crate) lengths: &'a [f32],
+    /// What each score is multiplied by, by place; empty where by nothing.
+    pub(crate) weights: &'a [f32],
+    /// The widest step an item can have, weighted as scores are.
+    pub(crate) widest: f32,
     pub(crate) centre: &'a [f32],
     pub(crate) remainders: &'a [i8],
     /// Of long vectors only.
@@ -55,10 +60,31 @@ impl<'a> Space<'a> {
         self.steps[usize::from(rung)]
     }
 
-    /// The widest step an item can have.
+    /// The step of an item as far as it matters for its score: weighted as that is.
     #[inline(always)]
-    pub(crate) fn widest(&self) -> f32 {
-        self.steps.iter().copied().fold(0.0, f32::max)
+    pub(crate) fn weighted_step(&self, place: u32) -> f32 {
+        self.step(place) * self.weight(place)
+    }
+
+    /// What the score of an item is multiplied by; 0 for a place past the end.
+    #[inline(always)]
+    pub(crate) fn weight(&self, place: u32) -> f32 {
+        if self.weights.is_empty() {
+            return 1.0;
+        }
+        self.weights.get(place as usize).copied().unwrap_or(0.0)
+    }
+
+    /// The same space, its scores weighted.
+    pub(crate) fn debiased(self, debias: Option<&'a Debias>) -> Self {
+        let Some(debias) = debias else { return self };
+        let (weights, lengths, widest) = debias.parts();
+        Self {
+            weights,
+            lengths,
+            widest,
+            ..self
+        }
     }
 
     #[inline(always)]
@@ -143,7 +169,7 @@ impl<'a> Space<'a> {
             rows,
             scales,
             coded,
-            weights: &[],
+            weights: self.weights,
         }
     }
 
@@ -164,7 +190,7 @@ impl<'a> Space<'a> {
             rows: self.rows,
             scales: self.scales,
             coded,
-            weights: &[],
+            weights: self.weights,
         }
     }
 
@@ -178,7 +204,7 @@ impl<'a> Space<'a> {
         row: &mut Vec<f32>,
     ) -> f32 {
         self.decode(place, row);
-        kernels.score(self.metric, query, row)
+        kernels.score(self.metric, query, row) * self.weight(place)
     }
 }
 
@@ -238,6 +264,9 @@ impl<const B: usize> Scores for Scorer<'_, B> {
         prefetch_at(self.scales, place as usize);
         if !self.space.squares.is_empty() {
             prefetch_at(self.space.squares, place as usize);
+        }
+        if !self.weights.is_empty() {
+            prefetch_at(self.weights, place as usize);
         }
     }
 

@@ -9,6 +9,7 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 use refrain_kernels::{codes::Simd, prefetch};
 
 use crate::{
+    cap::Cap,
     deadline::Deadline,
     filter::Filter,
     layout::Layer,
@@ -186,6 +187,7 @@ pub(crate) struct Admit<'a> {
     pub(crate) filter: &'a Filter<'a>,
     /// Place to ordinal.
     pub(crate) ordinals: &'a [u32],
+    pub(crate) cap: Option<Cap<'a>>,
 }
 
 impl Admit<'_> {
@@ -193,6 +195,24 @@ impl Admit<'_> {
     pub(crate) fn allows(&self, place: u32) -> bool {
         let ordinal = self.ordinals.get(place as usize);
         ordinal.is_some_and(|ordinal| self.filter.allows(*ordinal))
+    }
+
+    /// Takes into the pool what may come back.
+    #[inline(always)]
+    pub(crate) fn keep(&self, pool: &mut Pool, item: Ranked, ordinal: u32) {
+        match self.cap {
+            None => pool.insert(item),
+            Some(cap) => pool.insert_capped(item, cap.groups.group(ordinal), cap.walked()),
+        }
+    }
+
+    /// As [`Admit::keep`], if it may come back.
+    #[inline(always)]
+    pub(crate) fn offer(&self, pool: &mut Pool, item: Ranked) {
+        let ordinal = self.ordinals.get(item.position() as usize);
+        if let Some(ordinal) = ordinal.filter(|ordinal| self.filter.allows(**ordinal)) {
+            self.keep(pool, item, *ordinal);
+        }
     }
 
     /// Which of up to 64 places may: bit `i` for the `i`-th. Asked together, the memory of all comes in
@@ -251,8 +271,10 @@ pub(crate) fn beam_filtered<S: Simd>(
             let places = &block.positions[first..better.min(first + 64)];
             let mut allowed = admit.mask(places, &mut block.places);
             while allowed != 0 {
-                let at = first + allowed.trailing_zeros() as usize;
-                found.insert(Ranked::new(block.scores[at], block.positions[at]));
+                let bit = allowed.trailing_zeros() as usize;
+                let at = first + bit;
+                let item = Ranked::new(block.scores[at], block.positions[at]);
+                admit.keep(found, item, block.places[bit]);
                 allowed &= allowed - 1;
             }
         }

@@ -6,7 +6,9 @@ use std::{
     cell::Cell,
 };
 
-use refrain_index::{BuildParams, Filter, Index, OrdinalSet, Scratch, SearchParams, build};
+use refrain_index::{
+    BuildParams, Cap, Debias, Filter, Groups, Index, OrdinalSet, Scratch, SearchParams, build,
+};
 use refrain_kernels::Metric;
 
 struct Counting;
@@ -31,6 +33,16 @@ unsafe impl GlobalAlloc for Counting {
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
+
+/// Three items to a group.
+#[derive(Debug)]
+struct Thirds;
+
+impl Groups for Thirds {
+    fn group(&self, ordinal: u32) -> Option<u32> {
+        Some(ordinal / 3)
+    }
+}
 
 #[test]
 fn a_warm_search_allocates_nothing() {
@@ -73,19 +85,30 @@ fn a_warm_search_allocates_nothing() {
             allow: Some(&few),
         },
     ];
+    let debiased = indexes.each_ref().map(|index| Debias::new(index, 0.5).ok());
+    let caps = [
+        None,
+        Some(Cap {
+            most: 2,
+            groups: &Thirds,
+        }),
+    ];
     let mut scratch = Scratch::new();
     let mut hits = Vec::new();
     let mut round = |scratch: &mut Scratch| {
         let mut walked = [0; 2];
-        for (index, filter) in indexes
-            .iter()
-            .flat_map(|i| filters.map(|filter| (i, filter)))
-        {
+        let searches = indexes.iter().zip(&debiased);
+        for (index, debias, filter, cap) in searches.flat_map(|(index, debias)| {
+            let with = move |filter| caps.map(|cap| (index, debias.as_ref(), filter, cap));
+            filters.into_iter().flat_map(with)
+        }) {
             for query in vectors.chunks_exact(dim).step_by(97) {
                 let search = SearchParams {
                     ef_search: 32,
                     filter,
                     deadline: None,
+                    debias,
+                    cap,
                 };
                 let stats = index
                     .search(query, 10, &search, scratch, &mut hits)

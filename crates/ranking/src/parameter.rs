@@ -80,6 +80,7 @@ pub const PARAMETERS: &[Setting] = &[
     setting("model_features", Kind::List, "features", (1.0, 64.0), "none", "what the model is asked about, in the order of its inputs"),
     setting("candidates", Kind::Integer, "items", (1.0, 10_000.0), "500", "candidates that are retrieved and scored"),
     setting("interests", Kind::Integer, "vectors", (1.0, MAX_INTERESTS as f64), "1", "most interests of a listener that are retrieved for, each with a vector of its own"),
+    setting("debias", Kind::Number, "power", (0.0, 1.0), "0", "how much of popularity is taken out of similarities: each is divided by the item's length to this power"),
     setting("ef_search", Kind::Integer, "items", (1.0, 10_000.0), "the version's", "width of the search; not with recall"),
     setting("recall", Kind::Number, "share", (0.5, 1.0), "none", "recall@10 that the search aims at, by the version's calibration; not with ef_search"),
     setting("label", Kind::Text, "bytes", (1.0, 64.0), "the request's", "label of the version to retrieve from; or labels"),

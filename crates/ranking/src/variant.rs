@@ -43,6 +43,9 @@ pub struct Variant {
     /// Most interests of a listener that candidates are retrieved for, each with a vector of its own; 1: the
     /// profile as a whole.
     pub interests: usize,
+    /// The power of an item's length that its similarity is divided by: takes popularity out of inner products, from
+    /// 0 (nothing) to 1 (all that is in the length). Versions by cosine or l2 have none in theirs.
+    pub debias: f64,
     /// How wide the search is. `None`: what the version was calibrated for.
     pub width: Option<Width>,
     /// How a candidate is scored; larger is better. Parameters are written out.
@@ -334,6 +337,7 @@ impl Variants {
                 labels,
                 candidates,
                 interests,
+                debias,
                 width,
                 score,
                 parameters: _,
@@ -351,6 +355,9 @@ impl Variants {
             // A line of its own, so that configurations without it keep their digest.
             if *interests > 1 {
                 text += &format!("{name:?} interests {interests}\n");
+            }
+            if *debias > 0.0 {
+                text += &format!("{name:?} debias {debias:?}\n");
             }
             if let Some(model) = model {
                 let (digest, features) = (model.digest(), &model.features);
@@ -456,6 +463,7 @@ struct Declared {
     labels: Option<Spanned<Vec<String>>>,
     candidates: Option<Spanned<Quantity>>,
     interests: Option<Spanned<Quantity>>,
+    debias: Option<Spanned<Quantity>>,
     ef_search: Option<Spanned<Quantity>>,
     recall: Option<Spanned<Quantity>>,
     score: Spanned<String>,
@@ -533,6 +541,7 @@ impl Declared {
         let settings = [
             self.candidates.as_ref(),
             self.interests.as_ref(),
+            self.debias.as_ref(),
             self.ef_search.as_ref(),
             self.recall.as_ref(),
             self.max_per_artist.as_ref(),
@@ -662,6 +671,10 @@ impl Declared {
             interests: field
                 .count("interests", self.interests.as_ref())?
                 .unwrap_or(1),
+            debias: match &self.debias {
+                None => 0.0,
+                Some(power) => field.number("debias", power)?,
+            },
             width,
             score,
             parameters,

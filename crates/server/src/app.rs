@@ -23,7 +23,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use refrain_bundle::store::Objects;
 use refrain_bundle::{Store, StoreError};
-use refrain_engine::{OpenMode, TasteCache, Version};
+use refrain_engine::{OpenMode, Policy, TasteCache, Version};
 use refrain_kernels::Kernels;
 use refrain_objects::{Cloud, Options};
 use refrain_taste::{OpenPostgresError, OpenStoreError, PostgresStore, ProfileStore, RedbStore};
@@ -111,9 +111,10 @@ impl App {
         let tastes = Arc::new(tastes);
         let (store, profiles, watcher, versions) = {
             let (config, metrics, url) = (config.clone(), Arc::clone(&metrics), url.clone());
-            let tastes = Arc::clone(&tastes);
+            let (tastes, policy) = (Arc::clone(&tastes), Arc::clone(&policy));
             let opened =
-                tokio::task::spawn_blocking(move || open(&config, &url, &metrics, &tastes)).await;
+                tokio::task::spawn_blocking(move || open(&config, &url, &metrics, &tastes, policy))
+                    .await;
             opened.map_err(|error| StartError::Runtime {
                 source: io::Error::other(error),
             })??
@@ -474,6 +475,7 @@ fn open(
     url: &str,
     metrics: &Arc<Metrics>,
     tastes: &Arc<TasteCache>,
+    policy: Arc<ArcSwap<Policy>>,
 ) -> Result<
     (
         Arc<Store>,
@@ -501,6 +503,7 @@ fn open(
             Open::Populate => OpenMode::Populate,
             Open::Copy => OpenMode::Copy,
         },
+        policy,
     };
     let interval = config.server.poll_interval();
     let (mut watcher, versions) =

@@ -115,6 +115,11 @@ impl Reloader {
                 tip,
             })) => {
                 let digest = policy.digest().to_owned();
+                for label in &self.versions.table().labels {
+                    let serving = label.serving.as_ref().map(|serving| &serving.version);
+                    let mapped = serving.into_iter().chain(&label.previous);
+                    mapped.for_each(|version| policy.prepare(version));
+                }
                 self.policy.store(Arc::new(policy));
                 self.keeper.follow(&config, tip.as_ref());
                 let path = config.journal().map(|file| file.path().to_owned());

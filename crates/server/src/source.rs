@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use refrain_bundle::bundle::OpenError as BundleOpenError;
 use refrain_bundle::manifest::{Manifest, ManifestError};
 use refrain_bundle::section::OpenError as SectionOpenError;
 use refrain_bundle::{Store, StoreError, VerifyError as BundleVerifyError};
-use refrain_engine::{OpenError, OpenMode, VerifyError, Version};
+use refrain_engine::{OpenError, OpenMode, Policy, VerifyError, Version};
 
 use crate::memory;
 use crate::versions::{Mapped, Pointer, Refused, Source};
@@ -18,6 +19,8 @@ pub(crate) struct BundleSource {
     /// 0: what memory there is.
     pub(crate) max_mapped_bytes: u64,
     pub(crate) mode: OpenMode,
+    /// What versions are made ready for.
+    pub(crate) policy: Arc<ArcSwap<Policy>>,
 }
 
 impl Source for BundleSource {
@@ -58,7 +61,11 @@ impl Source for BundleSource {
             "warmed"
         );
         // Before it answers: what was taken down must not be seen in between.
-        Ok(self.freshen(&loaded)?.unwrap_or(loaded))
+        if let Some(fresh) = self.freshen(&loaded)? {
+            return Ok(fresh);
+        }
+        self.policy.load().prepare(&loaded);
+        Ok(loaded)
     }
 
     fn freshen(&self, version: &Version) -> Result<Option<Version>, Refused> {
@@ -69,13 +76,12 @@ impl Source for BundleSource {
         if files.is_empty() {
             return Ok(None);
         }
-        version
-            .with_deltas(&files)
-            .map(Some)
-            .map_err(|error| Refused {
-                transient: true,
-                message: error.to_string(),
-            })
+        let fresh = version.with_deltas(&files).map_err(|error| Refused {
+            transient: true,
+            message: error.to_string(),
+        })?;
+        self.policy.load().prepare(&fresh);
+        Ok(Some(fresh))
     }
 
     fn in_use(&self, versions: &[&str]) {

@@ -303,6 +303,8 @@ fn recall(
         ef_search: ef_search as usize,
         filter: Filter::default(),
         deadline: None,
+        debias: None,
+        cap: None,
     };
     let asked: Vec<(f64, f64, f64)> = queries
         .par_chunks_exact(index.dim())

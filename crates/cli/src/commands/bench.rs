@@ -476,6 +476,8 @@ impl Searcher<'_> {
             ef_search: self.ef,
             filter: self.run.filter,
             deadline: None,
+            debias: None,
+            cap: None,
         };
         self.run.index.search(
             query,

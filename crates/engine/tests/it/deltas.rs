@@ -302,6 +302,7 @@ fn base_and_deltas_answer_as_a_version_built_from_all_of_it() {
                 "score = 'similarity'",
                 "score = 'similarity'\nmax_per_artist = 1",
                 "score = 'similarity + popularity'",
+                "score = 'similarity'\ndebias = 0.7",
             ] {
                 let variant = variant(lines);
                 pair.agree(lines, |version| {
@@ -397,11 +398,20 @@ fn explanations_know_items_of_deltas() {
         let scratch = &mut Scratch::default();
         for item in [402, 12] {
             let item = id(item);
-            let (variant, version) = (plain(), &pair.fresh);
-            let found = explain(
-                version, &profile, &item, &request, &variant, &weights, scratch,
-            );
-            let found = found.expect("explained");
+            let version = &pair.fresh;
+            let mut explained = |lines: &str| {
+                let variant = variant(lines);
+                let found = explain(
+                    version, &profile, &item, &request, &variant, &weights, scratch,
+                );
+                found.expect("explained")
+            };
+            // The shares are of the similarity that the item was found by.
+            let debiased = explained("score = 'similarity'\ndebias = 0.5");
+            let (_, similarity) = debiased.score.expect("searched with");
+            let gap = (debiased.explained - f64::from(similarity)).abs();
+            assert!(gap < 1e-3, "{metric} {item}: {debiased:?}");
+            let found = explained("score = 'similarity'");
             let mut events: Vec<usize> = found.contributions.iter().map(|one| one.event).collect();
             events.sort_unstable();
             assert_eq!(events, [0, 1], "{metric} {item}");

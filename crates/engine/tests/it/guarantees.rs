@@ -66,7 +66,7 @@ fn cases() -> impl Strategy<Value = Case> {
         0_u8..4,
         prop::option::of(0_u32..4),
         k,
-        0_usize..9,
+        0_usize..10,
     )
         .prop_map(
             |((heard, served, exclude, allow), flags, subject, cap, k, variant)| {
@@ -107,6 +107,7 @@ proptest! {
             variant("score = 'similarity'\nmax_per_artist = 2\n[variant.v.exploration]\ntemperature = 0.2\npool = 30"),
             variant("score = 'similarity'\ninterests = 2"),
             variant("score = 'similarity + 0.1 * popularity'\ninterests = 4\ncandidates = 30\nmax_per_artist = 1"),
+            variant("score = 'similarity'\ndebias = 0.6\ninterests = 2\ncandidates = 40\nmax_per_artist = 2"),
             variant("score = 'artist_affinity + novelty'\nmmr_lambda = 0.6\n[variant.v.exploration]\ntemperature = 0.2"),
         ];
         let variant = &variants[case.variant];

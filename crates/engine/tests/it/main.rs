@@ -5,6 +5,7 @@
     reason = "expected values are rounded to f32"
 )]
 
+mod debias;
 mod deltas;
 mod fixture;
 mod guarantees;

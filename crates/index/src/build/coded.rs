@@ -213,6 +213,8 @@ impl Coded {
             steps: &self.steps,
             squares: &self.squares,
             lengths: &self.lengths,
+            weights: &[],
+            widest: self.steps.iter().copied().fold(0.0, f32::max),
             centre: &self.centre,
             remainders: &self.remainders,
             sketch: self.sketch.as_ref().map(Sketch::view),

@@ -72,6 +72,8 @@ pub(crate) fn search(
         ef_search: ef,
         filter,
         deadline: None,
+        debias: None,
+        cap: None,
     };
     index
         .search(query, k, &search, &mut Scratch::new(), &mut hits)

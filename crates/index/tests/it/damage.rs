@@ -42,6 +42,8 @@ fn exercise(index: &Index, seed: u64, scratch: &mut Scratch) {
             ef_search: 24,
             filter,
             deadline: None,
+            debias: None,
+            cap: None,
         };
         for run in [Index::search, Index::search_graph] {
             run(index, &query, 10, &search, scratch, &mut hits).expect("fits");

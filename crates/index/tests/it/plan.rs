@@ -42,6 +42,8 @@ fn searches_go_the_way_that_is_predicted() {
                 ..Filter::default()
             },
             deadline: None,
+            debias: None,
+            cap: None,
         };
         let mut hits = Vec::new();
         let stats = index

@@ -101,7 +101,7 @@ fn settings_may_be_parameters() {
         declared("unused", "number", "1"),
     ]
     .concat();
-    let by_name = "[variant.v]\nscore = 'similarity'\ncandidates = 'many'\nmmr_lambda = 'spread'\n\
+    let by_name = "[variant.v]\nscore = 'similarity'\ncandidates = 'many'\nmmr_lambda = 'spread'\ndebias = 'spread'\n\
         mmr_pool = 'many'\nmax_per_artist = 'cap'\nmax_per_scene = 'cap'\ninterests = 'cap'\n\
         ef_search = 'many'\nfreshness_half_life_days = 'days'\nparams = { cap = 2 }\n\
         [variant.v.exploration]\ntemperature = 'warmth'\npool = 'many'\n";
@@ -183,7 +183,7 @@ fn settings_may_be_parameters() {
 fn all_fields_are_read() {
     let text = "[parameter.weight]\ntype = 'number'\nunit = 'score'\nmin = 0\nmax = 1\ndefault = 0.5\n\
                 [variant.v]\ndescription = 'all of it'\nlabels = ['canary', 'stable']\n\
-                candidates = 10000\ninterests = 4\nef_search = 1\nscore = 'freshness + weight'\n\
+                candidates = 10000\ninterests = 4\nef_search = 1\ndebias = 0.5\nscore = 'freshness + weight'\n\
                 params = { weight = 0.25 }\nmax_per_artist = 1000\nmax_per_scene = 3\n\
                 mmr_lambda = 0.75\nmmr_pool = 50\npinned = ['a', 'b']\n\
                 freshness_half_life_days = 7\n\
@@ -195,6 +195,7 @@ fn all_fields_are_read() {
         labels: vec!["canary".to_owned(), "stable".to_owned()],
         candidates: 10_000,
         interests: 4,
+        debias: 0.5,
         width: Some(Width::Ef(1)),
         score: Expression::parse("freshness + 0.25").expect("valid"),
         parameters: BTreeMap::from([("weight".to_owned(), 0.25)]),
