@@ -8,11 +8,16 @@ inner product. Makes a model of them, builds it (or takes --bundle, built so bef
 exclusions are those that server_bench.py gives Qdrant as `must_not has_id`: half of each listener's hundred nearest
 items, then random ones. Recall is against exact search under the same exclusions. Last comes the request of a
 listener with 500 events and 1,000 exclusions. Driver (`LOADGEN`) and needs as for `serve.py`.
+
+`--qdrant http://HOST:PORT` drives a Qdrant turn about with us: its gRPC address, the collection `b` with the same vectors
+under their row numbers, width `--qdrant-ef`. It is given the ids in each request; that is all it knows of. Needs
+qdrant-client.
 """
 
 import argparse
 import json
 import pathlib
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,6 +29,7 @@ import serve
 
 RECOMMEND = "/refrain.v1.RecommendationService/Recommend"
 SIZES = (0, 10, 1_000, 10_000)
+EF = (32, 48, 64, 80, 96, 112, 128, 144, 160, 192, 224, 256, 320)
 LISTENERS = 16
 QUERIES = 64
 BY_ARTIST = 100_000  # items of the one artist that a single rule excludes
@@ -68,9 +74,12 @@ def main():
     parser.add_argument("--truth", required=True)
     parser.add_argument("--bundle", help="use this bundle instead of building one")
     parser.add_argument("--keep", help="build the bundle here and keep it")
-    parser.add_argument("--recall", type=float, default=0.95, help="first ef_search that reaches it without exclusions is measured")
+    parser.add_argument("--recall", type=float, default=0.95, help="the first ef_search that reaches it under the exclusions is measured")
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--parts", default="request,rules,profile")
+    parser.add_argument("--qdrant", help="gRPC address of a Qdrant with the same vectors")
+    parser.add_argument("--qdrant-ef", type=int, default=96)
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each server, where there are two")
     parser.add_argument("--out")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="exclusions-") as home:
@@ -84,7 +93,7 @@ def main():
         )
         try:
             bench = Bench(pb, home, "http://" + json.loads(server.stdout.readline())["listen"], args)
-            report = {"vectors": list(bench.base.shape), "date": time.strftime("%Y-%m-%d"), "ef_search": bench.ef}
+            report = {"vectors": list(bench.base.shape), "date": time.strftime("%Y-%m-%d")}
             for part in args.parts.split(","):
                 report[part] = getattr(bench, part)()
         finally:
@@ -103,7 +112,6 @@ class Bench:
         self.pb, self.taste, self.home, self.address, self.args = pb, taste_profile_pb2, home, address, args
         self.base, self.query = np.load(args.base, mmap_mode="r"), np.load(args.users)
         self.truth = np.load(args.truth)
-        self.ef = next((ef for ef in serve.EF if self.reaches(ef)), serve.EF[-1])
 
     def drive(self, method, requests, connections, seconds, most=10**9, save=None):
         messages = serve.write_messages(self.home / "messages", requests)
@@ -118,42 +126,92 @@ class Bench:
         lists = {i: self.pb.RecommendResponse.FromString(a) for i, a in serve.answers(save)}
         return [[int(r.item_id) for r in lists[i].results] for i in range(len(requests))]
 
-    def ask(self, at, ids=(), ef=None, **more):
+    def ask(self, at, ef, ids=(), **more):
         return self.pb.RecommendRequest(
-            vector={"values": self.query[at]}, page_size=10, search={"ef_search": ef or self.ef},
+            vector={"values": self.query[at]}, page_size=10, search={"ef_search": ef},
             filter={"exclude_item_ids": [str(i) for i in ids]}, ranking={"variant_override": "plain"}, **more)
 
-    def ask_user(self, user, exact=False):
+    def ask_user(self, user, ef=None):
         return self.pb.RecommendRequest(
-            user_id=user, page_size=10, search={"exact": True} if exact else {"ef_search": self.ef},
+            user_id=user, page_size=10, search={"ef_search": ef} if ef else {"exact": True},
             ranking={"variant_override": "plain"})
 
-    def reaches(self, ef):
-        lists = self.answers([self.ask(at, ef=ef) for at in range(1_000)])
-        return np.mean([len(set(got) & set(self.truth[at, :10].tolist())) for at, got in enumerate(lists)]) / 10 >= self.args.recall
+    def reaching(self, ask):
+        """The requests of the narrowest search that finds enough of the best: width, requests, recall. `ask` makes
+        requests of a width, and says what share of the best their answers have."""
+        for ef in EF:
+            requests, recall_of = ask(ef)
+            recall = float(recall_of(self.answers(requests)))
+            if recall >= self.args.recall:
+                break
+        return ef, requests, recall
 
-    def measured(self, requests, recall):
-        runs = [self.drive(RECOMMEND, requests, c, self.args.seconds) for c in (1, 8)]
-        found = {"recall_at_10": round(recall, 4)}
-        for run in runs:
-            found[f"{run['conns']}"] = {key: round(run[key], 1) for key in ("qps", "p50_us", "p99_us")}
+    def measured(self, ask, sets=None):
+        """At 1 and 8 connections; beside the other server where it is given the same `sets` of ids."""
+        ef, requests, recall = self.reaching(ask)
+        found = {"ef_search": ef, "recall_at_10": round(recall, 4)}
+        keys = ("qps", "p50_us", "p99_us")
+        if not self.args.qdrant or sets is None:
+            for run in [self.drive(RECOMMEND, requests, c, self.args.seconds) for c in (1, 8)]:
+                found[f"{run['conns']}"] = {key: round(run[key], 1) for key in keys}
+        else:
+            theirs = [self.ask_qdrant(at, ids) for at, ids in enumerate(sets)]
+            found["qdrant_recall_at_10"] = round(self.recall_of_qdrant(theirs, sets), 4)
+            for c in (1, 8):
+                rounds = []
+                for _ in range(self.args.rounds):
+                    us = self.drive(RECOMMEND, requests, c, self.args.seconds)
+                    rounds.append((us, self.drive_qdrant(theirs, c, self.args.seconds)))
+                ours, others = zip(*rounds)
+                middle = lambda runs: {key: round(statistics.median(run[key] for run in runs), 1) for key in keys}
+                ratio = statistics.median(us["qps"] / them["qps"] for us, them in rounds)
+                found[f"{c}"] = {**middle(ours), "qdrant": middle(others), "ratio": round(ratio, 2)}
         print(json.dumps(found), file=sys.stderr, flush=True)
         return found
+
+    def ask_qdrant(self, at, ids):
+        from qdrant_client import grpc as g
+
+        ids = [g.PointId(num=int(i)) for i in ids]
+        without = g.Filter(must_not=[g.Condition(has_id=g.HasIdCondition(has_id=ids))]) if ids else None
+        params = g.SearchParams(hnsw_ef=self.args.qdrant_ef)
+        return g.SearchPoints(collection_name="b", vector=self.query[at].tolist(), limit=10, params=params, filter=without)
+
+    def drive_qdrant(self, requests, connections, seconds, most=10**9, save=None):
+        messages = serve.write_messages(self.home / "messages-qdrant", requests)
+        done = serve.drive(self.args.qdrant, "/qdrant.Points/Search", messages, connections, seconds, most, save)
+        if done["errors"]:
+            sys.exit(f"Qdrant: {done}")
+        return done
+
+    def recall_of_qdrant(self, requests, sets):
+        from qdrant_client import grpc as g
+
+        save = str(self.home / "answers-qdrant")
+        self.drive_qdrant(requests, 1, 60, len(requests), save)
+        found = [(at, [p.id.num for p in g.SearchResponse.FromString(a).result]) for at, a in serve.answers(save)]
+        return np.mean([len(self.best(at, sets[at]) & set(got)) / 10 for at, got in found])
+
+    def best(self, at, ids):
+        """The ten best of what is left."""
+        scores = self.base @ self.query[at]
+        scores[ids] = -np.inf
+        return set(np.argpartition(-scores, 10)[:10].tolist())
 
     def request(self):
         """Ids in the request."""
         report = {}
         for size in SIZES:
             sets = [excluded(self.truth, len(self.base), size, at) for at in range(QUERIES)]
-            requests = [self.ask(at, ids) for at, ids in enumerate(sets)]
-            hits = []
-            for at, (ids, got) in enumerate(zip(sets, self.answers(requests))):
-                scores = self.base @ self.query[at]
-                scores[ids] = -np.inf
-                best = set(np.argpartition(-scores, 10)[:10].tolist())
-                assert len(got) == 10 and not set(got) & set(ids.tolist())
-                hits.append(len(best & set(got)))
-            report[str(size)] = self.measured(requests, float(np.mean(hits)) / 10)
+            best = [self.best(at, ids) for at, ids in enumerate(sets)]
+
+            def recall(lists):
+                for ids, got in zip(sets, lists):
+                    assert len(got) == 10 and not set(got) & set(ids.tolist())
+                return np.mean([len(best[at] & set(got)) / 10 for at, got in enumerate(lists)])
+
+            ask = lambda ef: ([self.ask(at, ef, ids) for at, ids in enumerate(sets)], recall)
+            report[str(size)] = self.measured(ask, sets)
         return report
 
     def listener(self, user, events, items=(), artist=None):
@@ -179,12 +237,11 @@ class Bench:
             self.drive(service + "CreateExclusion", rules, 64, 900, len(rules))
             print(f"{len(rules)} rules made, {len(rules) / (time.perf_counter() - began):.0f}/s", file=sys.stderr, flush=True)
 
-    def judged(self, users):
+    def judged(self, users, sets=None):
         """Of listeners: measured, with the recall against exact search under the same rules."""
-        exact = self.answers([self.ask_user(u, exact=True) for u in users])
-        got = self.answers([self.ask_user(u) for u in users])
-        recall = float(np.mean([len(set(a) & set(b)) / len(a) for a, b in zip(exact, got)]))
-        return self.measured([self.ask_user(u) for u in users], recall)
+        exact = self.answers([self.ask_user(u) for u in users])
+        recall = lambda lists: np.mean([len(set(a) & set(b)) / len(a) for a, b in zip(exact, lists)])
+        return self.measured(lambda ef: ([self.ask_user(u, ef) for u in users], recall), sets)
 
     def rules(self):
         """The same ids as rules in profiles, of listeners who heard their twenty nearest."""
@@ -192,10 +249,11 @@ class Bench:
         for size in (*SIZES, BY_ARTIST):
             users = [f"rules-{size}-{at}" for at in range(LISTENERS)]
             by_artist = size == BY_ARTIST
+            sets = [() if by_artist else excluded(self.truth, len(self.base), size, at) for at in range(LISTENERS)]
             self.make([
-                self.listener(user, self.truth[at, :20], [] if by_artist else excluded(self.truth, len(self.base), size, at),
-                              "everywhere" if by_artist else None) for at, user in enumerate(users)])
-            report[str(size)] = self.judged(users)
+                self.listener(user, self.truth[at, :20], sets[at], "everywhere" if by_artist else None)
+                for at, user in enumerate(users)])
+            report[str(size)] = self.judged(users, None if by_artist else sets)
         return report
 
     def profile(self):
