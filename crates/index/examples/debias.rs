@@ -11,6 +11,9 @@
 
 use std::time::Instant;
 
+mod common;
+
+use common::npy;
 use refrain_index::{BuildParams, Debias, Hit, Index, Scratch, SearchParams, build};
 use refrain_kernels::Metric;
 
@@ -118,16 +121,4 @@ fn afterwards(
     }
     hits.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.ordinal.cmp(&b.ordinal)));
     hits.truncate(K);
-}
-
-/// The float32 values of a two-dimensional array in a file of NumPy, and its width.
-fn npy(path: &str) -> (Vec<f32>, usize) {
-    let bytes = fs_err::read(path).expect("readable");
-    let header_len = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
-    let header = std::str::from_utf8(&bytes[10..10 + header_len]).expect("a header");
-    let shape = header.split("'shape': (").nth(1).expect("a shape");
-    let width = shape.split([',', ')']).nth(1).expect("two dimensions");
-    let values = bytes[10 + header_len..].chunks_exact(4);
-    let values = values.map(|four| f32::from_le_bytes(four.try_into().expect("four bytes")));
-    (values.collect(), width.trim().parse().expect("a number"))
 }

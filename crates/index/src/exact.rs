@@ -310,9 +310,55 @@ pub(crate) fn gathers(n: usize, listed: usize) -> bool {
     listed.saturating_mul(GATHER_COST) < n
 }
 
+/// What asking a filter about an item costs, in vectors read one after another: one of so many.
+pub(crate) const ASKED_A_VECTOR: usize = 4;
+
+/// Whether a scan first asks the filter about every item and picks those it allows, instead of reading all:
+/// only where that is less than half, as a scan of all may end early.
+pub(crate) fn asks(n: usize, allowed: usize) -> bool {
+    asking(n, allowed) < n / 2
+}
+
+/// What that costs.
+pub(crate) fn asking(n: usize, allowed: usize) -> usize {
+    n / ASKED_A_VECTOR + allowed.saturating_mul(GATHER_COST)
+}
+
+/// All ordinals below `n` that a filter allows.
+fn left<'a>(filter: &'a Filter<'a>, n: usize) -> impl Iterator<Item = u32> + 'a {
+    (0..count(n)).step_by(64).flat_map(move |first| {
+        let ordinals: [u32; 64] = std::array::from_fn(|at| first + count(at));
+        let mut mask = filter.mask(&ordinals[..(n - first as usize).min(64)]);
+        std::iter::from_fn(move || {
+            let next = (mask != 0).then(|| first + mask.trailing_zeros());
+            mask &= mask.wrapping_sub(1);
+            next
+        })
+    })
+}
+
+/// Ordinals that a scan picks: of an allow-list, or those that are left of all.
+enum Chosen<A, B> {
+    Listed(A),
+    Left(B),
+}
+
+impl<A: Iterator<Item = u32>, B: Iterator<Item = u32>> Iterator for Chosen<A, B> {
+    type Item = u32;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<u32> {
+        match self {
+            Self::Listed(listed) => listed.next(),
+            Self::Left(left) => left.next(),
+        }
+    }
+}
+
 /// Every allowed item scored, to be compiled for each instruction set.
 ///
-/// O(n · dim), or O(|allow| · dim) when few are allowed. All are scored by their high bytes, and
+/// O(n · dim), or O(allowed · dim) when few are: of an allow-list, or what exclusions leave (and O(n) to find
+/// out). All are scored by their high bytes, and
 /// those that can be among the best by all their bytes: the outcome is exact.
 pub(crate) struct Scan<'a> {
     pub(crate) space: Space<'a>,
@@ -372,10 +418,17 @@ impl Scan<'_> {
             query,
             row,
         };
-        match filter.allow {
+        let chosen = match filter.allow {
             Some(allow) if gathers(n, allow.len()) => {
+                let listed = allow.iter().filter(|ordinal| !filter.excludes(*ordinal));
+                Some(Chosen::Listed(listed))
+            }
+            _ if asks(n, filter.expected(n)) => Some(Chosen::Left(left(filter, n))),
+            _ => None,
+        };
+        match chosen {
+            Some(ids) => {
                 let place = |ordinal: u32| places.get(ordinal as usize).copied();
-                let ids = allow.iter().filter(|ordinal| !filter.excludes(*ordinal));
                 let mut ids = ids.filter_map(place).filter(|place| (*place as usize) < n);
                 loop {
                     let mut count = 0;
@@ -406,7 +459,7 @@ impl Scan<'_> {
                     }
                 }
             }
-            _ => {
+            None => {
                 let asked = (!filter.is_open()).then_some(filter);
                 for first in (0..n).step_by(STEP) {
                     if past(deadline) {

@@ -501,6 +501,7 @@ impl Costs {
     fn predict(n: usize, m: usize, ef: usize, allowed: usize, listed: Option<usize>) -> Self {
         let exact = match listed {
             Some(listed) if exact::gathers(n, listed) => listed * exact::GATHER_COST,
+            _ if exact::asks(n, allowed) => exact::asking(n, allowed),
             _ => n,
         };
         // About half of the links of an expanded node have been met before.

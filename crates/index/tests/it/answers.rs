@@ -4,11 +4,14 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use refrain_index::{
-    BuildError, BuildParams, Filter, Hit, Index, Scratch, SearchError, SearchParams, build,
+    BuildError, BuildParams, Filter, Hit, Index, OrdinalSet, Scratch, SearchError, SearchParams,
+    build,
 };
 use refrain_kernels::{Metric, oracle};
 
-use crate::common::{best, exact, factors, graph, index, ordinals, params, rows, sections, values};
+use crate::common::{
+    best, exact, factors, graph, index, ordinals, params, rows, search, sections, values,
+};
 
 #[test]
 fn exact_search_is_the_oracle() {
@@ -285,4 +288,38 @@ fn a_deadline_that_has_passed_is_said() {
         .expect("fits");
     assert!(stats.truncated && !stats.exact);
     assert!(hits.len() <= 10);
+}
+
+/// What exclusions leave, when that is little, is picked instead of all being read: the same answer as from a list of
+/// what is allowed, and exact.
+#[test]
+fn what_many_exclusions_leave_is_found() {
+    let (n, dim) = (5_000_u32, 9);
+    for metric in Metric::ALL {
+        let index = index(&factors(4, 5_000, dim), dim, &params(metric));
+        let query = values(6, dim);
+        for left in [0, 1, 7, 63, 64, 200] {
+            let allowed = |ordinal: &u32| (ordinal * 37) % n < left;
+            let allow: OrdinalSet = (0..n).filter(allowed).collect();
+            let exclude: OrdinalSet = (0..n).filter(|ordinal| !allowed(ordinal)).collect();
+            let listed = exact(
+                &index,
+                &query,
+                20,
+                Filter {
+                    exclude: &[],
+                    allow: Some(&allow),
+                },
+            );
+            let exclude = [&exclude];
+            let filter = Filter {
+                exclude: &exclude,
+                allow: None,
+            };
+            assert_eq!(exact(&index, &query, 20, filter), listed, "{metric} {left}");
+            let searched = search(&index, &query, 20, 10, filter);
+            assert_eq!(searched, listed, "{metric} {left}");
+            assert_eq!(listed.len(), left.min(20) as usize);
+        }
+    }
 }
