@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use quick_cache::sync::Cache;
 use refrain_index::Debias;
+use refrain_kernels::Metric;
 use refrain_ranking::Variant;
 
 use crate::version::Version;
 
 /// Powers that a version keeps weights of; each takes four bytes an item.
-const KEPT: usize = 8;
+const KEPT: usize = 32;
 
 /// The weights of a base, by the bits of the power.
 #[derive(Debug)]
@@ -76,7 +77,7 @@ impl Version {
 
     /// What the score of an item is multiplied by.
     pub(crate) fn weight(&self, ordinal: u32, beta: f64) -> f32 {
-        if self.debiased(beta).is_none() {
+        if beta == 0.0 || self.index().metric() != Metric::InnerProduct {
             return 1.0;
         }
         let vector = self.vector(ordinal);

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 mod common;
 
-use common::npy;
+use common::{npy, opened};
 use refrain_index::{BuildParams, Debias, Hit, Index, Scratch, SearchParams, build};
 use refrain_kernels::Metric;
 
@@ -33,14 +33,7 @@ fn main() {
         metric: Metric::InnerProduct,
         ..BuildParams::default()
     };
-    let sections = build(&base, dim, &params, &())
-        .expect("valid")
-        .into_sections();
-    let index = Index::open(&|name| {
-        let found = sections.iter().find(|section| section.name == name);
-        found.map(|section| section.bytes.clone())
-    })
-    .expect("just built");
+    let index = opened(build(&base, dim, &params, &()).expect("valid"));
     println!("{} x {dim}, ef {ef}, 10 best", index.len());
     println!("beta  made ms  recall  us/query  afterwards: recall  us/query");
     for beta in [0.0, 0.25, 0.5, 0.75, 1.0] {

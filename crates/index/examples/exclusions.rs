@@ -14,7 +14,7 @@ use std::time::Instant;
 
 mod common;
 
-use common::npy;
+use common::{npy, opened};
 use refrain_index::{BuildParams, Filter, Hit, Index, OrdinalSet, Scratch, SearchParams, build};
 
 const K: usize = 10;
@@ -36,14 +36,7 @@ fn main() {
         metric: metric.parse().expect("ip, cosine or l2"),
         ..BuildParams::default()
     };
-    let sections = build(&base, dim, &params, &())
-        .expect("valid")
-        .into_sections();
-    let index = Index::open(&|name| {
-        let found = sections.iter().find(|section| section.name == name);
-        found.map(|section| section.bytes.clone())
-    })
-    .expect("just built");
+    let index = opened(build(&base, dim, &params, &()).expect("valid"));
     let n = index.len();
     let queries: Vec<&[f32]> = queries.chunks_exact(dim).collect();
     let mut draw = Draw(7);

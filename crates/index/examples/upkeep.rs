@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 mod common;
 
-use common::npy;
+use common::{npy, opened};
 use refrain_index::{
     BuildParams, Filter, Hit, Index, Parent, Scratch, SearchParams, build, build_from,
 };
@@ -117,7 +117,7 @@ fn moved(set: &Set) {
         };
         let built = build_from(&from, &vectors, set.dim, &set.params(), &()).expect("built");
         let linked = built.stats().linked;
-        let (kept, kept_took) = (open(built), begun.elapsed());
+        let (kept, kept_took) = (opened(built), begun.elapsed());
         let (fresh, fresh_took) = full(set, &vectors);
         let stale = recalls(&parent, set, &fresh);
         println!(
@@ -164,7 +164,7 @@ fn churn(set: &Set, cycles: usize) {
         };
         let built = build_from(&from, &vectors, set.dim, &set.params(), &()).expect("built");
         let (linked, repaired) = (built.stats().linked, built.stats().repaired);
-        index = open(built);
+        index = opened(built);
         let took = begun.elapsed();
         if cycle % 10 == 0 || cycle == 1 {
             let (fresh, fresh_took) = full(set, &vectors);
@@ -182,16 +182,7 @@ fn churn(set: &Set, cycles: usize) {
 fn full(set: &Set, vectors: &[f32]) -> (Index, Duration) {
     let begun = Instant::now();
     let built = build(vectors, set.dim, &set.params(), &()).expect("built");
-    (open(built), begun.elapsed())
-}
-
-fn open(built: refrain_index::BuiltIndex) -> Index {
-    let sections = built.into_sections();
-    let section = |name: &str| {
-        let found = sections.iter().find(|section| section.name == name);
-        found.map(|section| section.bytes.clone())
-    };
-    Index::open(&section).expect("opened")
+    (opened(built), begun.elapsed())
 }
 
 /// What the graph of an index finds of the exact answers of another of the same ordinals.

@@ -75,7 +75,7 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{BuildParams, build};
+    use crate::{BuildParams, made};
 
     #[test]
     fn a_batch_answers_as_one_by_one() {
@@ -83,16 +83,7 @@ mod tests {
         let vectors: Vec<f32> = (0_u16..3_000)
             .map(|at| f32::from(at.wrapping_mul(40_503) % 1_009) / 500.0 - 1.0)
             .collect();
-        let sections = build(&vectors, dim, &BuildParams::default(), &())
-            .expect("valid")
-            .into_sections();
-        let get = |name: &str| {
-            sections
-                .iter()
-                .find(|s| s.name == name)
-                .map(|s| s.bytes.clone())
-        };
-        let index = Index::open(&get).expect("just built");
+        let index = made::index(&vectors, dim, &BuildParams::default());
         let params = SearchParams::default();
         let queries = &vectors[..dim * 37];
         let batch = index.search_batch(queries, 5, &params).expect("fits");

@@ -18,6 +18,8 @@ mod exact;
 mod filter;
 mod index;
 mod layout;
+#[cfg(test)]
+mod made;
 mod nibbles;
 mod pool;
 mod scratch;

@@ -1,5 +1,7 @@
 //! What several examples need.
 
+use refrain_index::{BuiltIndex, Index};
+
 /// A `.npy` of two dimensions, little-endian float32, version 1.
 pub(crate) fn npy(path: &str) -> (Vec<f32>, usize) {
     let bytes = fs_err::read(path).expect("a file that can be read");
@@ -14,4 +16,14 @@ pub(crate) fn npy(path: &str) -> (Vec<f32>, usize) {
     let values = bytes[header..].as_chunks::<4>().0.iter();
     let values = values.map(|bytes| f32::from_le_bytes(*bytes)).collect();
     (values, dim.expect("two dimensions"))
+}
+
+/// What was built, opened.
+pub(crate) fn opened(built: BuiltIndex) -> Index {
+    let sections = built.into_sections();
+    let section = |name: &str| {
+        let found = sections.iter().find(|section| section.name == name);
+        found.map(|section| section.bytes.clone())
+    };
+    Index::open(&section).expect("just built")
 }

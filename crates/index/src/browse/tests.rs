@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{BuildParams, OrdinalSet, Scratch, build};
+use crate::{BuildParams, OrdinalSet, Scratch, made};
 
 fn index(metric: Metric, n: usize, dim: usize, seed: u64) -> (Index, Vec<f32>) {
     let mut state = seed | 1;
@@ -21,16 +21,7 @@ fn index(metric: Metric, n: usize, dim: usize, seed: u64) -> (Index, Vec<f32>) {
         threads: 1,
         ..BuildParams::default()
     };
-    let sections = build(&vectors, dim, &params, &())
-        .expect("valid")
-        .into_sections();
-    let get = |name: &str| {
-        sections
-            .iter()
-            .find(|s| s.name == name)
-            .map(|s| s.bytes.clone())
-    };
-    (Index::open(&get).expect("just built"), vectors)
+    (made::index(&vectors, dim, &params), vectors)
 }
 
 proptest! {

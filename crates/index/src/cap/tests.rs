@@ -5,7 +5,7 @@ use refrain_kernels::Metric;
 
 use super::*;
 use crate::{
-    BuildParams, Delta, DeltaScratch, Filter, Hit, Index, OrdinalSet, Scratch, SearchParams, build,
+    BuildParams, Delta, DeltaScratch, Filter, Hit, Index, OrdinalSet, Scratch, SearchParams, made,
 };
 
 /// Groups of their own: `None` where the number is 0.
@@ -26,14 +26,7 @@ fn index(vectors: &[f32], metric: Metric) -> Index {
         metric,
         ..BuildParams::default()
     };
-    let sections = build(vectors, 3, &params, &())
-        .expect("valid")
-        .into_sections();
-    let get = |name: &str| {
-        let found = sections.iter().find(|section| section.name == name);
-        found.map(|section| section.bytes.clone())
-    };
-    Index::open(&get).expect("just built")
+    made::index(vectors, 3, &params)
 }
 
 /// All items, best first, those of full groups passed over.

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use refrain_kernels::{Kernels, Metric};
 
 use super::*;
-use crate::{BuildParams, Filter, Hit, OrdinalSet, Scratch, SearchError, SearchParams, build};
+use crate::{BuildParams, Filter, Hit, OrdinalSet, Scratch, SearchError, SearchParams, made};
 
 /// An index by `metric` of rows whose lengths differ by orders.
 fn index(rows: &[[i8; 5]], metric: Metric) -> Index {
@@ -18,16 +18,7 @@ fn index(rows: &[[i8; 5]], metric: Metric) -> Index {
         metric,
         ..BuildParams::default()
     };
-    let sections = build(&vectors, 5, &params, &())
-        .expect("valid")
-        .into_sections();
-    let get = |name: &str| {
-        sections
-            .iter()
-            .find(|s| s.name == name)
-            .map(|s| s.bytes.clone())
-    };
-    Index::open(&get).expect("just built")
+    made::index(&vectors, 5, &params)
 }
 
 /// All allowed items by `q·x · |x|^-β`, best first, ties by ordinal.
