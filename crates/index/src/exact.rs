@@ -102,11 +102,28 @@ impl Bound {
     }
 }
 
-/// The first places scanned, under inner product.
-pub(crate) struct Head<'a> {
+/// How far a scan for the best `k` would have to go.
+#[derive(Clone, Copy)]
+pub(crate) struct Reach<'a> {
     pub(crate) space: &'a Space<'a>,
     pub(crate) bound: Bound,
     pub(crate) k: usize,
+}
+
+impl Reach<'_> {
+    /// Items that it would score at most, where these were found before.
+    #[inline(always)]
+    pub(crate) fn items(&self, found: &Pool) -> usize {
+        match found.score_at(self.k) {
+            Some(item) if !self.space.lengths.is_empty() => self.bound.reach(self.space, item),
+            _ => self.space.len(),
+        }
+    }
+}
+
+/// The first places scanned, under inner product.
+pub(crate) struct Head<'a> {
+    pub(crate) reach: Reach<'a>,
     /// Items that may be scanned, if then the answer is complete.
     pub(crate) budget: usize,
     /// Which may come back, if not all.
@@ -127,7 +144,8 @@ impl Head<'_> {
         (pool, frontier, block): (&mut Pool, &mut BinaryHeap<Reverse<Ranked>>, &mut Block),
         spent: &mut Spent,
     ) -> (usize, bool) {
-        let n = self.space.len();
+        let space = self.reach.space;
+        let n = space.len();
         let mut at = 0;
         let mut end = HEAD.min(n);
         loop {
@@ -154,13 +172,10 @@ impl Head<'_> {
                 }
                 at += len;
             }
-            let reach = match pool.score_at(self.k) {
-                Some(item) => self.bound.reach(self.space, item),
-                None => n,
-            };
+            let reach = self.reach.items(pool);
             // No bound holds for what was dropped by less than all bytes: from a sketch, or from a full group.
             let capped = self.admit.is_some_and(|admit| admit.cap.is_some());
-            if self.space.is_abridged() || capped {
+            if space.is_abridged() || capped {
                 return (at, false);
             }
             if reach <= at {

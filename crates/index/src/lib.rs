@@ -14,6 +14,7 @@ mod codes;
 mod deadline;
 mod debias;
 mod delta;
+mod detour;
 mod exact;
 mod filter;
 mod index;

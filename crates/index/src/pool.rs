@@ -82,6 +82,17 @@ impl Pool {
         self.cursor = 0;
     }
 
+    /// How many it holds at most.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// From now on it holds so many, if that is more.
+    #[inline(always)]
+    pub(crate) fn widen(&mut self, capacity: usize) {
+        self.capacity = self.capacity.max(capacity);
+    }
+
     /// What a newcomer must be better than.
     #[inline]
     pub(crate) fn bar(&self) -> Ranked {

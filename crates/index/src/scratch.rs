@@ -20,6 +20,8 @@ pub struct Scratch {
     pub(crate) results: Pool,
     pub(crate) frontier: BinaryHeap<Reverse<Ranked>>,
     pub(crate) block: Box<Block>,
+    /// Scores of a sample of all items, where a walk has taken one.
+    pub(crate) sample: Vec<f32>,
     /// The query as given, or of unit length.
     pub(crate) query: Vec<f32>,
     pub(crate) coded: CodeQuery,

@@ -375,6 +375,7 @@ impl Walk<'_> {
             results,
             frontier,
             block,
+            sample,
             query,
             whole,
             row,
@@ -391,6 +392,11 @@ impl Walk<'_> {
         };
         let open = params.filter.is_open() && params.cap.is_none();
         let mut is_complete = false;
+        let scan = exact::Reach {
+            space: &space,
+            bound: exact::Bound::new(&space, query, coded),
+            k,
+        };
         let mut seeds = [graph.entry; 2];
         let mut seeds = &mut seeds[..];
         frontier.clear();
@@ -407,9 +413,7 @@ impl Walk<'_> {
             // The longest vectors are in most answers: they are where the walk begins, and where
             // the bound is near, all that can be in the answer.
             let head = exact::Head {
-                space: &space,
-                bound: exact::Bound::new(&space, query, coded),
-                k,
+                reach: scan,
                 budget: scan_budget,
                 admit: (!open).then_some(admit),
             };
@@ -439,6 +443,7 @@ impl Walk<'_> {
             let limits = Limits {
                 deadline: params.deadline,
                 budget: count(budget),
+                scan: (budget < usize::MAX).then_some(scan),
             };
             walk::beam_filtered(
                 simd,
@@ -452,6 +457,7 @@ impl Walk<'_> {
                     frontier,
                     visited.marks(index.len()),
                     &mut **block,
+                    sample,
                 ),
                 &mut spent,
             )

@@ -11,6 +11,8 @@ use refrain_kernels::{codes::Simd, prefetch};
 use crate::{
     cap::Cap,
     deadline::Deadline,
+    detour::Detour,
+    exact::Reach,
     filter::Filter,
     layout::Layer,
     pool::{Pool, Ranked},
@@ -46,11 +48,13 @@ pub(crate) enum End {
 }
 
 /// What a filtered walk may spend.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+#[derive(Clone, Copy)]
+pub(crate) struct Limits<'a> {
     pub(crate) deadline: Option<Deadline>,
     /// Vectors scored.
     pub(crate) budget: u32,
+    /// What may be done instead.
+    pub(crate) scan: Option<Reach<'a>>,
 }
 
 /// Hops between two looks at the clock.
@@ -231,8 +235,8 @@ impl Admit<'_> {
 }
 
 /// Best-first search of the base layer for items that pass a filter: others route, but do not
-/// count. The pool (its capacity is `ef`) holds what was found; the walk goes on until it is full
-/// of allowed items better than all that is left, or the limits are met.
+/// count. The pool (its capacity is `ef`, and grows on a [`Detour`]) holds what was found; the walk
+/// goes on until it is full of allowed items better than all that is left, or the limits are met.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "inlined into its one caller")]
 pub(crate) fn beam_filtered<S: Simd>(
@@ -241,16 +245,20 @@ pub(crate) fn beam_filtered<S: Simd>(
     scorer: &impl Scores,
     seeds: &[u32],
     admit: Admit<'_>,
-    limits: Limits,
-    (found, frontier, mut marks, block): (
+    limits: Limits<'_>,
+    (found, frontier, mut marks, block, sample): (
         &mut Pool,
         &mut BinaryHeap<Reverse<Ranked>>,
         Marks<'_>,
         &mut Block,
+        &mut Vec<f32>,
     ),
     spent: &mut Spent,
 ) -> End {
     let mut links = seeds;
+    let n = scorer.len();
+    let mut detour = Detour::new(found.capacity(), admit.filter.expected(n), n, limits.scan);
+    sample.clear();
     loop {
         let count = marks.unseen(links, &mut block.positions);
         score(simd, scorer, block, count, spent);
@@ -287,10 +295,13 @@ pub(crate) fn beam_filtered<S: Simd>(
         if late(limits.deadline, spent.hops) {
             return End::Deadline;
         }
-        if spent.distance_comps > limits.budget {
+        if spent.distance_comps > limits.budget
+            || detour.is_longer(simd, scorer, found, (sample, block), spent)
+        {
             return End::Budget;
         }
         spent.hops += 1;
+        found.widen(detour.pass(admit.allows(next.position())));
         links = layer.row(next.position());
         // While these are scored, the memory of those after them comes near.
         if let Some(Reverse(after)) = frontier.peek() {

@@ -1,10 +1,73 @@
 //! A filter is kept, and filled.
 
 use proptest::prelude::*;
-use refrain_index::{Filter, Index, OrdinalSet};
+use refrain_index::{BuildParams, Filter, Hit, Index, OrdinalSet, Scratch, SearchParams};
 use refrain_kernels::Metric;
 
 use crate::common::{exact, factors, index, ordinals, params, search, values};
+
+const DIM: usize = 16;
+const ITEMS: usize = 20_000;
+const QUERIES: usize = 60;
+
+/// What a search for ten, of a width, finds where the `nearest` so many of each query are shut out, summed
+/// over queries: how many of the true ten, how many answers were exact, and the vectors scored.
+fn without_the_nearest(index: &Index, nearest: usize, ef: usize) -> (usize, usize, usize) {
+    let mut scratch = Scratch::new();
+    let (mut right, mut complete, mut scored) = (0, 0, 0);
+    for query in values(77, QUERIES * DIM).chunks_exact(DIM) {
+        let shut_out = exact(index, query, nearest, Filter::default());
+        let shut_out: OrdinalSet = ordinals(&shut_out).into_iter().collect();
+        let exclude = [&shut_out];
+        let filter = Filter {
+            exclude: &exclude,
+            allow: None,
+        };
+        let params = SearchParams {
+            ef_search: ef,
+            filter,
+            ..SearchParams::default()
+        };
+        let mut hits: Vec<Hit> = Vec::new();
+        let stats = index.search(query, 10, &params, &mut scratch, &mut hits);
+        let stats = stats.expect("a fitting query");
+        let truth = exact(index, query, 10, filter);
+        right += hits.iter().filter(|hit| truth.contains(hit)).count();
+        complete += usize::from(stats.exact);
+        scored += stats.distance_comps as usize;
+    }
+    (right, complete, scored)
+}
+
+/// The more of the nearest are shut out, the wider the walk, so that it finds as large a share of what is
+/// left; and where they are so many that scoring everything takes less, that is done, early.
+#[test]
+fn what_the_nearest_leave_is_found() {
+    let vectors = values(5, ITEMS * DIM);
+    for metric in [Metric::Cosine, Metric::L2] {
+        let params = BuildParams {
+            m: 12,
+            ef_construction: 80,
+            ..params(metric)
+        };
+        let index = index(&vectors, DIM, &params);
+        let (right, complete, _) = without_the_nearest(&index, 0, 32);
+        assert!(
+            right > QUERIES * 8,
+            "{metric:?}: {right} of nothing shut out"
+        );
+        assert_eq!(complete, 0, "{metric:?}");
+        let (of_thirty, complete, _) = without_the_nearest(&index, 30, 32);
+        assert!(
+            of_thirty + QUERIES / 4 >= right,
+            "{metric:?}: {of_thirty}, {right}"
+        );
+        assert!(complete * 10 < QUERIES, "{metric:?}: {complete}");
+        let (of_many, complete, scored) = without_the_nearest(&index, 2_000, 32);
+        assert_eq!((of_many, complete), (QUERIES * 10, QUERIES), "{metric:?}");
+        assert!(scored < QUERIES * ITEMS * 3 / 2, "{metric:?}: {scored}");
+    }
+}
 
 fn filtered_index() -> &'static (Vec<f32>, Index) {
     static SHARED: std::sync::OnceLock<(Vec<f32>, Index)> = std::sync::OnceLock::new();
