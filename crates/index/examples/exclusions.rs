@@ -61,7 +61,7 @@ fn main() {
         cases.push((format!("{count} at random"), vec![set; QUERIES]));
     }
     cases.push(("all".to_owned(), vec![(0..).take(n).collect(); QUERIES]));
-    for count in [10, 1_000, 5_000, 10_000, 100_000] {
+    for count in [10, 100, 1_000, 5_000, 10_000, 100_000] {
         let of = |query: &&[f32]| OrdinalSet::from_ordinals(&nearest(query, count.min(n)));
         cases.push((
             format!("the {count} nearest"),
