@@ -17,7 +17,8 @@ use crate::{
     walk::{Spent, count, score},
 };
 
-/// A walk of width `ef` that passes `d` in vain is as wide as `ef · √(1 + d / 8)`.
+/// A walk of width `ef` for `k` that passes `d` in vain is as wide as `ef · √(1 + d / k)`, `k` being at least
+/// so many: the fewer are asked for, the thinner is what is asked of the shell.
 ///
 /// Measured by `examples/exclusions.rs`: the width it took for a recall@10 of 0.95 where so many of the very
 /// nearest are shut out, without a detour, beside the width where nothing is.
@@ -26,7 +27,7 @@ use crate::{
 /// |---|---|---|---|---|---|
 /// | 100,000 x 64, inner product | 48 | 80 | 192 | 384 | 128 |
 /// | 1,000,000 x 64, inner product | 112 | 128 | 450 | 1,000 | 2,500 |
-const DAMPING: u64 = 8;
+const FEWEST: u64 = 8;
 
 /// What a hop in vain costs, in cache lines that a scan reads one after another.
 ///
@@ -47,6 +48,7 @@ const SAMPLE: usize = 1024;
 /// How a walk stands to what it passes in vain.
 pub(crate) struct Detour<'a> {
     ef: u64,
+    k: u64,
     /// Of all items, those that may come back, in 2^-16.
     allowed: u64,
     expanded: u64,
@@ -60,12 +62,17 @@ pub(crate) struct Detour<'a> {
 }
 
 impl<'a> Detour<'a> {
-    /// Of a walk for `allowed` of `n` items.
-    pub(crate) fn new(ef: usize, allowed: usize, n: usize, scan: Option<Reach<'a>>) -> Self {
+    /// Of a walk of that width for the best `k` of `allowed` of `n` items.
+    pub(crate) fn new(
+        (ef, k): (usize, usize),
+        (allowed, n): (usize, usize),
+        scan: Option<Reach<'a>>,
+    ) -> Self {
         let lines = scan.map_or(1, |scan| scan.space.rows.stride().div_ceil(LINE));
         let hop_cost = (HOP_COST / lines.max(1)).max(1);
         Self {
             ef: ef as u64,
+            k: (k as u64).max(FEWEST),
             allowed: ((allowed as u64) << 16) / (n as u64).max(1),
             expanded: 0,
             in_vain: 0,
@@ -81,7 +88,7 @@ impl<'a> Detour<'a> {
         self.expanded += 1;
         self.in_vain += u64::from(!is_allowed);
         // The root in 2^-10; nothing overflows, as there are below 2^31 items.
-        let factor = (((DAMPING + self.beyond_chance()) << 20) / DAMPING).isqrt();
+        let factor = (((self.k + self.beyond_chance()) << 20) / self.k).isqrt();
         usize::try_from((self.ef * factor) >> 10).unwrap_or(usize::MAX)
     }
 
@@ -152,17 +159,22 @@ mod tests {
     #[test]
     fn chance_makes_no_walk_wider_and_what_it_does_not_explain_does() {
         let (n, ef) = (1_000_000, 100);
-        let mut by_chance = Detour::new(ef, n / 4, n, None);
+        let mut by_chance = Detour::new((ef, 10), (n / 4, n), None);
         let widths = (0..1000).map(|hop| by_chance.pass(hop % 4 == 3));
         assert!(widths.max() <= Some(120));
-        let mut in_vain = Detour::new(ef, n - 1000, n, None);
-        let widths: Vec<usize> = (0..1000).map(|_| in_vain.pass(false)).collect();
+        let widths_in_vain = |k: usize| -> Vec<usize> {
+            let mut in_vain = Detour::new((ef, k), (n - 1000, n), None);
+            (0..1000).map(|_| in_vain.pass(false)).collect()
+        };
+        let widths = widths_in_vain(10);
         assert!(widths.is_sorted());
-        // 100 * sqrt(1 + 1000 / 8) is 1,122.
-        assert!((1_100..=1_122).contains(&widths[999]), "{}", widths[999]);
+        // 100 * sqrt(1 + 1000 / 10) is 1,004, of a hundred asked for 331.
+        assert!((990..=1_004).contains(&widths[999]), "{}", widths[999]);
+        let last = widths_in_vain(100)[999];
+        assert!((325..=331).contains(&last), "{last}");
         // The widest there can be: nothing overflows.
         let most = (1 << 31) - 1;
-        let mut widest = Detour::new(most, most, most, None);
+        let mut widest = Detour::new((most, 1), (most, most), None);
         assert!((0..100).all(|_| widest.pass(false) >= most));
     }
 }

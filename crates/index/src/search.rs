@@ -441,6 +441,7 @@ impl Walk<'_> {
             )
         } else {
             let limits = Limits {
+                k,
                 deadline: params.deadline,
                 budget: count(budget),
                 scan: (budget < usize::MAX).then_some(scan),

@@ -50,6 +50,8 @@ pub(crate) enum End {
 /// What a filtered walk may spend.
 #[derive(Clone, Copy)]
 pub(crate) struct Limits<'a> {
+    /// How many are wanted.
+    pub(crate) k: usize,
     pub(crate) deadline: Option<Deadline>,
     /// Vectors scored.
     pub(crate) budget: u32,
@@ -257,7 +259,8 @@ pub(crate) fn beam_filtered<S: Simd>(
 ) -> End {
     let mut links = seeds;
     let n = scorer.len();
-    let mut detour = Detour::new(found.capacity(), admit.filter.expected(n), n, limits.scan);
+    let widths = (found.capacity(), limits.k);
+    let mut detour = Detour::new(widths, (admit.filter.expected(n), n), limits.scan);
     sample.clear();
     loop {
         let count = marks.unseen(links, &mut block.positions);
