@@ -27,6 +27,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import numpy as np
@@ -95,13 +96,30 @@ def run(*arguments):
     """Runs refrain; its document, seconds and peak of resident bytes."""
     started = time.perf_counter()
     child = subprocess.Popen([REFRAIN, "--json", *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    peak = [0]
+    watch = threading.Thread(target=watch_memory, args=(child.pid, peak))
+    watch.start()
     out, err = child.stdout.read(), child.stderr.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
+    child.wait()
     seconds = time.perf_counter() - started
+    watch.join()
     if child.returncode:
         sys.exit(err.decode() or out.decode())
-    return json.loads(out), seconds, usage.ru_maxrss * 1024
+    return json.loads(out), seconds, peak[0]
+
+
+def watch_memory(pid, peak):
+    """The most memory that a process had resident. Not by `getrusage`: to that a process begins with the memory of its parent."""
+    while True:
+        try:
+            status = pathlib.Path(f"/proc/{pid}/status").read_text()
+        except OSError:
+            return
+        most = [int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")]
+        if not most:
+            return
+        peak[0] = max(peak[0], *most)
+        time.sleep(0.005)
 
 
 def train(log, out, args, *more, iterations=None):
