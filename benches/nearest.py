@@ -106,9 +106,9 @@ def answers(library, queries, sets, width):
     for query, ids in zip(queries, sets):
         with library.within(ids) as selector:
             start = time.perf_counter()
-            ids = library.search(query, width, selector)
+            best = library.search(query, width, selector)
             spent += time.perf_counter() - start
-        found.append(set(np.asarray(ids).tolist()))
+        found.append(set(np.asarray(best).tolist()))
     return found, spent / len(queries) * 1e6
 
 

@@ -14,7 +14,7 @@ given. Both are judged here by the same code: all items ranked but those that th
 with the ideal cut at min(|test|, 20). `--warm` extends a log from which that share of the pairs was left out, and
 compares a training from the earlier model with one from nothing, and a build from the earlier graph with one
 from nothing. `REFRAIN_BIN` names the binary (default target/release/refrain). Needs numpy, scipy; implicit and
-threadpoolctl for the comparison.
+threadpoolctl for the comparison, and Linux's /proc for memory.
 """
 
 import argparse

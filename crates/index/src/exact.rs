@@ -111,7 +111,8 @@ pub(crate) struct Reach<'a> {
 }
 
 impl Reach<'_> {
-    /// Items that it would score at most, where these were found before.
+    /// Items that it would score at most, where these were found before; where less than the high bytes was
+    /// walked, about.
     #[inline(always)]
     pub(crate) fn items(&self, found: &Pool) -> usize {
         match found.score_at(self.k) {
@@ -194,13 +195,14 @@ impl Head<'_> {
 #[inline(always)]
 pub(crate) fn refine<S: Simd>(
     simd: S,
-    space: &Space<'_>,
+    reach: &Reach<'_>,
     (ordinals, cap): (&[u32], Option<Cap<'_>>),
-    (query, coded, whole): (&[f32], &CodeQuery, &mut CodeQuery),
+    (query, whole): (&[f32], &mut CodeQuery),
     found: &Pool,
     results: &mut Pool,
     (row, block): (&mut Vec<f32>, &mut Block),
 ) {
+    let Reach { space, bound, .. } = reach;
     let found = found.items();
     let mut whole_score = Whole {
         space,
@@ -210,7 +212,6 @@ pub(crate) fn refine<S: Simd>(
         row,
     };
     if !space.is_abridged() {
-        let bound = Bound::new(space, query, coded);
         let ahead = |item: &Ranked| space.prefetch(item.position());
         found.iter().take(AHEAD).for_each(ahead);
         for (at, item) in found.iter().enumerate() {

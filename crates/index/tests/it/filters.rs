@@ -31,6 +31,16 @@ fn without_the_nearest(index: &Index, nearest: usize, ef: usize) -> (usize, usiz
         let mut hits: Vec<Hit> = Vec::new();
         let stats = index.search(query, 10, &params, &mut scratch, &mut hits);
         let stats = stats.expect("a fitting query");
+        // What may come back, instead of what may not: the same question (a filter that is open has a walk of its own).
+        let n = u32::try_from(index.len()).expect("few");
+        let rest: OrdinalSet = (0..n).filter(|one| !shut_out.contains(*one)).collect();
+        let listed = Filter {
+            exclude: &[],
+            allow: Some(&rest),
+        };
+        if nearest > 0 {
+            assert_eq!(hits, search(index, query, 10, ef, listed));
+        }
         let truth = exact(index, query, 10, filter);
         right += hits.iter().filter(|hit| truth.contains(hit)).count();
         complete += usize::from(stats.exact);
@@ -51,19 +61,17 @@ fn what_the_nearest_leave_is_found() {
             ..params(metric)
         };
         let index = index(&vectors, DIM, &params);
-        let (right, complete, _) = without_the_nearest(&index, 0, 32);
+        let (right, complete, _) = without_the_nearest(&index, 0, 24);
         assert!(
             right > QUERIES * 8,
             "{metric:?}: {right} of nothing shut out"
         );
         assert_eq!(complete, 0, "{metric:?}");
-        let (of_thirty, complete, _) = without_the_nearest(&index, 30, 32);
-        assert!(
-            of_thirty + QUERIES / 4 >= right,
-            "{metric:?}: {of_thirty}, {right}"
-        );
+        let (of_twenty, complete, _) = without_the_nearest(&index, 20, 24);
+        // A walk that did not widen found 554 and 548, fewer than where nothing was shut out.
+        assert!(of_twenty > right, "{metric:?}: {of_twenty}, {right}");
         assert!(complete * 10 < QUERIES, "{metric:?}: {complete}");
-        let (of_many, complete, scored) = without_the_nearest(&index, 2_000, 32);
+        let (of_many, complete, scored) = without_the_nearest(&index, 2_000, 24);
         assert_eq!((of_many, complete), (QUERIES * 10, QUERIES), "{metric:?}");
         assert!(scored < QUERIES * ITEMS * 3 / 2, "{metric:?}: {scored}");
     }
