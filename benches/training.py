@@ -4,6 +4,7 @@
     training.py --train train.txt.gz --test test.txt.gz [--factors 64] [--iterations 10] [--rounds 3] [--out FILE.json]
     training.py --train train.txt.gz --scaling 4 --svg cost.svg
     training.py --train train.txt.gz --test test.txt.gz --warm 0.05
+    training.py --train train.txt.gz --test test.txt.gz --hyper hyper.json --cuts 10,20,40
 
 Files are `user item item ...` lines or `user,item[,count]` rows, plain or gzip. Both learn the same pairs with the
 same factors, iterations, threads and objective: with frequency exponent 0 and unobserved weight w, a confidence of 1
@@ -13,7 +14,8 @@ numbers of iterations; of implicit only `fit` is timed, and likewise the differe
 given. Both are judged here by the same code: all items ranked but those that the user has, Recall@20 and NDCG@20
 with the ideal cut at min(|test|, 20). `--warm` extends a log from which that share of the pairs was left out, and
 compares a training from the earlier model with one from nothing, and a build from the earlier graph with one
-from nothing. `REFRAIN_BIN` names the binary (default target/release/refrain). Needs numpy, scipy; implicit and
+from nothing. `--hyper` trains `refrain` alone, with what `refrain tune --out` found, and judges it at several
+lengths of the list. `REFRAIN_BIN` names the binary (default target/release/refrain). Needs numpy, scipy; implicit and
 threadpoolctl for the comparison, and Linux's /proc for memory.
 """
 
@@ -131,8 +133,8 @@ def train(log, out, args, *more, iterations=None):
     )  # fmt: skip
 
 
-def judge(users, items, pairs, test, least=5_000_000):
-    """Mean Recall@20 and NDCG@20 over the users with test pairs, and each user's NDCG."""
+def judge(users, items, pairs, test, cut=K, least=5_000_000):
+    """Mean recall and NDCG of the first `cut` over the users with test pairs."""
     width = min(users.shape[1], items.shape[1])
     users, items = users[:, :width], items[:, :width]
     known = sp.csr_matrix((np.ones(len(pairs), np.float32), (pairs[:, 0], pairs[:, 1])),
@@ -140,7 +142,7 @@ def judge(users, items, pairs, test, least=5_000_000):
     truth = {}
     for user, item in test:
         truth.setdefault(user, set()).add(item)
-    discount = 1.0 / np.log2(np.arange(2, K + 2))
+    discount = 1.0 / np.log2(np.arange(2, cut + 2))
     order = sorted(user for user in truth if user < len(users))
     recalls, gains = [0.0] * (len(truth) - len(order)), [0.0] * (len(truth) - len(order))
     step = max(1, least // len(items))
@@ -150,14 +152,14 @@ def judge(users, items, pairs, test, least=5_000_000):
         for row, user in enumerate(block):
             have = known.indices[known.indptr[user] : known.indptr[user + 1]]
             scores[row, have[have < scores.shape[1]]] = -np.inf
-        top = np.argpartition(-scores, K, axis=1)[:, :K]
+        top = np.argpartition(-scores, cut, axis=1)[:, :cut]
         rows = np.arange(len(block))[:, None]
         top = top[rows, np.argsort(-scores[rows, top], axis=1)]
         for row, user in enumerate(block):
             wanted = truth[user]
-            hits = np.fromiter((item in wanted for item in top[row]), dtype=bool, count=K)
+            hits = np.fromiter((item in wanted for item in top[row]), dtype=bool, count=cut)
             recalls.append(hits.sum() / len(wanted))
-            gains.append(discount[hits].sum() / discount[: min(len(wanted), K)].sum())
+            gains.append(discount[hits].sum() / discount[: min(len(wanted), cut)].sum())
     return float(np.mean(recalls)), float(np.mean(gains))
 
 
@@ -216,6 +218,18 @@ def compare(args, pairs, test, dir):
             zip(("recall@20", "ndcg@20"), judge(model.user_factors, model.item_factors, pairs, test))
         )
     return document
+
+
+def tuned(args, pairs, test, dir):
+    log = write(dir / "log.csv", pairs)
+    run("train", "--listens", log, "--out", dir / "model", "--hold-out", "none", "--hyper", args.hyper,
+        "--threads", args.threads)  # fmt: skip
+    learned = factors(dir / "model")
+    cuts = [int(cut) for cut in args.cuts.split(",")]
+    return {
+        "pairs": len(pairs), "hyper": json.loads(pathlib.Path(args.hyper).read_text()),
+        **{str(cut): dict(zip(("recall", "ndcg"), judge(*learned, pairs, test, cut))) for cut in cuts},
+    }  # fmt: skip
 
 
 def scaling(args, pairs, dir):
@@ -320,6 +334,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scaling", type=int, help="measure an iteration at so many sizes")
     parser.add_argument("--warm", type=float, help="measure a log extended by this share")
+    parser.add_argument("--hyper", help="judge the setting of this file")
+    parser.add_argument("--cuts", default=str(K), help="lengths of the list to judge it at")
     parser.add_argument("--svg")
     parser.add_argument("--out")
     args = parser.parse_args()
@@ -329,6 +345,8 @@ def main():
         dir = pathlib.Path(dir)
         if args.scaling:
             document = scaling(args, pairs, dir)
+        elif args.hyper:
+            document = tuned(args, pairs, test, dir)
         elif args.warm:
             document = warm(args, pairs, test, dir)
         else:

@@ -7,6 +7,12 @@
 //! iteration `X ← (X + X⁻ᵀ) / 2` (Higham, "Functions of Matrices", §8.3) in double precision.
 
 use rayon::prelude::*;
+use refrain_kernels::{Kernels, Metric};
+
+use crate::gram::cross_in_pool;
+
+/// Rows turned at a time by a thread.
+const BLOCK: usize = 64;
 
 /// Newton steps taken at most; the scaled iteration needs about ten.
 const MAX_STEPS: usize = 100;
@@ -15,12 +21,13 @@ const MAX_STEPS: usize = 100;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rotation {
     rank: usize,
-    /// Row-major `rank * rank`.
-    matrix: Vec<f64>,
+    /// Row-major `rank * rank`: row `j` has what makes value `j` of a turned row.
+    transposed: Vec<f32>,
 }
 
 /// The rotation that brings the rows of `from` nearest to those of `to`, both row-major with `rank`
-/// values a row. Rows that are zero in either do not count. `O(rows rank² + rank³)`.
+/// values a row. Rows that are zero in either do not count. In the current pool,
+/// the same at any number of threads. `O(rows rank² + rank³)`.
 ///
 /// None when the shared rows do not span all dimensions, or something is not finite: then no rotation
 /// is nearest.
@@ -29,43 +36,35 @@ pub fn rotation(from: &[f32], to: &[f32], rank: usize) -> Option<Rotation> {
     if rank == 0 || from.len() != to.len() {
         return None;
     }
-    let zero = |row: &[f32]| row.iter().all(|&value| value == 0.0);
-    let mut product = vec![0.0; rank * rank];
-    for (a, b) in from.chunks_exact(rank).zip(to.chunks_exact(rank)) {
-        if zero(a) || zero(b) {
-            continue;
-        }
-        for (&a, row) in a.iter().zip(product.chunks_exact_mut(rank)) {
-            for (sum, &b) in row.iter_mut().zip(b) {
-                *sum += f64::from(a) * f64::from(b);
-            }
-        }
-    }
-    let matrix = polar(product, rank)?;
-    Some(Rotation { rank, matrix })
+    let product = cross_in_pool(from, to, rank);
+    polar(product, rank).map(|matrix| Rotation::new(&matrix, rank))
 }
 
 impl Rotation {
-    /// Multiplies every row by the rotation, in place, in the current pool.
     #[expect(
         clippy::cast_possible_truncation,
         reason = "rounding to f32 is the point"
     )]
+    fn new(matrix: &[f64], rank: usize) -> Self {
+        let columns = (0..rank).flat_map(|j| matrix.iter().skip(j).step_by(rank));
+        Self {
+            rank,
+            transposed: columns.map(|&value| value as f32).collect(),
+        }
+    }
+
+    /// Multiplies every row by the rotation, in place, in the current pool.
     pub fn apply(&self, rows: &mut [f32]) {
-        let rank = self.rank;
-        rows.par_chunks_exact_mut(rank)
-            .for_each_init(Vec::new, |turned: &mut Vec<f64>, row| {
-                turned.clear();
-                turned.resize(rank, 0.0);
-                for (&value, column) in row.iter().zip(self.matrix.chunks_exact(rank)) {
-                    for (sum, r) in turned.iter_mut().zip(column) {
-                        *sum += f64::from(value) * r;
-                    }
+        let (rank, kernels) = (self.rank, Kernels::active());
+        rows.par_chunks_mut(BLOCK * rank).for_each_init(
+            || vec![0.0; rank],
+            |before, rows| {
+                for row in rows.chunks_exact_mut(rank) {
+                    before.copy_from_slice(row);
+                    kernels.score_rows(Metric::InnerProduct, before, &self.transposed, rank, row);
                 }
-                for (value, turned) in row.iter_mut().zip(&*turned) {
-                    *value = *turned as f32;
-                }
-            });
+            },
+        );
     }
 }
 
@@ -124,25 +123,33 @@ fn inverse(matrix: &[f64], order: usize) -> Option<Vec<f64>> {
         if !(value.abs() > largest * f64::EPSILON * order as f64 && value.is_finite()) {
             return None;
         }
-        for at in 0..order {
-            a.swap(column * order + at, pivot * order + at);
-            inverse.swap(column * order + at, pivot * order + at);
-        }
-        for at in 0..order {
-            a[column * order + at] /= value;
-            inverse[column * order + at] /= value;
-        }
-        for row in (0..order).filter(|&row| row != column) {
-            let factor = a[row * order + column];
-            if factor != 0.0 {
-                for at in 0..order {
-                    a[row * order + at] -= factor * a[column * order + at];
-                    inverse[row * order + at] -= factor * inverse[column * order + at];
-                }
+        // What is left of the pivot's column in `a` is done with, and what is right of it in `inverse` is
+        // not always zero: rows were exchanged.
+        for (matrix, from) in [(&mut a, column), (&mut inverse, 0)] {
+            for at in from..order {
+                matrix.swap(column * order + at, pivot * order + at);
+                matrix[column * order + at] /= value;
             }
+        }
+        let pivot_row = |matrix: &[f64]| matrix[column * order..][..order].to_vec();
+        let (a_pivot, inverse_pivot) = (pivot_row(&a), pivot_row(&inverse));
+        let rows = a
+            .chunks_exact_mut(order)
+            .zip(inverse.chunks_exact_mut(order));
+        for (_, (a, inverse)) in rows.enumerate().filter(|&(row, _)| row != column) {
+            let factor = a[column];
+            subtract(&mut a[column..], factor, &a_pivot[column..]);
+            subtract(inverse, factor, &inverse_pivot);
         }
     }
     Some(inverse)
+}
+
+/// `row -= factor other`.
+fn subtract(row: &mut [f64], factor: f64, other: &[f64]) {
+    for (value, other) in row.iter_mut().zip(other) {
+        *value -= factor * other;
+    }
 }
 
 #[cfg(test)]
@@ -157,7 +164,7 @@ mod tests {
             // Any square matrix has a polar factor: take that of noise as the hidden rotation.
             let noise = initial_factors(rank, rank, 9);
             let matrix = polar(noise.iter().map(|&v| f64::from(v)).collect(), rank).unwrap();
-            let hidden = Rotation { rank, matrix };
+            let hidden = Rotation::new(&matrix, rank);
             let mut turned = original.clone();
             hidden.apply(&mut turned);
             // New items: unknown to the one, nonsense to the other.

@@ -1,4 +1,4 @@
-//! `YᵀY`.
+//! `YᵀY`, and `AᵀB`.
 
 use rayon::prelude::*;
 use refrain_kernels::Kernels;
@@ -22,7 +22,7 @@ pub fn gram(factors: &[f32], rank: usize, threads: usize) -> Vec<f32> {
         Ok(pool) => pool.install(|| gram_in_pool(factors, rank)),
         Err(_) => sum(
             &part_bounds(factors, rank)
-                .map(|rows| partial(rows, rank))
+                .map(|rows| partial(rows, rows, rank))
                 .collect::<Vec<_>>(),
             rank,
         ),
@@ -34,9 +34,34 @@ pub(crate) fn gram_in_pool(factors: &[f32], rank: usize) -> Vec<f32> {
     let parts: Vec<&[f32]> = part_bounds(factors, rank).collect();
     let parts: Vec<Vec<f32>> = parts
         .into_par_iter()
-        .map(|rows| partial(rows, rank))
+        .map(|rows| partial(rows, rows, rank))
         .collect();
     sum(&parts, rank)
+}
+
+/// `AᵀB` of two sides of as many rows of `rank` values, row-major `rank * rank`, in the current pool. The same bits
+/// at any number of threads. `O(n rank²)`.
+pub(crate) fn cross_in_pool(a: &[f32], b: &[f32], rank: usize) -> Vec<f64> {
+    let parts: Vec<(&[f32], &[f32])> = part_bounds(a, rank).zip(part_bounds(b, rank)).collect();
+    // The kernel makes upper triangles, so that of `BᵀA` is the lower one.
+    let parts: Vec<[Vec<f32>; 2]> = parts
+        .into_par_iter()
+        .map(|(a, b)| [partial(a, b, rank), partial(b, a, rank)])
+        .collect();
+    let mut product = vec![0.0; rank * rank];
+    for [upper, lower] in &parts {
+        for i in 0..rank {
+            for j in 0..rank {
+                let value = if i <= j {
+                    upper[i * rank + j]
+                } else {
+                    lower[j * rank + i]
+                };
+                product[i * rank + j] += f64::from(value);
+            }
+        }
+    }
+    product
 }
 
 /// Cuts the whole rows into parts that depend on their number only.
@@ -45,11 +70,13 @@ fn part_bounds(factors: &[f32], rank: usize) -> std::slice::Chunks<'_, f32> {
     factors[..rows * rank].chunks(rows.div_ceil(MAX_PARTS).max(MIN_ROWS) * rank.max(1))
 }
 
-fn partial(rows: &[f32], rank: usize) -> Vec<f32> {
+/// The upper triangle of `AᵀB`.
+fn partial(a: &[f32], b: &[f32], rank: usize) -> Vec<f32> {
     let kernels = Kernels::active();
     let mut sum = vec![0.0; rank * rank];
-    for rows in rows.chunks(BLOCK_ROWS * rank) {
-        kernels.rank_update(rank, 0, rows, rows, &mut sum);
+    let block = BLOCK_ROWS * rank;
+    for (a, b) in a.chunks(block).zip(b.chunks(block)) {
+        kernels.rank_update(rank, 0, a, b, &mut sum);
     }
     sum
 }

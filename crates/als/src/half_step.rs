@@ -6,11 +6,15 @@ use crate::hyper::Hyper;
 use crate::interactions::Confidences;
 use crate::normal::{Fixed, Observation, Scratch, Side};
 use crate::progress::Counter;
-use rayon::prelude::*;
 use refrain_kernels::Kernels;
+use std::sync::{Mutex, PoisonError};
 
-/// Rows a thread takes at a time: enough to amortise the hand-over, few enough to balance the load.
+/// Rows a thread takes at a time: enough to amortise the hand-over …
 const BLOCK_ROWS: usize = 64;
+
+/// … unless they have as many pairs before: the most popular items often come one after another, and
+/// together have a good part of all pairs.
+const BLOCK_PAIRS: usize = 4096;
 
 /// Improves every row of one side towards its solution against the fixed other side, from where it is.
 /// Both sides are turned on the way, alike. `confidences` are those of the improved side by its rows,
@@ -38,9 +42,10 @@ pub(crate) fn improve(
     system.observe(fixed, |row| transposed.row(row).1.sum());
     let others = fixed.len() / rank;
     let fixed = &*fixed;
+    let blocks = blocks(confidences, improved, rank);
     let moved = for_all_rows(
         rank,
-        improved,
+        blocks,
         counter,
         |(scratch, values): &mut (ConjugateScratch, Vec<f32>), row, out| {
             let (observed, confidences) = confidences.row(row);
@@ -76,7 +81,8 @@ pub(crate) fn solve(
         factors: fixed,
         rotated: rotated.as_ref(),
     };
-    for_all_rows(rank, solved, counter, |scratch: &mut Scratch, row, out| {
+    let blocks = blocks(confidences, solved, rank);
+    for_all_rows(rank, blocks, counter, |scratch: &mut Scratch, row, out| {
         let (others, values) = confidences.row(row);
         let observations = others
             .iter()
@@ -90,17 +96,40 @@ pub(crate) fn solve(
     })
 }
 
+/// Rows that a thread takes at a time, and the first one's number.
+type Rows<'a> = (usize, &'a mut [f32]);
+
+/// Cuts the rows of a side into what is about as much work each. It depends on the data only.
+fn blocks<'a>(confidences: Confidences<'_>, mut rows: &'a mut [f32], rank: usize) -> Vec<Rows<'a>> {
+    let mut blocks = Vec::new();
+    let mut first = 0;
+    while !rows.is_empty() {
+        let (mut len, mut pairs) = (0, 0);
+        while len < BLOCK_ROWS && pairs < BLOCK_PAIRS && len * rank < rows.len() {
+            // Rows are counted by a u32, so this one fits.
+            let row = u32::try_from(first + len).unwrap_or(u32::MAX);
+            pairs += confidences.row(row).0.len();
+            len += 1;
+        }
+        let (block, rest) = rows.split_at_mut(len * rank);
+        blocks.push((first, block));
+        first += len;
+        rows = rest;
+    }
+    blocks
+}
+
 /// Puts `one` to every row, which it overwrites; returns how far that moved them. The error is the lowest
 /// row for which it is false, whichever thread met one first.
 fn for_all_rows<S: Default>(
     rank: usize,
-    rows: &mut [f32],
+    rows: Vec<Rows<'_>>,
     counter: &Counter<'_>,
     one: impl Fn(&mut S, u32, &mut [f32]) -> bool + Sync,
 ) -> Result<f64, usize> {
-    let block = |(scratch, before): &mut (S, Vec<f32>), (block, rows): (usize, &mut [f32])| {
+    let block = |(scratch, before): &mut (S, Vec<f32>), (first, rows): Rows<'_>| {
         let mut done = Block::default();
-        for (out, row) in rows.chunks_exact_mut(rank).zip(block * BLOCK_ROWS..) {
+        for (out, row) in rows.chunks_exact_mut(rank).zip(first..) {
             before.clear();
             before.extend_from_slice(out);
             // Rows are counted by a u32, so this one fits.
@@ -116,11 +145,19 @@ fn for_all_rows<S: Default>(
         counter.add(rows.len() / rank);
         done
     };
-    let blocks: Vec<Block> = rows
-        .par_chunks_mut(BLOCK_ROWS * rank)
-        .enumerate()
-        .map_init(Default::default, block)
-        .collect();
+    // Each thread takes the next block when it is done with one: halves, as an iterator cuts them, are
+    // of unlike weight.
+    let queue = Mutex::new(rows.into_iter().enumerate());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let by_thread = rayon::broadcast(|_| {
+        let mut scratch = Default::default();
+        let blocks = std::iter::from_fn(next);
+        let done = blocks.map(|(at, rows)| (at, block(&mut scratch, rows)));
+        done.collect::<Vec<(usize, Block)>>()
+    });
+    let mut blocks: Vec<(usize, Block)> = by_thread.into_iter().flatten().collect();
+    blocks.sort_unstable_by_key(|&(at, _)| at);
+    let blocks: Vec<Block> = blocks.into_iter().map(|(_, block)| block).collect();
     if let Some(row) = blocks.iter().find_map(|block| block.failed) {
         return Err(row);
     }

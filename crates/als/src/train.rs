@@ -73,9 +73,9 @@ pub enum TrainError {
     },
 }
 
-/// Trains factors by `hyper.iterations` passes, each improving all items and then all users, and
-/// [finishes](Trainer::finish) them: every user row is the exact fold-in of that user's interactions
-/// against the returned item factors. The result does not depend on `threads` (0: one a core). Progress
+/// Trains factors by `hyper.iterations` passes, each improving all users, of which the first knows nothing
+/// yet, and then all items, and [finishes](Trainer::finish) them: every user row is the exact fold-in of
+/// that user's interactions against the returned item factors. The result does not depend on `threads` (0: one a core). Progress
 /// counts rows.
 ///
 /// Time `O(iterations (n d + (users + items) d²) / threads)` for `n` interactions at rank `d`, and at the
@@ -110,6 +110,8 @@ pub struct Trainer<'a> {
     meaning: Meaning,
     factors: Factors,
     iteration: usize,
+    /// Whether the items are of a parent, so that the first pass has something to improve the users by.
+    warm: bool,
     moved: f64,
     pool: rayon::ThreadPool,
 }
@@ -152,6 +154,7 @@ impl<'a> Trainer<'a> {
                 items: vec![0.0; items * rank],
             },
             iteration: 0,
+            warm: false,
             moved: f64::INFINITY,
             pool,
         })
@@ -175,27 +178,25 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Starts from the item factors of an earlier model instead: the users are solved against them.
-    /// The row of a new item is zero.
+    /// Starts from the factors of an earlier model instead. The row of who is new is zero.
     ///
     /// # Errors
-    /// Factors of another shape, or a system that cannot be solved.
-    pub fn warm_start(&mut self, items: Vec<f32>) -> Result<(), TrainError> {
-        self.check("item factors", items.len(), self.factors.items.len())?;
-        self.factors.items = items;
-        let mut factors = std::mem::take(&mut self.factors);
-        let settled = self.settle(&mut factors, None, &());
-        self.factors = factors;
-        settled
+    /// Factors of another shape.
+    pub fn warm_start(&mut self, users: Vec<f32>, items: Vec<f32>) -> Result<(), TrainError> {
+        self.resume(0, users, items)?;
+        self.warm = true;
+        Ok(())
     }
 
-    /// Improves all items against the users, then all users against the items, each row from where it was.
+    /// Improves all users against the items, then all items against the users, each row from where it was.
+    /// The first pass from nothing has no items to begin with, and leaves the users as they are.
     /// Both sides are turned on the way, alike: only products of a user and an item mean anything until
     /// the factors are [finished](Self::finish).
     ///
     /// # Errors
     /// A system that cannot be solved.
     pub fn step(&mut self, progress: &dyn Progress) -> Result<(), TrainError> {
+        let first = self.iteration == 0;
         let counter = self.counter(progress, self.hyper.iterations.max(self.iteration + 1));
         self.iteration += 1;
         let unsolvable = |side, row| TrainError::Unsolvable {
@@ -210,10 +211,15 @@ impl<'a> Trainer<'a> {
         let by_item = self.meaning.of(by_item);
         let by_user = self.meaning.of(self.by_user);
         self.moved = self.pool.install(|| {
+            // A parent's users are near already: not counted, so that a pass is a pass to a progress bar.
+            let uncounted = Counter::new(&(), 0, 1);
+            let users_counter = if first { &uncounted } else { &counter };
+            if self.warm || !first {
+                improve(by_user, by_item, hyper, items, users, users_counter)
+                    .map_err(|row| unsolvable("user", row))?;
+            }
             improve(by_item, by_user, hyper, users, items, &counter)
-                .map_err(|row| unsolvable("item", row))?;
-            improve(by_user, by_item, hyper, items, users, &counter)
-                .map_err(|row| unsolvable("user", row))
+                .map_err(|row| unsolvable("item", row))
         })?;
         Ok(())
     }
@@ -246,8 +252,7 @@ impl<'a> Trainer<'a> {
         Ok(factors)
     }
 
-    /// How far the users were moved when they were last solved: the norm of the difference over that of
-    /// the outcome. Infinite before the first time, and no number after a pass in which single precision failed
+    /// How far the last pass moved the items: the norm of the difference over that of the outcome. Infinite before the first time, and no number after a pass in which single precision failed
     /// a row. It depends on nothing that a checkpoint does not hold.
     #[must_use]
     pub fn moved(&self) -> f64 {
@@ -275,9 +280,11 @@ impl<'a> Trainer<'a> {
         let Factors { rank, users, items } = factors;
         if let Some(reference) = reference {
             self.check("reference", reference.len(), items.len())?;
-            if let Some(rotation) = rotation(items, reference, *rank) {
-                self.pool.install(|| rotation.apply(items));
-            }
+            self.pool.install(|| {
+                if let Some(rotation) = rotation(items, reference, *rank) {
+                    rotation.apply(items);
+                }
+            });
         }
         let counter = self.counter(progress, self.iteration);
         let solved = self.pool.install(|| {
@@ -299,14 +306,14 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    /// Of a run of `iterations` iterations and the users once more.
+    /// Of a run of `iterations` iterations: the users of the first are those that end it.
     fn counter<'b>(&self, progress: &'b dyn Progress, iterations: usize) -> Counter<'b> {
         let users = u64::from(self.by_user.users());
         let rows = users + u64::from(self.by_user.items());
         Counter::new(
             progress,
-            self.iteration as u64 * rows,
-            iterations as u64 * rows + users,
+            (self.iteration as u64 * rows).saturating_sub(users),
+            iterations as u64 * rows,
         )
     }
 

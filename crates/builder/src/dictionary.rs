@@ -1,20 +1,22 @@
 //! Strings stored once, addressed by dense `u32` ordinals in order of first appearance.
 
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
+
+use foldhash::quality::RandomState;
+use hashbrown::HashTable;
 
 /// A set of distinct strings and their ordinals.
 ///
 /// All text lives in one buffer, so a million ids cost their bytes plus about 20 each. Lookup is
-/// an open-addressing table of ordinals over that buffer: no string is kept twice. The hasher is
+/// a table of ordinals over that buffer: no string is kept twice. The hasher is
 /// keyed at random because ids come from outside; ordinals depend only on insertion order.
 #[derive(Clone, Default)]
 pub struct Dictionary {
     text: String,
     /// End of string `i` in `text`; its start is the end of the one before.
     ends: Vec<usize>,
-    /// `ordinal + 1`, or 0 for a free slot. The length is a power of two, or zero.
-    slots: Vec<u32>,
+    ordinals: HashTable<u32>,
     hasher: RandomState,
 }
 
@@ -39,9 +41,8 @@ impl Dictionary {
 
     /// The string with this ordinal.
     pub fn get(&self, ordinal: u32) -> Option<&str> {
-        let index = ordinal as usize;
-        let end = *self.ends.get(index)?;
-        self.text.get(self.start(index)..end)
+        let known = (ordinal as usize) < self.ends.len();
+        known.then(|| &self.text[range(&self.ends, ordinal)])
     }
 
     /// The ordinal of a string, if it is known. O(1).
@@ -51,18 +52,15 @@ impl Dictionary {
 
     /// The ordinal of a string given as bytes that are not known to be UTF-8.
     pub(crate) fn ordinal_of_bytes(&self, bytes: &[u8]) -> Option<u32> {
-        let slot = self.slot(bytes)?;
-        self.slots[slot].checked_sub(1)
+        let hash = self.hasher.hash_one(bytes);
+        let found = self.ordinals.find(hash, |&at| self.bytes(at) == bytes);
+        found.copied()
     }
 
     /// The ordinal of a string, which is added if it is new. `None` when the dictionary holds
     /// [`MAX_STRINGS`] already. Amortised O(1).
     pub fn insert(&mut self, string: &str) -> Option<u32> {
-        if self.ends.len() * 8 >= self.slots.len() * 7 {
-            self.grow();
-        }
-        let slot = self.slot(string.as_bytes())?;
-        if let Some(ordinal) = self.slots[slot].checked_sub(1) {
+        if let Some(ordinal) = self.ordinal(string) {
             return Some(ordinal);
         }
         if self.ends.len() >= MAX_STRINGS {
@@ -71,57 +69,42 @@ impl Dictionary {
         let ordinal = u32::try_from(self.ends.len()).ok()?;
         self.text.push_str(string);
         self.ends.push(self.text.len());
-        self.slots[slot] = ordinal + 1;
+        let Self {
+            text,
+            ends,
+            ordinals,
+            hasher,
+        } = self;
+        let hash = |bytes: &[u8]| hasher.hash_one(bytes);
+        ordinals.insert_unique(hash(string.as_bytes()), ordinal, |&at| {
+            hash(bytes(text, ends, at))
+        });
         Some(ordinal)
     }
 
     /// The strings in order of their ordinals.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> {
-        (0..self.ends.len()).map(|index| &self.text[self.start(index)..self.ends[index]])
+        let mut start = 0;
+        self.ends.iter().map(move |&end| {
+            let string = &self.text[start..end];
+            start = end;
+            string
+        })
     }
 
-    fn start(&self, index: usize) -> usize {
-        index.checked_sub(1).map_or(0, |before| self.ends[before])
+    fn bytes(&self, ordinal: u32) -> &[u8] {
+        bytes(&self.text, &self.ends, ordinal)
     }
+}
 
-    /// Where `bytes` is, or the free slot where it belongs; `None` if there are no slots yet.
-    fn slot(&self, bytes: &[u8]) -> Option<usize> {
-        let mask = self.slots.len().checked_sub(1)?;
-        let mut slot = self.home(bytes, mask);
-        loop {
-            let Some(ordinal) = self.slots[slot].checked_sub(1) else {
-                return Some(slot);
-            };
-            let index = ordinal as usize;
-            if &self.text.as_bytes()[self.start(index)..self.ends[index]] == bytes {
-                return Some(slot);
-            }
-            slot = (slot + 1) & mask;
-        }
-    }
+/// The string with this ordinal, which there is.
+fn bytes<'a>(text: &'a str, ends: &[usize], ordinal: u32) -> &'a [u8] {
+    &text.as_bytes()[range(ends, ordinal)]
+}
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "any bits of the hash will do"
-    )]
-    fn home(&self, bytes: &[u8], mask: usize) -> usize {
-        self.hasher.hash_one(bytes) as usize & mask
-    }
-
-    fn grow(&mut self) {
-        let slots = (self.slots.len() * 2).max(16);
-        let mask = slots - 1;
-        self.slots = vec![0; slots];
-        for index in 0..self.ends.len() {
-            let bytes = &self.text.as_bytes()[self.start(index)..self.ends[index]];
-            let mut slot = self.home(bytes, mask);
-            while self.slots[slot] != 0 {
-                slot = (slot + 1) & mask;
-            }
-            // `insert` keeps the number of strings below MAX_STRINGS, so this always fits.
-            self.slots[slot] = u32::try_from(index + 1).unwrap_or(u32::MAX);
-        }
-    }
+fn range(ends: &[usize], ordinal: u32) -> std::ops::Range<usize> {
+    let index = ordinal as usize;
+    index.checked_sub(1).map_or(0, |before| ends[before])..ends[index]
 }
 
 impl<S: AsRef<str>> FromIterator<S> for Dictionary {

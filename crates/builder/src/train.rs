@@ -18,7 +18,7 @@ use crate::ingest::{Attributes, Items, Log, SortedLog};
 use crate::model::{Model, ModelCounts, ModelInfo};
 pub use checkpoint::discard as discard_checkpoints;
 pub use cold::ColdReport;
-use fit::{Fitted, Start, fit};
+use fit::{Fitted, Known, fit};
 use k_core::{Core, k_core};
 use refrain_als::Hyper;
 use refrain_bundle::bundle::Calibration;
@@ -51,7 +51,7 @@ pub struct TrainOptions {
     pub command: String,
     /// What learns.
     pub trainer: Trainer,
-    /// Start from this model's item factors, and turn what is learned to lie near them. Must have the same
+    /// Start from this model's factors, and turn what is learned to lie near them. Must have the same
     /// rank.
     pub parent: Option<Arc<Model>>,
     /// Keep what a killed training can go on from in this directory.
@@ -246,15 +246,13 @@ pub fn train(
             listens: log.len(),
         });
     }
-    let parent = parent_factors(log.items(), &core, options)?;
-    let start = Start {
-        parent: parent.as_ref().map(|(factors, _)| factors.as_slice()),
-    };
+    let parent = known(&log, &core, options)?;
+    let start = parent.as_ref();
     let judged = core.with_sorted(&log, |listens| judge(listens, start, options, progress))?;
     let refit_on_all = options.refit_on_all || judged.is_none();
     let mut report = report(&log, &core, judged.as_ref(), refit_on_all);
     report.trainer = options.trainer;
-    report.warm_items = parent.as_ref().map(|(_, known)| *known);
+    report.warm_items = parent.as_ref().map(Known::items_known);
     if report.warm_items.is_some() && report.hold_out.is_some() {
         report.protocol += "; started from a parent that may have learned from what is held out \
                             here, so these figures flatter: judge by listens that came later";
@@ -285,12 +283,12 @@ pub fn train(
     Ok((model, report))
 }
 
-/// The parent's item factors in the order of this log's items, and how many of them it knows.
-fn parent_factors(
-    ids: &Dictionary,
+/// What the parent knows of this log; nothing in common is a start from nothing.
+fn known<'a>(
+    log: &SortedLog,
     core: &Core,
-    options: &TrainOptions,
-) -> Result<Option<(Vec<f32>, usize)>, TrainJobError> {
+    options: &'a TrainOptions,
+) -> Result<Option<Known<'a>>, TrainJobError> {
     let Some(parent) = options.parent.as_deref() else {
         return Ok(None);
     };
@@ -299,17 +297,16 @@ fn parent_factors(
         let parent = parent.info.rank;
         return Err(TrainJobError::ParentRank { parent, rank });
     }
-    let mut factors = vec![0.0; core.items.len() * rank];
-    let mut known = 0;
-    for (row, &item) in factors.chunks_exact_mut(rank).zip(&core.items) {
-        let id = ids.get(item).unwrap_or_default();
-        if let Some(at) = parent.items.ordinal(id) {
-            row.copy_from_slice(&parent.item_factors[at as usize * rank..][..rank]);
-            known += 1;
-        }
-    }
-    // Nothing in common is a start from nothing.
-    Ok((known > 0).then_some((factors, known)))
+    let places = |ordinals: &[u32], ids: &Dictionary, known: &Dictionary| {
+        let ids = ordinals.iter().map(|&at| ids.get(at).unwrap_or_default());
+        ids.map(|id| known.ordinal(id)).collect()
+    };
+    let known = Known {
+        parent,
+        items: places(&core.items, log.items(), &parent.items),
+        users: places(&core.users, log.users(), &parent.users),
+    };
+    Ok((known.items_known() > 0).then_some(known))
 }
 
 /// Adds the described items that nobody has heard and that artist or tags say something of.
@@ -356,7 +353,7 @@ struct Judged {
 /// None if nothing is to be held out, or nobody has enough listens for it.
 fn judge(
     listens: &Sorted<'_>,
-    start: Start<'_>,
+    start: Option<&Known<'_>>,
     options: &TrainOptions,
     progress: StageProgress<'_>,
 ) -> Result<Option<Judged>, TrainJobError> {

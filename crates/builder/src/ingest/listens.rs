@@ -67,6 +67,8 @@ struct Listens {
     sorted: Option<Sorted>,
     kept: u64,
     files: usize,
+    /// Of the last row that was kept: a log often has one user's rows together.
+    last_user: u32,
 }
 
 struct Sorted {
@@ -150,7 +152,13 @@ impl Sink for Listens {
             Some(_) => Some(value::time_us(Field::Time, time)?),
             None => None,
         };
-        let user = Id::known(&log.users, Field::User, user)?;
+        let last_user = log.users.get(self.last_user);
+        let user = match user {
+            Value::Text(bytes) if last_user.is_some_and(|last| last.as_bytes() == bytes) => {
+                Id::Known(self.last_user)
+            }
+            _ => Id::known(&log.users, Field::User, user)?,
+        };
         let item = Id::known(&log.items, Field::Item, item)?;
         let context = Id::optional(&log.contexts, Field::Context, context)?;
         let session = Id::optional(&log.sessions, Field::Session, session)?;
@@ -185,6 +193,7 @@ impl Sink for Listens {
             session: label(session, &mut log.sessions, Field::Session)?,
         };
         self.kept += 1;
+        self.last_user = user;
         match self
             .sorted
             .as_mut()

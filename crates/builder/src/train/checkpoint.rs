@@ -4,6 +4,7 @@ use std::path::Path;
 
 use refrain_als::{Factors, Hyper, Interactions};
 
+use super::fit::Known;
 use super::{Stage, TrainJobError};
 use crate::checkpoint::{self, Place};
 use crate::evaluation::hash;
@@ -60,7 +61,7 @@ impl Checkpoints {
 }
 
 /// Of everything that the factors depend on.
-pub(super) fn digest(data: &Interactions, hyper: &Hyper, parent: Option<&[f32]>) -> u64 {
+pub(super) fn digest(data: &Interactions, hyper: &Hyper, parent: Option<&Known<'_>>) -> u64 {
     let sum = checkpoint::digest(&format!("{hyper:?}"));
     let mut sum = hash(sum, data.users(), data.items());
     for user in 0..data.users() {
@@ -70,7 +71,8 @@ pub(super) fn digest(data: &Interactions, hyper: &Hyper, parent: Option<&[f32]>)
         }
         sum = hash(sum, user, 2);
     }
-    for value in parent.into_iter().flatten() {
+    let values = parent.map(|known| [known.item_factors(), known.user_factors()]);
+    for value in values.iter().flatten().flatten() {
         sum = hash(sum, value.to_bits(), 3);
     }
     sum
