@@ -23,6 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     fs_err::write(out.join("refrain.v1.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .extern_path(".refrain.v1.Filter", "crate::filter::Filter")
+        .codec_path("crate::codec::Codec")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -9,8 +9,8 @@ use prost::DecodeError;
 use prost::Message;
 use prost::bytes::{Buf, BufMut};
 use prost::encoding::{
-    DecodeContext, WireType, decode_varint, encode_key, encode_varint, encoded_len_varint, key_len,
-    skip_field, string,
+    DecodeContext, WireType, encode_key, encode_varint, encoded_len_varint, key_len, skip_field,
+    string,
 };
 
 /// Which items may come back.
@@ -109,7 +109,20 @@ impl Names {
         self.ends.is_empty()
     }
 
+    /// One after another, as one text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Where each ends in the text.
+    #[must_use]
+    pub fn ends(&self) -> &[usize] {
+        &self.ends
+    }
+
     /// Adds one at the end.
+    #[inline]
     pub fn push(&mut self, name: &str) {
         self.text.push_str(name);
         self.ends.push(self.text.len());
@@ -123,20 +136,26 @@ impl Names {
             .map(move |&end| &self.text[std::mem::replace(&mut start, end)..end])
     }
 
+    #[inline]
     fn merge(
         &mut self,
         wire_type: WireType,
         buf: &mut impl Buf,
         ctx: DecodeContext,
     ) -> Result<(), DecodeError> {
-        if wire_type == WireType::LengthDelimited
-            && let Some((name, bytes)) = whole(buf.chunk())
-        {
-            self.push(name);
-            buf.advance(bytes);
-            return Ok(());
+        if wire_type == WireType::LengthDelimited {
+            let chunk = buf.chunk();
+            if let Some((&len, rest)) = chunk.split_first()
+                && len < 0x80
+                && let Some(name) = rest.get(..usize::from(len))
+                && let Ok(name) = std::str::from_utf8(name)
+            {
+                self.push(name);
+                buf.advance(1 + usize::from(len));
+                return Ok(());
+            }
         }
-        // Torn between two chunks, or wrong. The decoder of strings replaces what it is given, and keeps its room.
+        // Long, torn between two chunks, or wrong. The decoder of strings replaces what it is given, and keeps its room.
         thread_local! {
             static ONE: std::cell::RefCell<String> = const { std::cell::RefCell::new(String::new()) };
         }
@@ -149,14 +168,6 @@ impl Names {
             Ok(())
         })
     }
-}
-
-/// A string that lies in one piece at the start of these bytes, after its length; and the bytes of both.
-fn whole(chunk: &[u8]) -> Option<(&str, usize)> {
-    let mut rest = chunk;
-    let len = usize::try_from(decode_varint(&mut rest).ok()?).ok()?;
-    let name = std::str::from_utf8(rest.get(..len)?).ok()?;
-    Some((name, chunk.len() - rest.len() + len))
 }
 
 /// Names are short; what a huge one took is given back.

@@ -26,6 +26,7 @@
 //!
 //! Other languages generate from `proto/refrain/v1`, or ask a running server through reflection.
 
+mod codec;
 mod filter;
 
 /// Package `refrain.v1`: see the comments in `proto/refrain/v1`.

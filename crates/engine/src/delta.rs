@@ -13,6 +13,8 @@ use refrain_index::{Delta as Vectors, DeltaError as VectorsError, OrdinalSet};
 use refrain_kernels::{Metric, prefetch_at};
 use rustc_hash::FxHashMap;
 
+use crate::names::Names;
+
 /// Deltas 1 to `number` of a version, folded. Immutable: the next delta makes another.
 #[derive(Debug, Clone)]
 pub(crate) struct Delta {
@@ -37,8 +39,8 @@ pub(crate) struct Delta {
     pub(crate) blocked: Arc<OrdinalSet>,
     /// The vectors to be searched.
     pub(crate) vectors: Vectors,
-    artists: Names,
-    tags: Names,
+    artists: NewNames,
+    tags: NewNames,
     /// Ordinals by falling popularity, ties by ordinal.
     by_popularity: Vec<u32>,
 }
@@ -63,7 +65,7 @@ struct Row {
 
 /// Names that the base does not have, numbered after its own, and the items under every name.
 #[derive(Debug, Clone, Default)]
-struct Names {
+struct NewNames {
     base: u32,
     names: Vec<Arc<str>>,
     by_name: FxHashMap<Arc<str>, u32>,
@@ -166,8 +168,8 @@ impl Delta {
                 masked: OrdinalSet::new(),
                 blocked: Arc::new(onto.blocked.clone()),
                 vectors: no_vectors(onto),
-                artists: Names::after(onto.items.artists()),
-                tags: Names::after(onto.items.tag_count()),
+                artists: NewNames::after(onto.items.artists()),
+                tags: NewNames::after(onto.items.tag_count()),
                 by_popularity: Vec::new(),
             });
             next.add(onto, file)?;
@@ -394,7 +396,7 @@ fn no_vectors(onto: Onto<'_>) -> Vectors {
     }
 }
 
-impl Names {
+impl NewNames {
     fn after(base: u32) -> Self {
         Self {
             base,
@@ -470,14 +472,14 @@ impl<'a> VersionItems<'a> {
     }
 
     /// The items that there are of many ids, in no order.
-    pub(crate) fn ordinals(self, ids: &[&str]) -> Vec<u32> {
+    pub(crate) fn ordinals(self, ids: Names<'_>) -> Vec<u32> {
         let mut found = Vec::with_capacity(ids.len());
-        self.base.ordinals(ids, &mut found);
+        self.base.ordinals(ids.iter(), &mut found);
         if let Some(delta) = self.delta
             && found.len() < ids.len()
             && !delta.new_ids.is_empty()
         {
-            let new = ids.iter().filter_map(|id| delta.new_ids.get(*id));
+            let new = ids.iter().filter_map(|id| delta.new_ids.get(id));
             found.extend(new.map(|row| delta.base + row));
         }
         found

@@ -6,6 +6,7 @@ use refrain_taste::{Event, EventDecision, Profile, Weights, decide, serving_rule
 
 use crate::answer::{Answer, Degraded};
 use crate::interests::best;
+use crate::names::Names;
 use crate::query::searchable;
 use crate::recommend::{Scratch, recommend};
 use crate::request::{Fallback, ItemFilter, Request, RequestError, Seen, Subject};
@@ -231,7 +232,7 @@ fn score(
     {
         return Ok(None);
     }
-    let only = [id];
+    let end = [id.len()];
     // What a rule forbids is asked for as by a vector, which no rule of the listener applies to.
     let subject = match solved.forbidden().contains(ordinal) {
         true => Subject::Vector(side.vector),
@@ -241,7 +242,7 @@ fn score(
         subject,
         k: 1,
         filter: ItemFilter {
-            allow_items: &only,
+            allow_items: Names::new(id, &end),
             ..ItemFilter::default()
         },
         seen: Seen::Allow,

@@ -1,7 +1,6 @@
 //! A request's filter over item names, compiled to sets of ordinals.
 
 use std::hash::{Hash, Hasher};
-use std::mem;
 use std::sync::Arc;
 
 use quick_cache::sync::Cache;
@@ -9,6 +8,7 @@ use quick_cache::{Equivalent, Weighter};
 use refrain_index::{Filter, OrdinalSet};
 
 use crate::delta::VersionItems;
+use crate::names::Names;
 use crate::request::ItemFilter;
 
 /// What the request itself rules out. What the version and the listener rule out stands beside it.
@@ -57,7 +57,7 @@ impl Compiled {
 /// or the next surface, and looking them up takes longer than the search. Belongs to one version and delta.
 #[derive(Debug)]
 pub(crate) struct CompiledFilters {
-    entries: Cache<Lists, Arc<Compiled>, Bytes>,
+    entries: Cache<Kept, Arc<Compiled>, Bytes>,
 }
 
 /// Fewer names than that are looked up sooner than remembered.
@@ -76,105 +76,106 @@ impl Default for CompiledFilters {
 impl CompiledFilters {
     /// What [`Compiled::new`] gives. Hit or miss, no two lists are taken for each other: an entry has its names.
     pub(crate) fn get(&self, filter: &ItemFilter<'_>, items: VersionItems<'_>) -> Arc<Compiled> {
-        let lists = lists(filter);
-        if lists.iter().map(|names| names.len()).sum::<usize>() < FEW {
+        let asked = Lists::of(filter);
+        if asked.len() < FEW {
             return Arc::new(Compiled::new(filter, items));
         }
-        let asked = Asked(lists);
         if let Some(kept) = self.entries.get(&asked) {
             return kept;
         }
         let compiled = Arc::new(Compiled::new(filter, items));
-        self.entries.insert(asked.to_lists(), Arc::clone(&compiled));
+        self.entries.insert(asked.keep(), Arc::clone(&compiled));
         compiled
     }
 }
 
-fn lists<'a>(filter: &ItemFilter<'a>) -> [&'a [&'a str]; 5] {
-    [
-        filter.exclude_items,
-        filter.exclude_artists,
-        filter.allow_items,
-        filter.any_tags,
-        filter.not_tags,
-    ]
-}
-
-/// The lists of a filter: how many names each has, all names as one text, and where each ends in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Lists {
-    lens: [usize; 5],
+/// The lists of a filter, kept: the names of all as one text, and where each ends in that of its list.
+#[derive(Debug, Clone)]
+struct Kept {
     text: Box<str>,
     ends: Box<[usize]>,
+    /// How many bytes and names each list has.
+    lens: [(usize, usize); 5],
 }
 
-impl Lists {
-    fn names(&self) -> impl Iterator<Item = &str> {
-        let mut start = 0;
-        let name = move |&end: &usize| &self.text[mem::replace(&mut start, end)..end];
-        self.ends.iter().map(name)
+impl Kept {
+    fn lists(&self) -> Lists<'_> {
+        let (mut text, mut ends) = (&*self.text, &*self.ends);
+        Lists(self.lens.map(|(bytes, names)| {
+            let (own_text, other_text) = text.split_at(bytes);
+            let (own_ends, other_ends) = ends.split_at(names);
+            (text, ends) = (other_text, other_ends);
+            Names::new(own_text, own_ends)
+        }))
     }
 }
 
-/// Looks [`Lists`] up without making them. Hashes as they do.
-struct Asked<'a>([&'a [&'a str]; 5]);
+impl PartialEq for Kept {
+    fn eq(&self, other: &Self) -> bool {
+        self.lists() == other.lists()
+    }
+}
 
-impl<'a> Asked<'a> {
-    fn lens(&self) -> [usize; 5] {
-        self.0.map(<[&str]>::len)
+impl Eq for Kept {}
+
+impl Hash for Kept {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.lists().hash(state);
+    }
+}
+
+/// The lists of a filter, as asked.
+#[derive(PartialEq)]
+struct Lists<'a>([Names<'a>; 5]);
+
+impl<'a> Lists<'a> {
+    fn of(filter: &ItemFilter<'a>) -> Self {
+        Self([
+            filter.exclude_items,
+            filter.exclude_artists,
+            filter.allow_items,
+            filter.any_tags,
+            filter.not_tags,
+        ])
     }
 
-    fn names(&self) -> impl Iterator<Item = &'a str> {
-        self.0.into_iter().flatten().copied()
+    fn len(&self) -> usize {
+        self.0.iter().map(|names| names.len()).sum()
     }
 
-    fn to_lists(&self) -> Lists {
-        let mut end = 0;
-        let ends = self.names().map(|name| {
-            end += name.len();
-            end
-        });
-        Lists {
-            lens: self.lens(),
-            ends: ends.collect(),
-            text: self.names().collect(),
+    fn keep(&self) -> Kept {
+        Kept {
+            text: self.0.map(Names::text).concat().into(),
+            ends: self.0.map(Names::ends).concat().into(),
+            lens: self.0.map(|names| (names.text().len(), names.len())),
         }
     }
 }
 
-fn feed<'a>(lens: [usize; 5], names: impl Iterator<Item = &'a str>, state: &mut impl Hasher) {
-    lens.hash(state);
-    for name in names {
-        state.write(name.as_bytes());
-    }
-}
-
-impl Hash for Lists {
+impl Hash for Lists<'_> {
+    /// Where in the text the names end is left to the comparison.
     fn hash<H: Hasher>(&self, state: &mut H) {
-        feed(self.lens, self.names(), state);
+        for names in self.0 {
+            names.len().hash(state);
+            names.text().hash(state);
+        }
     }
 }
 
-impl Hash for Asked<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        feed(self.lens(), self.names(), state);
-    }
-}
-
-impl Equivalent<Lists> for Asked<'_> {
-    fn equivalent(&self, kept: &Lists) -> bool {
-        self.lens() == kept.lens && self.names().eq(kept.names())
+impl Equivalent<Kept> for Lists<'_> {
+    fn equivalent(&self, kept: &Kept) -> bool {
+        *self == kept.lists()
     }
 }
 
 #[derive(Debug, Clone)]
 struct Bytes;
 
-impl Weighter<Lists, Arc<Compiled>> for Bytes {
-    fn weight(&self, lists: &Lists, compiled: &Arc<Compiled>) -> u64 {
+impl Weighter<Kept, Arc<Compiled>> for Bytes {
+    fn weight(&self, kept: &Kept, compiled: &Arc<Compiled>) -> u64 {
         let sets = compiled.exclude.bytes() + compiled.allow.as_ref().map_or(0, OrdinalSet::bytes);
-        let names = lists.text.len() + size_of_val(&*lists.ends);
-        (size_of::<Lists>() + size_of::<Compiled>() + names + sets) as u64
+        let names = kept.text.len() + size_of_val(&*kept.ends);
+        (size_of::<Kept>() + size_of::<Compiled>() + names + sets) as u64
     }
 }
 
@@ -202,38 +203,40 @@ impl<'a> Allowed<'a> {
     }
 }
 
-fn tag_numbers<'a>(
-    items: VersionItems<'a>,
-    names: &'a [&'a str],
-) -> impl Iterator<Item = u32> + 'a {
+fn tag_numbers<'a>(items: VersionItems<'a>, names: Names<'a>) -> impl Iterator<Item = u32> + 'a {
     names.iter().filter_map(move |name| items.tag_ordinal(name))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::NameList;
 
     #[test]
     fn lists_are_told_apart_by_names_and_by_what_they_are_for() {
         let none: &[&str] = &[];
-        let some = [
+        let some: [[&[&str]; 5]; 9] = [
             [&["ab", "c"], none, none, none, none],
             [&["a", "bc"], none, none, none, none],
             [&["abc"], none, none, none, none],
             [&["abc", ""], none, none, none, none],
+            [&["", "abc"], none, none, none, none],
             [&["ab"], &["c"], none, none, none],
             [none, &["ab", "c"], none, none, none],
             [none, none, &["ab", "c"], none, none],
             [none, none, none, &["ab"], &["c"]],
-        ]
-        .map(Asked);
+        ];
+        let some = some.map(|lists| lists.map(|names| names.iter().collect::<NameList>()));
+        let some = some
+            .each_ref()
+            .map(|lists| Lists(lists.each_ref().map(NameList::names)));
         let hash = |one: &dyn Fn(&mut rustc_hash::FxHasher)| {
             let mut state = rustc_hash::FxHasher::default();
             one(&mut state);
             state.finish()
         };
         for (at, asked) in some.iter().enumerate() {
-            let kept = asked.to_lists();
+            let kept = asked.keep();
             assert_eq!(
                 hash(&|state| asked.hash(state)),
                 hash(&|state| kept.hash(state))

@@ -7,6 +7,7 @@ use refrain_als::FoldInError;
 use refrain_index::{Deadline, SearchError};
 use refrain_taste::Profile;
 
+use crate::names::Names;
 use crate::solve::SolvedTaste;
 use crate::version::Version;
 
@@ -135,15 +136,15 @@ pub enum Seed<'a> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ItemFilter<'a> {
     /// These may not.
-    pub exclude_items: &'a [&'a str],
+    pub exclude_items: Names<'a>,
     /// None by these artists.
-    pub exclude_artists: &'a [&'a str],
+    pub exclude_artists: Names<'a>,
     /// Only these may, when any are given.
-    pub allow_items: &'a [&'a str],
+    pub allow_items: Names<'a>,
     /// Only items with at least one of these tags, when any are given.
-    pub any_tags: &'a [&'a str],
+    pub any_tags: Names<'a>,
     /// No item with one of these tags.
-    pub not_tags: &'a [&'a str],
+    pub not_tags: Names<'a>,
 }
 
 impl ItemFilter<'_> {

@@ -113,7 +113,7 @@ impl Items {
 
     /// The items that there are of many ids, in the order given, added to `out`: see
     /// [`Dictionary::ordinals`].
-    pub fn ordinals(&self, ids: &[&str], out: &mut Vec<u32>) {
+    pub fn ordinals<'s>(&self, ids: impl Iterator<Item = &'s str>, out: &mut Vec<u32>) {
         self.ids.ordinals(ids, out);
     }
 

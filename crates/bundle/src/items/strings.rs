@@ -134,12 +134,19 @@ impl Dictionary {
     /// The numbers of those of `strings` that are in the dictionary, in the order given, added to `out`. What
     /// [`ordinal`](Self::ordinal) gives for each, in a fraction of the time where they are many and the
     /// dictionary is larger than the processor's cache: lookups wait for memory together.
-    pub fn ordinals(&self, strings: &[&str], out: &mut Vec<u32>) {
+    pub fn ordinals<'s>(&self, mut strings: impl Iterator<Item = &'s str>, out: &mut Vec<u32>) {
         let slots = self.slots.as_slice();
+        let mut together = Vec::with_capacity(TOGETHER);
         let mut hashes = [0_u64; TOGETHER];
         let mut candidates = [None; TOGETHER];
         let mut bytes = [None; TOGETHER];
-        for strings in strings.chunks(TOGETHER) {
+        loop {
+            together.clear();
+            together.extend(strings.by_ref().take(TOGETHER));
+            let strings = together.as_slice();
+            if strings.is_empty() {
+                return;
+            }
             // Each step does for all what does not depend on each other, so that the processor overlaps it.
             for (hash, string) in hashes.iter_mut().zip(strings) {
                 *hash = xxh3_64(string.as_bytes());
@@ -278,7 +285,7 @@ mod tests {
             let asked: Vec<&str> =
                 list.iter().rev().flat_map(|one| [*one, &other, "none of them", *one]).collect();
             let mut together = vec![7];
-            dictionary.ordinals(&asked, &mut together);
+            dictionary.ordinals(asked.iter().copied(), &mut together);
             let alone = asked.iter().filter_map(|one| dictionary.ordinal(one));
             prop_assert_eq!(together, [7].into_iter().chain(alone).collect::<Vec<_>>());
         }

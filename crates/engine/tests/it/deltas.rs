@@ -4,8 +4,8 @@ use std::path::Path;
 
 use refrain_bundle::{DeltaFile, Item, NewDelta, write_delta};
 use refrain_engine::{
-    Answer, DeltaError, Fallback, ItemFilter, Outcome, Request, Scratch, Similar, SimilarTo,
-    Source, Subject, Version, explain, fold_in, recommend, similar,
+    Answer, DeltaError, Fallback, ItemFilter, NameList, Outcome, Request, Scratch, Similar,
+    SimilarTo, Source, Subject, Version, explain, fold_in, recommend, similar,
 };
 use refrain_index::Delta;
 use refrain_kernels::Metric;
@@ -277,21 +277,24 @@ fn base_and_deltas_answer_as_a_version_built_from_all_of_it() {
                 });
             }
         }
+        let list = |names: &[&str]| names.iter().collect::<NameList>();
+        let (artists, some_tags) = (list(&["debut", "artist 1"]), list(&["fresh", "mood 1"]));
+        let (scene, items) = (list(&["scene 1"]), list(&["item 3", "item 9", "item 405"]));
         let filters = [
             ItemFilter {
-                exclude_artists: &["debut", "artist 1"],
+                exclude_artists: artists.names(),
                 ..ItemFilter::default()
             },
             ItemFilter {
-                any_tags: &["fresh", "mood 1"],
+                any_tags: some_tags.names(),
                 ..ItemFilter::default()
             },
             ItemFilter {
-                not_tags: &["scene 1"],
+                not_tags: scene.names(),
                 ..ItemFilter::default()
             },
             ItemFilter {
-                allow_items: &["item 3", "item 9", "item 405"],
+                allow_items: items.names(),
                 ..ItemFilter::default()
             },
         ];

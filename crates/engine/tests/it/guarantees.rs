@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
 use refrain_engine::{
-    Answer, Degraded, Fallback, ItemFilter, Request, Scratch, Seed, Seen, Similar, SimilarTo,
-    Source, Subject, Version, recommend, similar,
+    Answer, Degraded, Fallback, ItemFilter, NameList, Request, Scratch, Seed, Seen, Similar,
+    SimilarTo, Source, Subject, Version, recommend, similar,
 };
 use refrain_kernels::{Metric, oracle};
 use refrain_ranking::Variant;
@@ -116,7 +116,12 @@ proptest! {
         if case.subject == 1 {
             owned.profile.events.clear();
         }
-        let (exclude_items, allow_items) = (refs(&owned.exclude), refs(&owned.allow));
+        let list = |given: bool, names: &[&str]| names.iter().filter(|_| given).collect::<NameList>();
+        let (exclude_items, allow_items): (NameList, NameList) =
+            (owned.exclude.iter().collect(), owned.allow.iter().collect());
+        let exclude_artists = list(case.exclude_artist, &["artist 0", "nobody"]);
+        let any_tags = list(case.any_tag, &["scene 1", "scene 2", "none"]);
+        let not_tags = list(case.not_tag, &["mood 3"]);
         let seeds: Vec<String> = case.heard.iter().map(|&i| id(i)).collect();
         let seeds: Vec<Seed<'_>> = seeds.iter().map(|id| Seed::Item { id, weight: 1.0 }).collect();
         let vector = version.index().vector(3).expect("an item");
@@ -127,11 +132,11 @@ proptest! {
         };
         let mut request = Request::new(subject, case.k, NOW_US);
         request.filter = ItemFilter {
-            exclude_items: &exclude_items,
-            exclude_artists: if case.exclude_artist { &["artist 0", "nobody"] } else { &[] },
-            allow_items: &allow_items,
-            any_tags: if case.any_tag { &["scene 1", "scene 2", "none"] } else { &[] },
-            not_tags: if case.not_tag { &["mood 3"] } else { &[] },
+            exclude_items: exclude_items.names(),
+            exclude_artists: exclude_artists.names(),
+            allow_items: allow_items.names(),
+            any_tags: any_tags.names(),
+            not_tags: not_tags.names(),
         };
         request.seen = if case.seen { Seen::Allow } else { Seen::Exclude };
         request.max_per_artist = case.cap;
@@ -179,10 +184,6 @@ impl Owned {
     }
 }
 
-fn refs(names: &[String]) -> Vec<&str> {
-    names.iter().map(String::as_str).collect()
-}
-
 fn serve(n: i64, scope: Scope) -> Rule {
     Rule {
         rule_id: format!("r{n}"),
@@ -206,7 +207,7 @@ fn is_allowed(
 ) -> bool {
     let item = &music().items[ordinal as usize];
     let name = id(ordinal);
-    let has = |tag: &&str| item.tags.iter().any(|t| t == tag);
+    let has = |tag: &str| item.tags.iter().any(|t| t == tag);
     let reads_profile = matches!(request.subject, Subject::Profile { .. });
     let given = matches!(request.subject, Subject::Seeds { .. }) && case.heard.contains(&ordinal);
     let heard = reads_profile && profile.events.iter().any(|event| event.item == name);
@@ -214,7 +215,7 @@ fn is_allowed(
         && case.served.iter().any(|scope| match scope {
             Scope::Item(item) => *item == name,
             Scope::Artist(artist) => item.artist.as_ref() == Some(artist),
-            Scope::Tag(tag) => has(&tag.as_str()),
+            Scope::Tag(tag) => has(tag),
             Scope::Context(context) => profile
                 .events
                 .iter()
@@ -227,10 +228,10 @@ fn is_allowed(
     !item.blocked
         && !forbidden
         && (request.seen == Seen::Allow || !heard && !given)
-        && !filter.exclude_items.contains(&name.as_str())
-        && !artist.is_some_and(|artist| filter.exclude_artists.contains(&artist))
-        && (filter.allow_items.is_empty() || filter.allow_items.contains(&name.as_str()))
-        && (filter.any_tags.is_empty() || filter.any_tags.iter().any(&has))
+        && !filter.exclude_items.iter().any(|other| other == name)
+        && !artist.is_some_and(|artist| filter.exclude_artists.iter().any(|other| other == artist))
+        && (filter.allow_items.is_empty() || filter.allow_items.iter().any(|other| other == name))
+        && (filter.any_tags.is_empty() || filter.any_tags.iter().any(has))
         && !filter.not_tags.iter().any(has)
 }
 
@@ -405,7 +406,8 @@ fn nothing_to_search_with_is_answered_by_popularity() {
 fn neighbours_leave_out_the_item_itself_and_what_is_filtered() {
     let version = music_version();
     let mut request = Similar::new(SimilarTo::Item("item 8"), 1000);
-    request.filter.not_tags = &["scene 0"];
+    let scene: NameList = ["scene 0"].into_iter().collect();
+    request.filter.not_tags = scene.names();
     let found = similar(version, &request, &mut Scratch::default()).expect("known");
     let expected: HashSet<u32> = (0..ITEMS).filter(|o| o % 29 != 0 && o % 4 != 0).collect();
     assert_eq!(

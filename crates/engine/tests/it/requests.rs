@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use refrain_engine::{
-    Degraded, MissingSeeds, Request, Scratch, Seed, Seen, Similar, SimilarTo, Source, Subject,
-    recommend, similar,
+    Degraded, MissingSeeds, NameList, Request, Scratch, Seed, Seen, Similar, SimilarTo, Source,
+    Subject, recommend, similar,
 };
 use refrain_kernels::oracle;
 use refrain_taste::Weights;
@@ -30,7 +30,8 @@ fn refusal(request: &Request<'_>) -> String {
 fn refusals_name_the_field() {
     let vector = [1.0; 16];
     let good = Request::new(Subject::Vector(&vector), 10, NOW_US);
-    let ten_thousand = vec!["x"; 10_001];
+    let ten_thousand: NameList = vec!["x"; 10_001].into_iter().collect();
+    let many_tags: NameList = vec!["x"; 65].into_iter().collect();
     let mut nan = vector;
     nan[3] = f32::NAN;
     let seed = |weight| Seed::Item {
@@ -45,9 +46,9 @@ fn refusals_name_the_field() {
         weight: 1.0,
     }];
     let mut wide = good;
-    wide.filter.exclude_items = &ten_thousand;
+    wide.filter.exclude_items = ten_thousand.names();
     let mut tags = good;
-    tags.filter.any_tags = &ten_thousand[..65];
+    tags.filter.any_tags = many_tags.names();
     let subject = |subject| Request { subject, ..good };
     let cases = [
         (Request { k: 0, ..good }, "page_size: 0 is not in 1 to 1000"),

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use refrain_engine::{Degraded, ItemFilter, Request, Subject, Version};
+use refrain_engine::{Degraded, ItemFilter, NameList, Request, Subject, Version};
 use refrain_kernels::{Metric, oracle};
 use refrain_taste::{Action, Effect, Profile, Rule, Scope};
 
@@ -168,13 +168,10 @@ fn the_best_of_what_is_left_come_back_however_much_is_excluded() {
         say(&format!("the nearest {size} excluded by a rule"), by_rule);
         // As ids in the request, as far as a request takes them.
         if size <= 10_000 {
-            let ids: Vec<String> = place.near[..size]
-                .iter()
-                .map(|&ordinal| id(ordinal))
-                .collect();
-            let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+            let near = place.near[..size].iter();
+            let ids: NameList = near.map(|&ordinal| id(ordinal)).collect();
             let filter = ItemFilter {
-                exclude_items: &ids,
+                exclude_items: ids.names(),
                 ..ItemFilter::default()
             };
             let by_request = place.recall(&[], filter, &allowed);
@@ -184,9 +181,9 @@ fn the_best_of_what_is_left_come_back_however_much_is_excluded() {
             );
         }
     }
-    let few = ["furthest 50"];
+    let few: NameList = ["furthest 50"].into_iter().collect();
     let filter = ItemFilter {
-        any_tags: &few,
+        any_tags: few.names(),
         ..ItemFilter::default()
     };
     let far: HashSet<u32> = place.near[items - 50..].iter().copied().collect();

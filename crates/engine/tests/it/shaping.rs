@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use refrain_engine::{
-    Absence, Degraded, Request, Scratch, Source, Subject, Why, interleave, moved,
+    Absence, Degraded, NameList, Request, Scratch, Source, Subject, Why, interleave, moved,
 };
 use refrain_ranking::{Feature, Team};
 use refrain_taste::{Profile, Weights};
@@ -163,7 +163,8 @@ fn pinned_items_answer_first_when_there_is_nothing_to_search_with() {
         sources[..3],
         [Source::Pinned, Source::Pinned, Source::Popular]
     );
-    request.filter.exclude_items = &["item 7"];
+    let seventh: NameList = ["item 7"].into_iter().collect();
+    request.filter.exclude_items = seventh.names();
     assert_eq!(
         ordinals(&answer(version, &request, &pinned)),
         [100, 1, 2, 3, 4]

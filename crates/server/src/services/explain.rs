@@ -59,8 +59,7 @@ impl State {
         let version = self.version(question, choice.variant)?;
         let nobody = Profile::default();
         let profile = question.profile().unwrap_or(&nobody);
-        let names = question.names();
-        let request = question.ask(&names, question.until());
+        let request = question.ask(question.until());
         let weights = self.tastes.weights();
         let found = with_scratch(|scratch| {
             explain(

@@ -10,8 +10,8 @@ use refrain::v1::index_selector::Target;
 use refrain::v1::recommend_request::Subject as WireSubject;
 use refrain::v1::recommendation_service_server::RecommendationService;
 use refrain_engine::{
-    Answer, Choice, Deadline, Degraded, ItemFilter, Policy, Request as EngineRequest, RequestError,
-    Scratch, Similar, SimilarTo, Subject, Version, interleave, recommend, similar,
+    Answer, Choice, Deadline, Degraded, Policy, Request as EngineRequest, RequestError, Scratch,
+    Similar, SimilarTo, Subject, Version, interleave, recommend, similar,
 };
 use refrain_experiments::record::Exposure;
 use refrain_experiments::{Assignment, Attributes, Reason, hash64, hash128};
@@ -238,10 +238,6 @@ impl Question {
         }
     }
 
-    pub(super) fn names(&self) -> FilterNames<'_> {
-        FilterNames::new(self.request.filter.as_ref())
-    }
-
     /// When its search has to end.
     pub(super) fn until(&self) -> Deadline {
         let search = self.request.search.unwrap_or_default();
@@ -249,7 +245,7 @@ impl Question {
     }
 
     /// What the engine is asked, but for the subject.
-    pub(super) fn ask<'a>(&self, names: &'a FilterNames<'a>, until: Deadline) -> EngineRequest<'a> {
+    pub(super) fn ask(&self, until: Deadline) -> EngineRequest<'_> {
         static NOBODY: Profile = Profile {
             revision: 0,
             events: Vec::new(),
@@ -258,7 +254,7 @@ impl Question {
         let request = &self.request;
         let search = request.search.unwrap_or_default();
         EngineRequest {
-            filter: names.filter(),
+            filter: wire::filter(request.filter.as_ref()),
             seen: wire::seen(request.seen_policy),
             max_per_artist: request
                 .diversity
@@ -589,10 +585,9 @@ impl State {
         for vector in vectors(&request.subject) {
             check_model(vector, version)?;
         }
-        let names = question.names();
         let ask = EngineRequest {
             trace,
-            ..question.ask(&names, until)
+            ..question.ask(until)
         };
         let weights = self.tastes.weights();
         let mut answer = with_scratch(|scratch| match (&question.listener, &request.subject) {
@@ -673,10 +668,9 @@ impl State {
             Some(Query::ItemId(id)) => SimilarTo::Item(id),
             None => SimilarTo::Item(""),
         };
-        let names = FilterNames::new(request.filter.as_ref());
         let search = request.search.unwrap_or_default();
         let ask = Similar {
-            filter: names.filter(),
+            filter: wire::filter(request.filter.as_ref()),
             ef_search: search.ef_search.map(|ef_search| ef_search as usize),
             recall: search.recall,
             exact: search.exact,
@@ -837,36 +831,4 @@ fn search_deadline(call: Call, search: &v1::SearchParams) -> Deadline {
 
 pub(super) fn page_size(asked: Option<u32>) -> usize {
     asked.unwrap_or(DEFAULT_PAGE_SIZE) as usize
-}
-
-/// The lists of a filter, borrowed.
-#[derive(Default)]
-pub(super) struct FilterNames<'a> {
-    exclude_items: Vec<&'a str>,
-    exclude_artists: Vec<&'a str>,
-    allow_items: Vec<&'a str>,
-    any_tags: Vec<&'a str>,
-    not_tags: Vec<&'a str>,
-}
-
-impl<'a> FilterNames<'a> {
-    fn new(filter: Option<&'a v1::Filter>) -> Self {
-        filter.map_or_else(Self::default, |filter| Self {
-            exclude_items: wire::names(&filter.exclude_item_ids),
-            exclude_artists: wire::names(&filter.exclude_artists),
-            allow_items: wire::names(&filter.allow_item_ids),
-            any_tags: wire::names(&filter.any_tags),
-            not_tags: wire::names(&filter.not_tags),
-        })
-    }
-
-    fn filter(&self) -> ItemFilter<'_> {
-        ItemFilter {
-            exclude_items: &self.exclude_items,
-            exclude_artists: &self.exclude_artists,
-            allow_items: &self.allow_items,
-            any_tags: &self.any_tags,
-            not_tags: &self.not_tags,
-        }
-    }
 }
