@@ -378,15 +378,16 @@ fn around(centre: Point, unit: Point, width: f64) -> Point {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evaluation::split;
-    use crate::evaluation::{HoldOut, Listens};
+    use crate::evaluation::{HoldOut, split};
+    use crate::ingest::{Log, sorted};
 
     /// Users of five groups that keep to the items of their group, with some noise.
-    fn listens() -> Listens {
-        let mut listens = Listens {
-            users: 60,
-            items: 100,
-            ..Listens::default()
+    fn log() -> Log {
+        let names = |n: u32| (0..n).map(|at| at.to_string()).collect();
+        let mut log = Log {
+            users: names(60),
+            items: names(100),
+            ..Log::default()
         };
         for user in 0..60u32 {
             for at in 0..12u32 {
@@ -396,12 +397,12 @@ mod tests {
                 } else {
                     u64::from(user % 5) * 20 + within
                 };
-                listens.user.push(user);
-                listens.item.push(u32::try_from(item).unwrap());
-                listens.count.push(1.0 + (at % 3) as f32);
+                log.user.push(user);
+                log.item.push(u32::try_from(item).unwrap());
+                log.count.push(1.0 + (at % 3) as f32);
             }
         }
-        listens
+        log
     }
 
     fn search(options: &TuneOptions) -> TuneReport {
@@ -409,7 +410,7 @@ mod tests {
             share: 0.2,
             seed: 1,
         };
-        let parts = split(&listens(), hold_out).unwrap();
+        let parts = split(&sorted(&log()), hold_out).unwrap();
         tune(&parts.train, &parts.held_out, options, &mut |_, _, _| {}).unwrap()
     }
 

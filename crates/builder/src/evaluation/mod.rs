@@ -22,7 +22,7 @@ pub use bootstrap::{Paired, paired};
 pub use metrics::{Catalogue, Quality, Scores, judge, mean, measure};
 pub use ranking::{rank_by_factors, rank_by_popularity};
 pub(crate) use split::mix as hash;
-pub use split::{HoldOut, Listens, Split, SplitCounts, SplitError, held_rows, split};
+pub use split::{HoldOut, Split, SplitCounts, SplitError, split, without};
 pub(crate) use split::{Reading, Sorted};
 
 use refrain_als::{Factors, Interactions};

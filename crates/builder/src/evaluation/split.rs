@@ -5,7 +5,8 @@ use std::io;
 use refrain_als::{Interactions, InteractionsError, Rows};
 use serde::{Deserialize, Serialize};
 
-use crate::ingest::{Listen, for_each_user};
+use crate::Dictionary;
+use crate::ingest::{Listen, Room, SortedLog, for_each_user};
 
 /// Users with fewer distinct items (random) or listens (last) keep all of them for training.
 const MIN_LISTENS: usize = 5;
@@ -33,23 +34,6 @@ pub enum HoldOut {
         /// Seed of the choice.
         seed: u64,
     },
-}
-
-/// Listens as columns of equal length; ordinals below `users` and `items`.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Listens {
-    /// Number of users.
-    pub users: u32,
-    /// Number of items.
-    pub items: u32,
-    /// User of each listen.
-    pub user: Vec<u32>,
-    /// Item of each listen.
-    pub item: Vec<u32>,
-    /// Plays of each listen, above 0.
-    pub count: Vec<f32>,
-    /// Time of each listen in microseconds since 1970 UTC, if the log has times.
-    pub time_us: Option<Vec<i64>>,
 }
 
 /// A log in two parts.
@@ -116,6 +100,62 @@ pub(crate) struct Sorted<'a> {
     pub(crate) read: &'a dyn Fn() -> io::Result<Reading<'a>>,
 }
 
+/// Splits a log. `O(n log n)` for `n` listens, with one user's in memory at a time; the same split for the same log.
+///
+/// # Errors
+/// A share out of range, no times where the protocol needs them, plays that are too many, or listens that cannot be
+/// read.
+pub fn split(log: &SortedLog, hold_out: HoldOut) -> Result<Split, SplitError> {
+    with_sorted(log, |listens| listens.split(hold_out))
+}
+
+/// The log without what a protocol holds out, sorted in `room`.
+///
+/// # Errors
+/// Those of [`split`], and a file for what is beyond `room` that cannot be written.
+pub fn without(log: &SortedLog, hold_out: HoldOut, room: &Room) -> Result<SortedLog, SplitError> {
+    let mut hold = with_sorted(log, |listens| listens.holder(hold_out))?;
+    let mut held = Vec::new();
+    log.filtered(room, |listens, keep| {
+        held.clear();
+        held.resize(listens.len(), false);
+        hold(listens, &mut held);
+        for (listen, _) in listens.iter().zip(&held).filter(|(_, held)| !**held) {
+            keep(*listen)?;
+        }
+        Ok(())
+    })
+    .map_err(SplitError::Read)
+}
+
+/// Counts the listens of a log, and hands them to `f`.
+fn with_sorted<T>(
+    log: &SortedLog,
+    f: impl FnOnce(&Sorted<'_>) -> Result<T, SplitError>,
+) -> Result<T, SplitError> {
+    let (mut listens, mut pairs, mut times_us, mut last) = (0, 0, None, None);
+    for listen in log.listens()? {
+        let listen = listen?;
+        listens += 1;
+        let pair = Some((listen.user, listen.item));
+        pairs += usize::from(pair != last);
+        last = pair;
+        if let Some(time) = listen.time_us {
+            let (first, last) = times_us.unwrap_or((time, time));
+            times_us = Some((time.min(first), time.max(last)));
+        }
+    }
+    let count = |ids: &Dictionary| u32::try_from(ids.len()).unwrap_or(u32::MAX);
+    f(&Sorted {
+        users: count(log.users()),
+        items: count(log.items()),
+        listens,
+        pairs,
+        times_us: times_us.or_else(|| log.has_times().then_some((0, 0))),
+        read: &|| Ok(Box::new(log.listens()?)),
+    })
+}
+
 /// Listens as they are read.
 pub(crate) type Reading<'a> = Box<dyn Iterator<Item = io::Result<Listen>> + 'a>;
 
@@ -150,8 +190,25 @@ impl Sorted<'_> {
         Ok(rows.finish())
     }
 
-    /// Splits a log as [`split`] does, with one user's listens in memory at a time.
+    /// Splits a log, with one user's listens in memory at a time.
     pub(crate) fn split(&self, hold_out: HoldOut) -> Result<Split, SplitError> {
+        let mut hold = self.holder(hold_out)?;
+        let mut pairs = Vec::new();
+        let train = self.interactions_without(|listens, held| {
+            hold(listens, held);
+            let of_pair = |(listen, _): (&Listen, _)| (listen.user, listen.item);
+            let flagged = listens.iter().zip(held.iter()).filter(|(_, held)| **held);
+            pairs.extend(flagged.map(of_pair));
+        })?;
+        pairs.dedup();
+        Ok(Split::of(train, pairs))
+    }
+
+    /// What flags those of a user's listens that a protocol holds out; all flags are down before.
+    fn holder(
+        &self,
+        hold_out: HoldOut,
+    ) -> Result<impl FnMut(&[Listen], &mut [bool]) + use<>, SplitError> {
         let share = checked(hold_out)?;
         let times = self.times_us.ok_or(SplitError::NoTimes);
         let cut = match hold_out {
@@ -159,9 +216,8 @@ impl Sorted<'_> {
             HoldOut::Last { .. } => times.map(|_| None)?,
             HoldOut::Random { .. } => None,
         };
-        let mut pairs = Vec::new();
         let mut order = Vec::new();
-        let train = self.interactions_without(|listens, held| {
+        Ok(move |listens: &[Listen], held: &mut [bool]| {
             let item = |at: usize| listens[at].item;
             let time = |at: usize| listens[at].time_us.unwrap_or_default();
             order.clear();
@@ -183,12 +239,7 @@ impl Sorted<'_> {
                     );
                 }
             }
-            let of_pair = |(listen, _): (&Listen, _)| (listen.user, listen.item);
-            let flagged = listens.iter().zip(held.iter()).filter(|(_, held)| **held);
-            pairs.extend(flagged.map(of_pair));
-        })?;
-        pairs.dedup();
-        Ok(Split::of(train, pairs))
+        })
     }
 
     /// The time from which on the last `share` of the listens were, by counting: every reading narrows it down
@@ -290,71 +341,6 @@ impl std::fmt::Display for HoldOut {
     }
 }
 
-impl Listens {
-    /// All listens as interactions: the plays of equal pairs are added.
-    ///
-    /// # Errors
-    /// A sum of plays that is too large.
-    pub fn interactions(&self) -> Result<Interactions, InteractionsError> {
-        self.interactions_where(|_| true)
-    }
-
-    /// Takes rows out, by a flag for each.
-    pub fn remove(&mut self, rows: &[bool]) {
-        fn retain<T>(column: &mut Vec<T>, rows: &[bool]) {
-            let mut flags = rows.iter();
-            column.retain(|_| !flags.next().copied().unwrap_or_default());
-        }
-        retain(&mut self.user, rows);
-        retain(&mut self.item, rows);
-        retain(&mut self.count, rows);
-        if let Some(times) = &mut self.time_us {
-            retain(times, rows);
-        }
-    }
-
-    fn interactions_where(
-        &self,
-        keep: impl Fn(usize) -> bool,
-    ) -> Result<Interactions, InteractionsError> {
-        let rows = (0..self.user.len()).filter(|&row| keep(row));
-        let triplets = rows
-            .map(|row| (self.user[row], self.item[row], self.count[row]))
-            .collect();
-        Interactions::from_triplets(self.users, self.items, triplets)
-    }
-}
-
-/// Which listens a protocol holds out. `O(n log n)`.
-///
-/// # Errors
-/// A share out of range, or no times where the protocol needs them.
-pub fn held_rows(listens: &Listens, hold_out: HoldOut) -> Result<Vec<bool>, SplitError> {
-    let share = checked(hold_out)?;
-    let times = || listens.time_us.as_deref().ok_or(SplitError::NoTimes);
-    Ok(match hold_out {
-        HoldOut::Last { .. } => last_of_each_user(listens, times()?, share),
-        HoldOut::Since { .. } => since_a_moment(times()?, share),
-        HoldOut::Random { seed, .. } => random_of_each_user(listens, share, seed),
-    })
-}
-
-/// Splits a log. `O(n log n)` for `n` listens; the same split for the same log.
-///
-/// # Errors
-/// A share out of range, no times where the protocol needs them, or plays that are too many.
-pub fn split(listens: &Listens, hold_out: HoldOut) -> Result<Split, SplitError> {
-    let held = held_rows(listens, hold_out)?;
-    let train = listens.interactions_where(|row| !held[row])?;
-    let mut pairs: Vec<(u32, u32)> = (0..listens.user.len())
-        .filter(|&row| held[row])
-        .map(|row| (listens.user[row], listens.item[row]))
-        .collect();
-    pairs.sort_unstable();
-    pairs.dedup();
-    Ok(Split::of(train, pairs))
-}
-
 /// The share of a protocol.
 fn checked(hold_out: HoldOut) -> Result<f64, SplitError> {
     let share = hold_out.share();
@@ -363,21 +349,6 @@ fn checked(hold_out: HoldOut) -> Result<f64, SplitError> {
     } else {
         Err(SplitError::Share { share })
     }
-}
-
-fn last_of_each_user(listens: &Listens, times: &[i64], share: f64) -> Vec<bool> {
-    let mut held = vec![false; times.len()];
-    let (item, time) = (|row: usize| listens.item[row], |row: usize| times[row]);
-    for rows in rows_by_user(listens).chunk_by_mut(|&a, &b| listens.user[a] == listens.user[b]) {
-        hold_last(rows, share, item, time, &mut held);
-    }
-    held
-}
-
-fn rows_by_user(listens: &Listens) -> Vec<usize> {
-    let mut rows: Vec<usize> = (0..listens.user.len()).collect();
-    rows.sort_unstable_by_key(|&row| (listens.user[row], row));
-    rows
 }
 
 /// Flags the last of one user's `rows`.
@@ -409,26 +380,6 @@ fn hold_random(
     for &row in pairs().take(held_of(pairs().count(), share)).flatten() {
         held[row] = true;
     }
-}
-
-fn since_a_moment(times: &[i64], share: f64) -> Vec<bool> {
-    let mut sorted = times.to_vec();
-    sorted.sort_unstable();
-    let cut = sorted.get(sorted.len().saturating_sub(part_of(sorted.len(), share)));
-    times
-        .iter()
-        .map(|time| cut.is_some_and(|cut| time >= cut))
-        .collect()
-}
-
-fn random_of_each_user(listens: &Listens, share: f64, seed: u64) -> Vec<bool> {
-    let mut held = vec![false; listens.user.len()];
-    let item = |row: usize| listens.item[row];
-    let hash = |row: usize| mix(seed, listens.user[row], listens.item[row]);
-    for rows in rows_by_user(listens).chunk_by_mut(|&a, &b| listens.user[a] == listens.user[b]) {
-        hold_random(rows, share, hash, item, &mut held);
-    }
-    held
 }
 
 /// How many of a user's `count` are held out.
@@ -464,8 +415,13 @@ pub(crate) fn mix(seed: u64, a: u32, b: u32) -> u64 {
 }
 
 #[cfg(test)]
+mod oracle;
+
+#[cfg(test)]
 mod tests {
+    use super::oracle::{Listens, held_rows, split};
     use super::*;
+    use crate::ingest::Log;
     use proptest::prelude::*;
 
     fn listens(rows: &[(u32, u32, i64)]) -> Listens {
@@ -605,6 +561,34 @@ mod tests {
                 streamed.interactions().unwrap(),
                 listens(&rows).interactions().unwrap()
             );
+            // The same of a log, which keeps nearly nothing in memory; and what is left of it.
+            let names = |n: u32| (0..n).map(|at| at.to_string()).collect();
+            let column = |of: fn(&(u32, u32, i64)) -> u32| rows.iter().map(of).collect();
+            let log = Log {
+                users: names(8),
+                items: names(12),
+                user: column(|row| row.0),
+                item: column(|row| row.1),
+                count: vec![1.0; rows.len()],
+                time_us: Some(times().collect()),
+                ..Log::default()
+            };
+            let room = Room { bytes: 100, ..Room::default() };
+            let log = SortedLog::of(&log, &room).unwrap();
+            prop_assert_eq!(&super::split(&log, hold_out).unwrap(), &parts);
+            let held = held_rows(&listens(&rows), hold_out).unwrap();
+            let kept = rows.iter().zip(held).filter(|(_, held)| !held);
+            let mut kept: Vec<_> = kept.map(|(row, _)| *row).collect();
+            kept.sort_unstable();
+            let left = without(&log, hold_out, &room).unwrap();
+            let mut left: Vec<_> = left
+                .listens()
+                .unwrap()
+                .map(|listen| listen.map(|at| (at.user, at.item, at.time_us.unwrap_or_default())))
+                .collect::<Result<_, _>>()
+                .unwrap();
+            left.sort_unstable();
+            prop_assert_eq!(left, kept);
             let mut reversed = rows;
             reversed.reverse();
             prop_assert_eq!(split(&listens(&reversed), hold_out).unwrap(), parts);

@@ -79,13 +79,43 @@ impl SortedLog {
     }
 
     /// The listens, ascending by user and item.
-    pub(crate) fn listens(&self) -> io::Result<impl Iterator<Item = io::Result<Listen>> + '_> {
+    pub fn listens(&self) -> io::Result<impl Iterator<Item = io::Result<Listen>> + '_> {
         self.records.iter()
     }
 
     /// Lets go of the listens and keeps the rest.
     pub(crate) fn into_names(self) -> Log {
         self.names
+    }
+
+    /// The same log of the listens that `choose` keeps of each user's, without labels, sorted in `room`.
+    ///
+    /// # Errors
+    /// A file for what is beyond `room` that cannot be written, or read.
+    pub(crate) fn filtered(
+        &self,
+        room: &Room,
+        choose: impl FnMut(&[Listen], Keep<'_>) -> io::Result<()>,
+    ) -> io::Result<Self> {
+        let records = self.records_of(room, choose)?;
+        let names = Log {
+            contexts: Dictionary::default(),
+            sessions: Dictionary::default(),
+            ..self.names.clone()
+        };
+        Ok(Self::new(names, records))
+    }
+
+    fn records_of(
+        &self,
+        room: &Room,
+        mut choose: impl FnMut(&[Listen], Keep<'_>) -> io::Result<()>,
+    ) -> io::Result<Box<dyn Records>> {
+        let mut kept = sorter(self.has_times(), false, room);
+        for_each_user(self.listens()?, &mut Vec::new(), |_, listens| {
+            choose(listens, &mut |listen| kept.push(listen))
+        })?;
+        kept.finish()
     }
 
     /// As [`Log::exclude`]. The log must have been read with its labels, which are let go of here.
@@ -100,25 +130,29 @@ impl SortedLog {
     ) -> io::Result<ExclusionReport> {
         let mut report = ExclusionReport::of(exclusions, &self.names.users);
         let catalogue = LogCatalogue::new(&self.names.items, items);
-        let mut kept = sorter(self.has_times(), false, room);
-        let mut listens = Vec::new();
-        for_each_user(self.listens()?, &mut listens, |user, listens| {
-            let user = self.names.users.get(user).unwrap_or_default();
-            let decided = decide_rows(&self.names, &catalogue, exclusions.of(user), listens);
+        let kept = self.records_of(room, |listens, keep| {
+            let user = listens
+                .first()
+                .and_then(|listen| self.names.users.get(listen.user));
+            let rules = exclusions.of(user.unwrap_or_default());
+            let decided = decide_rows(&self.names, &catalogue, rules, listens);
             for (listen, share) in listens.iter().zip(decided) {
                 let count = report.weigh(listen.count, share);
                 if count > 0.0 {
-                    kept.push(Listen { count, ..*listen })?;
+                    keep(Listen { count, ..*listen })?;
                 }
             }
-            Ok::<(), io::Error>(())
+            Ok(())
         })?;
-        self.records = kept.finish()?;
+        self.records = kept;
         (self.names.contexts, self.names.sessions) = Default::default();
         self.names.excluded_until_us = exclusions.watermark_us();
         Ok(report)
     }
 }
+
+/// Takes a listen that is kept.
+pub(crate) type Keep<'a> = &'a mut dyn FnMut(Listen) -> io::Result<()>;
 
 /// Calls `f` with each user and their listens, which are collected in `buffer`.
 pub(crate) fn for_each_user<E: From<io::Error>>(

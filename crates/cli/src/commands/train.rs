@@ -1,6 +1,6 @@
 //! `refrain train`: from a listening log to a model, and how good it is.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use refrain_als::{Confidence, Hyper};
 use refrain_builder::evaluation::SplitCounts;
 use refrain_builder::evaluation::{HoldOut, Quality};
-use refrain_builder::ingest::{ExclusionReport, Items, Log, ReadOptions, Room, SortedLog};
+use refrain_builder::ingest::{ExclusionReport, Exclusions, Items, Room, SortedLog};
 use refrain_builder::model::Model;
 use refrain_builder::train::{self, EvaluationPlan, Stage, TrainOptions, TrainReport, Trainer};
 use serde_json::json;
@@ -172,20 +172,14 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
     refuse_existing(&args.out)?;
     let read = args.read.options()?;
     let read_items = args.read.items_options(&args.map_items)?;
-    let room = room(args);
+    let room = room(args.memory, Some(&args.out));
     let labelled = !args.exclusions.is_empty();
     let mut log = ingest::sorted(&args.listens, &read, labelled, room.clone(), output)?;
     let items = ingest::items(&args.items, &read_items, output)?;
     let excluded = if labelled {
         let read = args.read.items_options(&[])?;
         let exclusions = ingest::exclusions(&args.exclusions, &read, output)?;
-        let mut described = items.clone();
-        described.merge(log.described());
-        let report = log
-            .exclude(&exclusions, &described, &room)
-            .context(Failure::new("cannot keep listens in a temporary file"))?;
-        tell_excluded(&report, output);
-        Some(report)
+        Some(exclude(&mut log, &exclusions, &items, &room, output)?)
     } else {
         None
     };
@@ -230,35 +224,35 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
 }
 
 /// Sorts beside the output: that is a disk with room, where the directory for temporary files may be memory.
-fn room(args: &Args) -> Room {
-    let beside = args.out.ancestors().skip(1);
-    let mut beside = beside.filter(|dir| dir.is_dir());
+pub(crate) fn room(memory_mib: u64, out: Option<&Path>) -> Room {
+    let beside = out.map_or_else(std::env::temp_dir, |out| {
+        let mut beside = out.ancestors().skip(1).filter(|dir| dir.is_dir());
+        beside
+            .next()
+            .map_or_else(|| PathBuf::from("."), PathBuf::from)
+    });
     Room {
         // As many MiB as the address space has at most.
-        bytes: usize::try_from(args.memory << 20).unwrap_or(usize::MAX),
-        dir: beside
-            .next()
-            .map_or_else(|| PathBuf::from("."), PathBuf::from),
+        bytes: usize::try_from(memory_mib << 20).unwrap_or(usize::MAX),
+        dir: beside,
     }
 }
 
-/// Takes out of the log what listeners excluded.
+/// Takes out of the log, which was read with its labels, what listeners excluded.
 pub(crate) fn exclude(
-    log: &mut Log,
+    log: &mut SortedLog,
+    exclusions: &Exclusions,
     items: &Items,
-    paths: &[PathBuf],
-    read: &ReadOptions,
+    room: &Room,
     output: &Output,
-) -> anyhow::Result<Option<ExclusionReport>> {
-    if paths.is_empty() {
-        return Ok(None);
-    }
-    let exclusions = ingest::exclusions(paths, read, output)?;
+) -> anyhow::Result<ExclusionReport> {
     let mut described = items.clone();
-    described.merge(&log.described);
-    let report = log.exclude(&exclusions, &described);
+    described.merge(log.described());
+    let report = log
+        .exclude(exclusions, &described, room)
+        .context(Failure::new("cannot keep listens in a temporary file"))?;
     tell_excluded(&report, output);
-    Ok(Some(report))
+    Ok(report)
 }
 
 fn tell_excluded(report: &ExclusionReport, output: &Output) {
@@ -305,7 +299,7 @@ impl HyperArgs {
 }
 
 /// Reads what `refrain tune` wrote.
-fn read_hyper(path: &std::path::Path) -> anyhow::Result<Hyper> {
+fn read_hyper(path: &Path) -> anyhow::Result<Hyper> {
     use std::io::Read as _;
     let cannot = || {
         Failure::usage(format!("cannot use {}", path.display()))
@@ -521,7 +515,7 @@ const WITHOUT_EFFECT: [&str; 5] = [
 ];
 
 /// Output appears whole or not at all, and never over something else.
-pub(crate) fn refuse_existing(out: &std::path::Path) -> anyhow::Result<()> {
+pub(crate) fn refuse_existing(out: &Path) -> anyhow::Result<()> {
     if out.symlink_metadata().is_ok() {
         return Err(Failure::new(format!("{} is there already", out.display()))
             .next("give another --out, or remove it first")

@@ -7,10 +7,10 @@ use anyhow::Context as _;
 use refrain_als::{Confidence, Interactions};
 use refrain_builder::Dictionary;
 use refrain_builder::evaluation::{
-    EvaluateOptions, Evaluation, HoldOut, Listens, Quality, evaluate, held_rows, split,
+    EvaluateOptions, Evaluation, HoldOut, Quality, evaluate, split, without,
 };
 use refrain_builder::files::write_whole;
-use refrain_builder::ingest::{Items, Log};
+use refrain_builder::ingest::{Items, Room, SortedLog};
 use refrain_builder::tune::{self, Goal, Trial, TuneOptions, TuneReport};
 use serde_json::json;
 
@@ -77,6 +77,11 @@ pub(crate) struct Args {
     /// Threads; the result is the same with any number [default: one a core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    /// Listens held in memory while they are sorted, in MiB; the others go to a file without a name beside
+    /// the output, or where temporary files go. The result is the same with any number
+    #[arg(long, value_name = "MIB", default_value_t = Room::BYTES as u64 >> 20,
+          value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    memory: u64,
     #[command(flatten)]
     read: ReadArgs,
 }
@@ -210,26 +215,27 @@ fn options(args: &Args) -> anyhow::Result<TuneOptions> {
 
 fn read(args: &Args, output: &Output) -> anyhow::Result<Parts> {
     let read = args.read.options()?;
-    let read_exclusions = args.read.items_options(&[])?;
-    let mut log = ingest::listens(&args.listens, &read, output)?;
-    train::exclude(
-        &mut log,
-        &Items::default(),
-        &args.exclusions,
-        &read_exclusions,
-        output,
-    )?;
+    let room = train::room(args.memory, args.out.as_deref());
+    let labelled = !args.exclusions.is_empty();
+    let mut log = ingest::sorted(&args.listens, &read, labelled, room.clone(), output)?;
+    if labelled {
+        let read = args.read.items_options(&[])?;
+        let exclusions = ingest::exclusions(&args.exclusions, &read, output)?;
+        train::exclude(&mut log, &exclusions, &Items::default(), &room, output)?;
+    }
     if args.valid.is_empty() {
-        return divide(&log, args.hold_out_share, args.seed);
+        return divide(&log, args.hold_out_share, args.seed, &room);
     }
     let mut joint = Joint::default();
     let train = joint.triplets(&log)?;
-    let valid = joint.triplets(&ingest::listens(&args.valid, &read, output)?)?;
-    let test = if args.test.is_empty() {
-        Vec::new()
-    } else {
-        joint.triplets(&ingest::listens(&args.test, &read, output)?)?
+    drop(log);
+    let mut others = |paths: &[PathBuf]| {
+        if paths.is_empty() {
+            return Ok(Vec::new());
+        }
+        joint.triplets(&ingest::sorted(paths, &read, false, room.clone(), output)?)
     };
+    let (valid, test) = (others(&args.valid)?, others(&args.test)?);
     let (users, items) = joint.sizes()?;
     let all = [train.as_slice(), valid.as_slice()].concat();
     Ok(Parts {
@@ -242,21 +248,11 @@ fn read(args: &Args, output: &Output) -> anyhow::Result<Parts> {
 }
 
 /// Holds out twice.
-fn divide(log: &Log, share: f64, seed: u64) -> anyhow::Result<Parts> {
-    let mut listens = Listens {
-        users: u32::try_from(log.users.len())?,
-        items: u32::try_from(log.items.len())?,
-        user: log.user.clone(),
-        item: log.item.clone(),
-        count: log.count.clone(),
-        time_us: log.time_us.clone(),
-    };
-    let hold_out = match HoldOut::for_log(log.time_us.is_some(), seed) {
+fn divide(log: &SortedLog, share: f64, seed: u64, room: &Room) -> anyhow::Result<Parts> {
+    let hold_out = match HoldOut::for_log(log.has_times(), seed) {
         HoldOut::Random { seed, .. } => HoldOut::Random { share, seed },
         _ => HoldOut::Since { share },
     };
-    let outer = split(&listens, hold_out)?;
-    listens.remove(&held_rows(&listens, hold_out)?);
     let inner_hold_out = match hold_out {
         HoldOut::Random { share, seed } => HoldOut::Random {
             share,
@@ -264,7 +260,8 @@ fn divide(log: &Log, share: f64, seed: u64) -> anyhow::Result<Parts> {
         },
         other => other,
     };
-    let inner = split(&listens, inner_hold_out)?;
+    let outer = split(log, hold_out)?;
+    let inner = split(&without(log, hold_out, room)?, inner_hold_out)?;
     Ok(Parts {
         train: inner.train,
         valid: inner.held_out,
@@ -301,22 +298,26 @@ struct Joint {
 }
 
 impl Joint {
-    fn triplets(&mut self, log: &Log) -> anyhow::Result<Vec<(u32, u32, f32)>> {
+    /// The distinct pairs of a log with their plays.
+    fn triplets(&mut self, log: &SortedLog) -> anyhow::Result<Vec<(u32, u32, f32)>> {
         let full = || Failure::new("more ids than a dictionary holds").error();
         let map = |known: &mut Dictionary, from: &Dictionary| {
             from.iter()
                 .map(|id| known.insert(id).ok_or_else(full))
                 .collect::<anyhow::Result<Vec<u32>>>()
         };
-        let users = map(&mut self.users, &log.users)?;
-        let items = map(&mut self.items, &log.items)?;
-        Ok(log
-            .listens()
-            .map(|listen| {
-                let (user, item) = (listen.user as usize, listen.item as usize);
-                (users[user], items[item], listen.count)
-            })
-            .collect())
+        let users = map(&mut self.users, log.users())?;
+        let items = map(&mut self.items, log.items())?;
+        let mut triplets: Vec<(u32, u32, f32)> = Vec::new();
+        for listen in log.listens()? {
+            let listen = listen?;
+            let (user, item) = (users[listen.user as usize], items[listen.item as usize]);
+            match triplets.last_mut() {
+                Some((u, i, plays)) if (*u, *i) == (user, item) => *plays += listen.count,
+                _ => triplets.push((user, item, listen.count)),
+            }
+        }
+        Ok(triplets)
     }
 
     fn sizes(&self) -> anyhow::Result<(u32, u32)> {
