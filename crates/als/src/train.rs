@@ -178,14 +178,15 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Starts from the factors of an earlier model instead. The row of who is new is zero.
-    ///
-    /// # Errors
-    /// Factors of another shape.
-    pub fn warm_start(&mut self, users: Vec<f32>, items: Vec<f32>) -> Result<(), TrainError> {
-        self.resume(0, users, items)?;
+    /// Starts from the factors of an earlier model instead, which `write` puts into zeros: users, then items. The row
+    /// of who is new stays zero.
+    pub fn warm_start(&mut self, write: impl FnOnce(&mut [f32], &mut [f32])) {
+        let Factors { users, items, .. } = &mut self.factors;
+        users.fill(0.0);
+        items.fill(0.0);
+        write(users, items);
+        self.iteration = 0;
         self.warm = true;
-        Ok(())
     }
 
     /// Improves all users against the items, then all items against the users, each row from where it was.

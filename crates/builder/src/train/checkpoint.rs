@@ -71,9 +71,11 @@ pub(super) fn digest(data: &Interactions, hyper: &Hyper, parent: Option<&Known<'
         }
         sum = hash(sum, user, 2);
     }
-    let values = parent.map(|known| [known.item_factors(), known.user_factors()]);
-    for value in values.iter().flatten().flatten() {
-        sum = hash(sum, value.to_bits(), 3);
+    for row in parent.into_iter().flat_map(Known::all) {
+        for value in row.unwrap_or_default() {
+            sum = hash(sum, value.to_bits(), 3);
+        }
+        sum = hash(sum, u32::from(row.is_some()), 4);
     }
     sum
 }

@@ -28,24 +28,41 @@ impl Known<'_> {
     }
 
     /// The parent's item factors in the order of the log's items, zeros for new ones.
-    pub(super) fn item_factors(&self) -> Vec<f32> {
-        self.rows(&self.items, &self.parent.item_factors)
+    fn item_factors(&self) -> Vec<f32> {
+        let mut items = vec![0.0; self.items.len() * self.parent.info.rank];
+        self.write(&self.items, &self.parent.item_factors, &mut items);
+        items
     }
 
-    /// The same for users.
-    pub(super) fn user_factors(&self) -> Vec<f32> {
-        self.rows(&self.users, &self.parent.user_factors)
+    /// Writes what is known over zeros, in the order of the log's users and items.
+    fn write_all(&self, users: &mut [f32], items: &mut [f32]) {
+        self.write(&self.users, &self.parent.user_factors, users);
+        self.write(&self.items, &self.parent.item_factors, items);
     }
 
-    fn rows(&self, places: &[Option<u32>], factors: &[f32]) -> Vec<f32> {
-        let rank = self.parent.info.rank;
-        let mut rows = vec![0.0; places.len() * rank];
-        for (row, place) in rows.chunks_exact_mut(rank).zip(places) {
-            if let Some(place) = place {
-                row.copy_from_slice(&factors[*place as usize * rank..][..rank]);
+    fn write(&self, places: &[Option<u32>], factors: &[f32], rows: &mut [f32]) {
+        let rows = rows.chunks_exact_mut(self.parent.info.rank);
+        for (row, known) in rows.zip(self.rows(places, factors)) {
+            if let Some(known) = known {
+                row.copy_from_slice(known);
             }
         }
-        rows
+    }
+
+    /// All that is known, in that order: users, then items; none for who is new.
+    pub(super) fn all(&self) -> impl Iterator<Item = Option<&[f32]>> {
+        let users = self.rows(&self.users, &self.parent.user_factors);
+        users.chain(self.rows(&self.items, &self.parent.item_factors))
+    }
+
+    fn rows<'b>(
+        &self,
+        places: &'b [Option<u32>],
+        factors: &'b [f32],
+    ) -> impl Iterator<Item = Option<&'b [f32]>> + use<'b> {
+        let rank = self.parent.info.rank;
+        let row = move |place: u32| &factors[place as usize * rank..][..rank];
+        places.iter().map(move |place| place.map(row))
     }
 }
 
@@ -88,7 +105,7 @@ pub(super) fn fit(
         .and_then(|checkpoints| checkpoints.load(als.factors()));
     match (saved, start) {
         (Some(saved), _) => als.resume(saved.iteration, saved.users, saved.items)?,
-        (None, Some(known)) => als.warm_start(known.user_factors(), known.item_factors())?,
+        (None, Some(known)) => als.warm_start(|users, items| known.write_all(users, items)),
         (None, None) => {}
     }
     while als.iteration() < hyper.iterations {
