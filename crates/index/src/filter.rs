@@ -44,6 +44,12 @@ impl Filter<'_> {
         all & open.unwrap_or(0) & !excluded.fold(0, |any, mask| any | mask)
     }
 
+    /// How many items it shuts out, at most, where it lists them.
+    pub(crate) fn listed(&self) -> Option<usize> {
+        let listed = self.exclude.iter().map(|set| set.len()).sum();
+        self.allow.is_none().then_some(listed)
+    }
+
     /// How many of `n` items are likely to pass: exact for one set alone, else as though the sets
     /// had nothing to do with each other. Only predicts costs.
     pub(crate) fn expected(&self, n: usize) -> usize {
@@ -87,6 +93,12 @@ mod tests {
             allow: None,
         };
         assert_eq!(filter.expected(100), 45);
+        assert_eq!(filter.listed(), Some(60));
+        let allowing = Filter {
+            allow: Some(&a),
+            ..filter
+        };
+        assert_eq!(allowing.listed(), None);
         assert_eq!(Filter::default().expected(0), 0);
         assert!(Filter::default().is_open());
         assert!(filter.allows(60) && !filter.allows(55));

@@ -179,6 +179,16 @@ impl Pool {
             .map(|item| item.position())
     }
 
+    /// Leaves only what `stays` is true of. Not for groups.
+    pub(crate) fn retain(&mut self, stays: impl Fn(u32) -> bool) {
+        debug_assert!(
+            self.groups.is_empty(),
+            "positions would no longer be those of their groups"
+        );
+        self.items.retain(|item| stays(item.position()));
+        self.cursor = 0;
+    }
+
     /// The score of rank `k`, from 1; `None` if there are not that many.
     #[inline]
     pub(crate) fn score_at(&self, k: usize) -> Option<Ranked> {

@@ -385,19 +385,20 @@ impl Walk<'_> {
         } = scratch;
         let graph = index.graph();
         let mut spent = Spent::default();
+        let spare = spare(ef, params);
         visited.reset(index.len());
-        pool.reset(ef);
+        pool.reset(ef + spare.unwrap_or(0));
         let admit = walk::Admit {
             filter: &params.filter,
             ordinals: index.ordinals(),
             cap: params.cap,
         };
-        let open = params.filter.is_open() && params.cap.is_none();
+        let open = spare.is_some();
         let mut is_complete = false;
         let scan = exact::Reach {
             space: &space,
             bound: exact::Bound::new(&space, query, coded),
-            k,
+            k: k + spare.unwrap_or(0),
         };
         let mut seeds = [graph.entry; 2];
         let mut seeds = &mut seeds[..];
@@ -465,10 +466,13 @@ impl Walk<'_> {
                 &mut spent,
             )
         };
+        if open && !params.filter.is_open() {
+            pool.retain(|place| admit.allows(place));
+        }
         results.reset(k);
         exact::refine(
             simd,
-            &scan,
+            &exact::Reach { k, ..scan },
             (index.ordinals(), params.cap),
             (query, whole),
             pool,
@@ -477,6 +481,17 @@ impl Walk<'_> {
         );
         (end, spent)
     }
+}
+
+/// Places that a walk keeps beside `ef` for what may not come back, where that is so little that it is walked over as
+/// if it might, and left out at the end; `None` where each item is to be asked about. A walk that asks keeps
+/// what it goes along and what may come back in two places, and takes half as long again.
+///
+/// 100,000 × 64, the nearest ten excluded, at a recall of 0.95 (`examples/exclusions.rs`): 33 us asked about, 24 left out
+/// at the end.
+fn spare(ef: usize, params: &SearchParams<'_>) -> Option<usize> {
+    let listed = params.filter.listed()?;
+    (params.cap.is_none() && listed <= ef / 2).then_some(listed)
 }
 
 /// How a search is answered.

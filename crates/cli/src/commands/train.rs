@@ -1,7 +1,7 @@
 //! `refrain train`: from a listening log to a model, and how good it is.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -168,8 +168,11 @@ enum HoldOutArg {
 /// Runs `refrain train`.
 pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
     let started = Instant::now();
-    let options = options(args)?;
+    let mut options = options(args)?;
     refuse_existing(&args.out)?;
+    // The parent is read while the log is: neither waits for the other.
+    let parent = args.parent.clone();
+    let parent = parent.map(|path| std::thread::spawn(move || load_parent(&path)));
     let read = args.read.options()?;
     let read_items = args.read.items_options(&args.map_items)?;
     let room = room(args.memory, Some(&args.out));
@@ -183,6 +186,12 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
     } else {
         None
     };
+    if let Some(parent) = parent {
+        let parent = parent.join();
+        let parent =
+            parent.map_err(|_| anyhow::anyhow!("the thread that reads the parent panicked"))?;
+        options.parent = Some(Arc::new(parent?));
+    }
     let read = log.report().clone();
     let (model, report) = fit(log, &items, &options, output)?;
     model.save(&args.out)?;
@@ -312,13 +321,14 @@ fn read_hyper(path: &Path) -> anyhow::Result<Hyper> {
     serde_json::from_str(&text).with_context(cannot)
 }
 
+fn load_parent(path: &Path) -> anyhow::Result<Model> {
+    Model::load(path)
+        .with_context(|| Failure::new(format!("cannot use the parent {}", path.display())))
+}
+
+/// But for the parent.
 fn options(args: &Args) -> anyhow::Result<TrainOptions> {
-    let parent = args.parent.as_deref().map(|path| {
-        Model::load(path)
-            .with_context(|| Failure::new(format!("cannot use the parent {}", path.display())))
-    });
-    let parent = parent.transpose()?.map(std::sync::Arc::new);
-    let hyper = args.hyper.hyper(parent.is_some())?;
+    let hyper = args.hyper.hyper(args.parent.is_some())?;
     hyper.validate().map_err(|error| {
         anyhow::Error::new(error).context(Failure::usage("hyper-parameters out of range"))
     })?;
@@ -353,7 +363,7 @@ fn options(args: &Args) -> anyhow::Result<TrainOptions> {
             TrainerArg::Als => Trainer::Als,
             TrainerArg::Popularity => Trainer::Popularity,
         },
-        parent,
+        parent: None,
         checkpoints: args.checkpoints.clone(),
         cold_items: args.cold_items,
     })
