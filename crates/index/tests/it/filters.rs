@@ -86,6 +86,33 @@ fn filtered_index() -> &'static (Vec<f32>, Index) {
     })
 }
 
+/// An answer that is said to be exact is, also where the few that may not come back are the best of all.
+#[test]
+fn what_is_said_to_be_exact_is() {
+    let (_, index) = filtered_index();
+    let (mut scratch, mut hits, mut said) = (Scratch::new(), Vec::new(), 0);
+    for seed in 400_u64..1_000 {
+        let query = values(seed, 8);
+        let (k, top) = ((1 + seed % 20) as usize, (1 + seed % 31) as usize);
+        let best = exact(index, &query, top, Filter::default());
+        let heard: OrdinalSet = ordinals(&best).into_iter().collect();
+        let params = SearchParams {
+            ef_search: 64,
+            filter: Filter {
+                exclude: &[&heard],
+                allow: None,
+            },
+            ..SearchParams::default()
+        };
+        let stats = index.search(&query, k, &params, &mut scratch, &mut hits);
+        if stats.expect("valid").exact {
+            said += 1;
+            assert_eq!(hits, exact(index, &query, k, params.filter), "seed {seed}");
+        }
+    }
+    assert!(said > 100, "said {said} times");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
