@@ -170,7 +170,10 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
     let started = Instant::now();
     let mut options = options(args)?;
     refuse_existing(&args.out)?;
-    // The parent is read while the log is: neither waits for the other.
+    // The parent is read while the log is: neither waits for the other. What is no model is told at once.
+    if let Some(path) = args.parent.as_deref().filter(|path| !path.is_dir()) {
+        load_parent(path)?;
+    }
     let parent = args.parent.clone();
     let parent = parent.map(|path| std::thread::spawn(move || load_parent(&path)));
     let read = args.read.options()?;
