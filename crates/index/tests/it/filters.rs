@@ -91,9 +91,9 @@ fn filtered_index() -> &'static (Vec<f32>, Index) {
 fn what_is_said_to_be_exact_is() {
     let (_, index) = filtered_index();
     let (mut scratch, mut hits, mut said) = (Scratch::new(), Vec::new(), 0);
-    for seed in 400_u64..1_000 {
+    for (seed, at) in (400_u64..1_000).zip(0_usize..) {
         let query = values(seed, 8);
-        let (k, top) = ((1 + seed % 20) as usize, (1 + seed % 31) as usize);
+        let (k, top) = (1 + at % 20, 1 + at % 31);
         let best = exact(index, &query, top, Filter::default());
         let heard: OrdinalSet = ordinals(&best).into_iter().collect();
         let params = SearchParams {
