@@ -19,7 +19,7 @@ fn sound() -> &'static [u8] {
         let path = refrain_fuzz::file("sound", &[]);
         std::fs::remove_file(&path).expect("was just made");
         let delta = NewDelta {
-            version: "20260101T000000Z-0123456789ab",
+            version: "v20260101T000000Z-01234567",
             number: 1,
             parent: None,
             dim: 2,
