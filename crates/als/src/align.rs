@@ -123,8 +123,7 @@ fn inverse(matrix: &[f64], order: usize) -> Option<Vec<f64>> {
         if !(value.abs() > largest * f64::EPSILON * order as f64 && value.is_finite()) {
             return None;
         }
-        // What is left of the pivot's column in `a` is done with, and what is right of it in `inverse` is
-        // not always zero: rows were exchanged.
+        // Before this column `a` is eliminated and stays; of `inverse` any value may be left, for rows were exchanged.
         for (matrix, from) in [(&mut a, column), (&mut inverse, 0)] {
             for at in from..order {
                 matrix.swap(column * order + at, pivot * order + at);

@@ -52,7 +52,10 @@ impl Dictionary {
 
     /// The ordinal of a string given as bytes that are not known to be UTF-8.
     pub(crate) fn ordinal_of_bytes(&self, bytes: &[u8]) -> Option<u32> {
-        let hash = self.hasher.hash_one(bytes);
+        self.find(self.hasher.hash_one(bytes), bytes)
+    }
+
+    fn find(&self, hash: u64, bytes: &[u8]) -> Option<u32> {
         let found = self.ordinals.find(hash, |&at| self.bytes(at) == bytes);
         found.copied()
     }
@@ -60,7 +63,8 @@ impl Dictionary {
     /// The ordinal of a string, which is added if it is new. `None` when the dictionary holds
     /// [`MAX_STRINGS`] already. Amortised O(1).
     pub fn insert(&mut self, string: &str) -> Option<u32> {
-        if let Some(ordinal) = self.ordinal(string) {
+        let hash = self.hasher.hash_one(string.as_bytes());
+        if let Some(ordinal) = self.find(hash, string.as_bytes()) {
             return Some(ordinal);
         }
         if self.ends.len() >= MAX_STRINGS {
@@ -75,10 +79,8 @@ impl Dictionary {
             ordinals,
             hasher,
         } = self;
-        let hash = |bytes: &[u8]| hasher.hash_one(bytes);
-        ordinals.insert_unique(hash(string.as_bytes()), ordinal, |&at| {
-            hash(bytes(text, ends, at))
-        });
+        let hash_of = |&at: &u32| hasher.hash_one(bytes(text, ends, at));
+        ordinals.insert_unique(hash, ordinal, hash_of);
         Some(ordinal)
     }
 

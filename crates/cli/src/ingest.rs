@@ -1,6 +1,6 @@
 //! Flags that say how files of listens and items are read, and reading them with a progress bar.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use refrain_builder::ingest::{
     self, Delimiter, Exclusions, IngestError, Items, Log, ReadOptions, ReadReport, Room, SortedLog,
@@ -28,6 +28,34 @@ pub(crate) struct ReadArgs {
     /// How many rows may be unreadable, over all files [default: 0]
     #[arg(long, value_name = "N")]
     max_bad_rows: Option<u64>,
+}
+
+/// What sorting listens may use.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct SortArgs {
+    /// Listens held in memory while they are sorted, in MiB; the others go to a file without a name beside
+    /// --out, or where temporary files go. The result is the same with any number
+    #[arg(long, value_name = "MIB", default_value_t = Room::BYTES as u64 >> 20,
+          value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    memory: u64,
+}
+
+impl SortArgs {
+    /// Beside the output, if there is one: that is a disk with room, where the directory for temporary files may be
+    /// memory.
+    pub(crate) fn room(&self, out: Option<&Path>) -> Room {
+        let dir = out.map_or_else(std::env::temp_dir, |out| {
+            let mut beside = out.ancestors().skip(1).filter(|dir| dir.is_dir());
+            beside
+                .next()
+                .map_or_else(|| PathBuf::from("."), PathBuf::from)
+        });
+        Room {
+            // As many MiB as the address space has at most.
+            bytes: usize::try_from(self.memory << 20).unwrap_or(usize::MAX),
+            dir,
+        }
+    }
 }
 
 impl ReadArgs {

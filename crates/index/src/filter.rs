@@ -44,10 +44,10 @@ impl Filter<'_> {
         all & open.unwrap_or(0) & !excluded.fold(0, |any, mask| any | mask)
     }
 
-    /// How many items it shuts out, at most, where it lists them.
-    pub(crate) fn listed(&self) -> Option<usize> {
-        let listed = self.exclude.iter().map(|set| set.len()).sum();
-        self.allow.is_none().then_some(listed)
+    /// How many items it shuts out, at most; `None` where an allow-list shuts out all others.
+    pub(crate) fn excluded_at_most(&self) -> Option<usize> {
+        let excluded = self.exclude.iter().map(|set| set.len()).sum();
+        self.allow.is_none().then_some(excluded)
     }
 
     /// How many of `n` items are likely to pass: exact for one set alone, else as though the sets
@@ -93,12 +93,12 @@ mod tests {
             allow: None,
         };
         assert_eq!(filter.expected(100), 45);
-        assert_eq!(filter.listed(), Some(60));
+        assert_eq!(filter.excluded_at_most(), Some(60));
         let allowing = Filter {
             allow: Some(&a),
             ..filter
         };
-        assert_eq!(allowing.listed(), None);
+        assert_eq!(allowing.excluded_at_most(), None);
         assert_eq!(Filter::default().expected(0), 0);
         assert!(Filter::default().is_open());
         assert!(filter.allows(60) && !filter.allows(55));

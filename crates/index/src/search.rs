@@ -483,15 +483,15 @@ impl Walk<'_> {
     }
 }
 
-/// Places that a walk keeps beside `ef` for what may not come back, where that is so little that it is walked over as
-/// if it might, and left out at the end; `None` where each item is to be asked about. A walk that asks keeps
+/// Places that a walk keeps beside `ef` for what may not come back, where that is no more than half of `ef`: it is walked
+/// over as if it might, and left out at the end; `None` where each item is to be asked about. A walk that asks keeps
 /// what it goes along and what may come back in two places, and takes half as long again.
 ///
 /// 100,000 × 64, the nearest ten excluded, at a recall of 0.95 (`examples/exclusions.rs`): 33 us asked about, 24 left out
 /// at the end.
 fn spare(ef: usize, params: &SearchParams<'_>) -> Option<usize> {
-    let listed = params.filter.listed()?;
-    (params.cap.is_none() && listed <= ef / 2).then_some(listed)
+    let excluded = params.filter.excluded_at_most()?;
+    (params.cap.is_none() && excluded <= ef / 2).then_some(excluded)
 }
 
 /// How a search is answered.

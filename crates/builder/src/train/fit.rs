@@ -67,7 +67,7 @@ impl Known<'_> {
 }
 
 /// A training from a parent is done when a pass moved the items by no more than this share of their norm.
-/// On Gowalla's log, the last 5 % of the pairs new: Recall@20 0.1494 against 0.1493 of ten passes from nothing.
+/// On Gowalla's log, the last 5 % of the pairs new: Recall@20 0.1494, as of ten passes from nothing.
 const ARRIVED: f64 = 0.1;
 
 pub(super) fn fit(

@@ -14,7 +14,7 @@ use refrain_builder::train::{self, EvaluationPlan, Stage, TrainOptions, TrainRep
 use serde_json::json;
 
 use crate::failure::{Exit, Failure};
-use crate::ingest::{self, ReadArgs};
+use crate::ingest::{self, ReadArgs, SortArgs};
 use crate::output::{self, Column, Output, Progress};
 
 /// Learn a model of listeners and items from a listening log
@@ -68,11 +68,8 @@ pub(crate) struct Args {
     /// Threads; the result is the same with any number [default: one a core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Listens held in memory while they are sorted, in MiB; the others go to a file without a name beside
-    /// --out. The result is the same with any number
-    #[arg(long, value_name = "MIB", default_value_t = Room::BYTES as u64 >> 20,
-          value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
-    memory: u64,
+    #[command(flatten)]
+    sort: SortArgs,
     #[command(flatten)]
     read: ReadArgs,
 }
@@ -178,7 +175,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
     let parent = parent.map(|path| std::thread::spawn(move || load_parent(&path)));
     let read = args.read.options()?;
     let read_items = args.read.items_options(&args.map_items)?;
-    let room = room(args.memory, Some(&args.out));
+    let room = args.sort.room(Some(&args.out));
     let labelled = !args.exclusions.is_empty();
     let mut log = ingest::sorted(&args.listens, &read, labelled, room.clone(), output)?;
     let items = ingest::items(&args.items, &read_items, output)?;
@@ -233,21 +230,6 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
         ));
     });
     Ok(Exit::Done)
-}
-
-/// Sorts beside the output: that is a disk with room, where the directory for temporary files may be memory.
-pub(crate) fn room(memory_mib: u64, out: Option<&Path>) -> Room {
-    let beside = out.map_or_else(std::env::temp_dir, |out| {
-        let mut beside = out.ancestors().skip(1).filter(|dir| dir.is_dir());
-        beside
-            .next()
-            .map_or_else(|| PathBuf::from("."), PathBuf::from)
-    });
-    Room {
-        // As many MiB as the address space has at most.
-        bytes: usize::try_from(memory_mib << 20).unwrap_or(usize::MAX),
-        dir: beside,
-    }
 }
 
 /// Takes out of the log, which was read with its labels, what listeners excluded.

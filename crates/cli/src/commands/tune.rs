@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::train;
 use crate::failure::{Exit, Failure};
-use crate::ingest::{self, ReadArgs};
+use crate::ingest::{self, ReadArgs, SortArgs};
 use crate::output::{self, Column, Output};
 
 /// Search hyper-parameters on validation listens, and judge the best once on test listens
@@ -77,11 +77,8 @@ pub(crate) struct Args {
     /// Threads; the result is the same with any number [default: one a core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Listens held in memory while they are sorted, in MiB; the others go to a file without a name beside
-    /// the output, or where temporary files go. The result is the same with any number
-    #[arg(long, value_name = "MIB", default_value_t = Room::BYTES as u64 >> 20,
-          value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
-    memory: u64,
+    #[command(flatten)]
+    sort: SortArgs,
     #[command(flatten)]
     read: ReadArgs,
 }
@@ -215,7 +212,7 @@ fn options(args: &Args) -> anyhow::Result<TuneOptions> {
 
 fn read(args: &Args, output: &Output) -> anyhow::Result<Parts> {
     let read = args.read.options()?;
-    let room = train::room(args.memory, args.out.as_deref());
+    let room = args.sort.room(args.out.as_deref());
     let labelled = !args.exclusions.is_empty();
     let mut log = ingest::sorted(&args.listens, &read, labelled, room.clone(), output)?;
     if labelled {
