@@ -423,3 +423,27 @@ async fn deadlines_and_sizes_are_bounded() {
     );
     server.stop().await.expect("drains");
 }
+
+/// Bytes that are no message of the kind are refused as the request's fault, with the field, and the server goes on.
+#[tokio::test]
+async fn bytes_that_are_no_message_are_refused() {
+    let world = World::new();
+    world.publish(1);
+    let server = world.serve().await;
+    let mut raw = tonic::client::Grpc::new(server.channel.clone());
+    raw.ready().await.expect("connected");
+    let path = http::uri::PathAndQuery::from_static("/refrain.v1.RecommendationService/Recommend");
+    // On the wire they are field 1, where a text is due.
+    let codec = tonic_prost::ProstCodec::<Vec<u8>, v1::RecommendResponse>::default();
+    let answer = raw.unary(Request::new(vec![0xff, 0xfe]), path, codec).await;
+    let status = answer.expect_err("refused");
+    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    assert_eq!(fields(&status), ["request"]);
+    assert!(
+        status.message().contains("RecommendRequest.request_id"),
+        "{status}"
+    );
+    let mut client = RecommendationServiceClient::new(server.channel.clone());
+    client.recommend(user("u")).await.expect("an answer");
+    server.stop().await.expect("drains");
+}
