@@ -21,6 +21,7 @@ use pages::Pages;
 use refrain_kernels::Metric;
 
 use crate::{
+    heads,
     index::Index,
     layout::{
         CENTRE, CODES, EMPTY, Graph, HEADER, Header, LENGTHS, LINKS, MAGIC, MAX_DIM, MAX_ITEMS,
@@ -528,7 +529,8 @@ impl Draft {
             coarse_error: coded.coarse_error,
             loss: coded.loss,
             width: small(coded.sketch.as_ref().map_or(0, |sketch| sketch.width)),
-            reserved: [0; 31],
+            heads: heads::Heads::new(&coded.lengths, self.n).0,
+            reserved: [0; 31 - heads::WIDTHS],
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use refrain_kernels::Metric;
 
-use crate::{index::Index, layout::RUN};
+use crate::{heads::Heads, index::Index, layout::RUN};
 
 /// What the scores of an index are multiplied by: `|x|^-β` for an item of vector `x`, so that the score of a
 /// query `q` is `q·x · |x|^-β`.
@@ -15,11 +15,13 @@ use crate::{index::Index, layout::RUN};
 pub struct Debias {
     beta: f64,
     /// By place.
-    weights: Vec<f32>,
+    pub(crate) weights: Vec<f32>,
     /// As the section of lengths: the most that `|x| · |x|^-β` comes to from each run of items on; falling.
-    lengths: Vec<f32>,
+    pub(crate) lengths: Vec<f32>,
+    /// The heads that belong to them.
+    pub(crate) heads: Heads,
     /// The largest weighted step of an item.
-    widest: f32,
+    pub(crate) widest: f32,
 }
 
 /// Why an index cannot be de-biased so.
@@ -76,6 +78,7 @@ impl Debias {
         }
         Ok(Self {
             beta,
+            heads: Heads::new(&lengths, index.len()),
             weights,
             lengths,
             widest,
@@ -100,11 +103,6 @@ impl Debias {
     /// What the score of an item of this vector is multiplied by.
     pub fn weight(vector: &[f32], beta: f64) -> f32 {
         power(length(vector), beta)
-    }
-
-    /// By place; also the lengths and the widest step that belong to it.
-    pub(crate) fn parts(&self) -> (&[f32], &[f32], f32) {
-        (&self.weights, &self.lengths, self.widest)
     }
 }
 

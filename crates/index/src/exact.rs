@@ -19,6 +19,9 @@ use crate::{
     walk::{Admit, End, Spent, count},
 };
 
+/// Scores that are compared at once with what a newcomer must have.
+const GLANCE: usize = 16;
+
 /// Items scored at a time: few enough for their scores to stay in the first-level cache.
 const STEP: usize = 256;
 
@@ -125,14 +128,13 @@ impl Reach<'_> {
 /// The first places scanned, under inner product.
 pub(crate) struct Head<'a> {
     pub(crate) reach: Reach<'a>,
+    /// Items that are scanned in any case, if no fewer tell the answer.
+    pub(crate) first: usize,
     /// Items that may be scanned, if then the answer is complete.
     pub(crate) budget: usize,
     /// Which may come back, if not all.
     pub(crate) admit: Option<Admit<'a>>,
 }
-
-/// Items scanned in any case: where a walk begins.
-const HEAD: usize = 2 * RUN;
 
 impl Head<'_> {
     /// Fills the pool (and the frontier, of a filtered walk) from the first places. Returns how
@@ -148,7 +150,8 @@ impl Head<'_> {
         let space = self.reach.space;
         let n = space.len();
         let mut at = 0;
-        let mut end = HEAD.min(n);
+        let first = self.first.min(n);
+        let mut end = STEP.min(first);
         loop {
             while at < end {
                 let len = STEP.min(end - at);
@@ -157,18 +160,27 @@ impl Head<'_> {
                 }
                 scorer.score(simd, &block.positions[..len], &mut block.scores);
                 spent.scored(len);
-                for slot in 0..len {
-                    let score = block.scores[slot];
-                    if score < pool.bar_score() {
+                let mut bar = pool.bar_score();
+                for first in (0..len).step_by(GLANCE) {
+                    // Most of a head does not get in: that is seen of many at once.
+                    let scores = &block.scores[first..len.min(first + GLANCE)];
+                    if scores.iter().fold(true, |all, score| all & (*score < bar)) {
                         continue;
                     }
-                    let item = Ranked::new(score, block.positions[slot]);
-                    match self.admit {
-                        None => pool.insert(item),
-                        Some(admit) => {
-                            frontier.push(Reverse(item));
-                            admit.offer(pool, item);
+                    for slot in first..len.min(first + GLANCE) {
+                        let score = block.scores[slot];
+                        if score < bar {
+                            continue;
                         }
+                        let item = Ranked::new(score, block.positions[slot]);
+                        match self.admit {
+                            None => pool.insert(item),
+                            Some(admit) => {
+                                frontier.push(Reverse(item));
+                                admit.offer(pool, item);
+                            }
+                        }
+                        bar = pool.bar_score();
                     }
                 }
                 at += len;
@@ -176,16 +188,16 @@ impl Head<'_> {
             let reach = self.reach.items(pool);
             // No bound holds for what was dropped by less than all bytes: from a sketch, or from a full group.
             let capped = self.admit.is_some_and(|admit| admit.cap.is_some());
-            if space.is_abridged() || capped {
-                return (at, false);
-            }
-            if reach <= at {
+            let is_bound = !space.is_abridged() && !capped;
+            if is_bound && reach <= at {
                 return (at, true);
             }
-            if reach - at > self.budget.saturating_sub(at) {
+            let may_complete = is_bound && reach - at <= self.budget.saturating_sub(at);
+            let last = if may_complete { reach } else { first };
+            if last <= at {
                 return (at, false);
             }
-            end = reach.min(at + STEP);
+            end = last.min(at + STEP);
         }
     }
 }

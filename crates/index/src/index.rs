@@ -5,6 +5,7 @@ use refrain_kernels::{Metric, codes::CodeRows};
 
 use crate::{
     codes::{self, RUNGS},
+    heads::Heads,
     layout::{
         CENTRE, CODES, Graph, HEADER, Header, LENGTHS, LINKS, MAGIC, MAX_DIM, MAX_ITEMS,
         MAX_LAYERS, MAX_M, MIN_M, NAV_ITEMS, NAV_LINKS, NIBBLES, ORDINALS, PLACES, PROJECTION,
@@ -288,6 +289,7 @@ impl Index {
             steps: &self.steps,
             squares: bytemuck::cast_slice(&self.squares),
             lengths: bytemuck::cast_slice(&self.lengths),
+            heads: Heads(self.header.heads),
             weights: &[],
             widest: self.steps.iter().copied().fold(0.0, f32::max),
             centre: bytemuck::cast_slice(&self.centre),

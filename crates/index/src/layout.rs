@@ -30,7 +30,7 @@
 use bytemuck::{Pod, Zeroable};
 use refrain_kernels::Metric;
 
-use crate::{codes, nibbles};
+use crate::{codes, heads, nibbles};
 
 #[cfg(target_endian = "big")]
 compile_error!("sections are little-endian and used in place: big-endian machines are not served");
@@ -124,8 +124,10 @@ pub(crate) struct Header {
     pub(crate) loss: f32,
     /// Dimensions of the sketch that is walked; 0: all dimensions are.
     pub(crate) width: u32,
+    /// Of inner product: the longest vectors that a search scores first, see [`crate::heads`]; else 0.
+    pub(crate) heads: [u32; heads::WIDTHS],
     /// Written as 0, not read.
-    pub(crate) reserved: [u32; 31],
+    pub(crate) reserved: [u32; 31 - heads::WIDTHS],
 }
 
 /// Bytes that an index of so many items will take, all sections together: exact but for the layers

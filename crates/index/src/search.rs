@@ -417,6 +417,7 @@ impl Walk<'_> {
             // the bound is near, all that can be in the answer.
             let head = exact::Head {
                 reach: scan,
+                first: space.heads.at(ef, space.len()),
                 budget: scan_budget,
                 admit: (!open).then_some(admit),
             };

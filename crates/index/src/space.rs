@@ -9,6 +9,7 @@ use refrain_kernels::{
 use crate::{
     codes::{self, CodeQuery, RUNGS},
     debias::Debias,
+    heads::Heads,
     nibbles::{NibbleQuery, NibbleScorer, Nibbles},
     search::normalise,
 };
@@ -25,6 +26,8 @@ pub(crate) struct Space<'a> {
     pub(crate) squares: &'a [f32],
     /// Of inner product only: the longest of each `RUN` items, falling; weighted as scores are.
     pub(crate) lengths: &'a [f32],
+    /// Of inner product only: what a search scores before it walks.
+    pub(crate) heads: Heads,
     /// What each score is multiplied by, by place; empty where by nothing.
     pub(crate) weights: &'a [f32],
     /// The widest step an item can have, weighted as scores are.
@@ -78,11 +81,11 @@ impl<'a> Space<'a> {
     /// The same space, its scores weighted.
     pub(crate) fn debiased(self, debias: Option<&'a Debias>) -> Self {
         let Some(debias) = debias else { return self };
-        let (weights, lengths, widest) = debias.parts();
         Self {
-            weights,
-            lengths,
-            widest,
+            weights: &debias.weights,
+            lengths: &debias.lengths,
+            heads: debias.heads,
+            widest: debias.widest,
             ..self
         }
     }

@@ -6,6 +6,7 @@ use refrain_kernels::{Metric, codes::CodeRows};
 use super::{Pages, project};
 use crate::{
     codes::{self, CodeQuery, PARTS, RUNGS},
+    heads::Heads,
     nibbles,
     search::normalise,
     space::{self, Space},
@@ -213,6 +214,7 @@ impl Coded {
             steps: &self.steps,
             squares: &self.squares,
             lengths: &self.lengths,
+            heads: Heads::default(),
             weights: &[],
             widest: self.steps.iter().copied().fold(0.0, f32::max),
             centre: &self.centre,
