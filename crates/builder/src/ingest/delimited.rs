@@ -1,9 +1,13 @@
 //! Delimited text: lines to rows.
 //!
 //! Lines are split here, bounded by `max_line_bytes`, so that memory is bounded and every problem
-//! has its line; fields are split by `csv_core`, which also joins a quoted field over lines.
+//! has its line; fields are split by `csv_core`, which also joins a quoted field over lines. A thread of its own
+//! reads, decompresses and splits, some records ahead of who looks up what they say.
 
 use std::io::{BufRead, Read};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
 
 use csv_core::{ReadRecordResult, Terminator};
 
@@ -28,26 +32,46 @@ pub(crate) fn read(
         table,
         rows.options,
     )?;
-    let mut records = Records::new(text, &dialect, rows);
-    match &dialect.layout {
-        Layout::Columns { header, usual } => {
-            columns(&mut records, table, rows, &dialect, *header, usual)
+    let format = format(text.compression, &dialect);
+    let mut splitter = Splitter::new(text, &dialect, rows);
+    let (full, batches) = sync_channel(AHEAD);
+    let (spent, empty) = sync_channel(AHEAD + 1);
+    thread::scope(|scope| {
+        thread::Builder::new()
+            .name("split".into())
+            .spawn_scoped(scope, move || splitter.run(&full, &empty))
+            .map_err(|source| IngestError::Threads { source })?;
+        let mut records = Records {
+            batches,
+            spent,
+            batch: Batch::default(),
+            at: 0,
+        };
+        match &dialect.layout {
+            Layout::Columns { header, usual } => columns(
+                &mut records,
+                table,
+                rows,
+                (&dialect, format),
+                *header,
+                usual,
+            ),
+            Layout::Adjacency => adjacency(&mut records, table, rows, format),
         }
-        Layout::Adjacency => adjacency(&mut records, table, rows, &dialect),
-    }
+    })
 }
 
 fn columns(
     records: &mut Records,
     table: &'static [FieldSpec],
     rows: &mut Rows<'_>,
-    dialect: &Dialect,
+    (dialect, format): (&Dialect, String),
     header: bool,
     usual: &[(super::options::Field, usize)],
 ) -> Result<FileReport, IngestError> {
     let mut width = dialect.width;
     let (names, columns) = if header {
-        let names: Vec<String> = match records.next(rows)? {
+        let names: Vec<String> = match records.next()? {
             Some(record) => record.lossy(),
             None => {
                 return Err(IngestError::Empty {
@@ -68,7 +92,7 @@ fn columns(
     rows.begin(&columns)?;
 
     let mut any = false;
-    while let Some(record) = records.next(rows)? {
+    while let Some(record) = records.next()? {
         any = true;
         if record.len() != width {
             let problem = Problem::Width {
@@ -91,24 +115,22 @@ fn columns(
             path: rows.path.to_owned(),
         });
     }
-    Ok(
-        rows.file(records.format(dialect), table, &columns, &|column| {
-            names.get(column).cloned().unwrap_or_default()
-        }),
-    )
+    Ok(rows.file(format, table, &columns, &|column| {
+        names.get(column).cloned().unwrap_or_default()
+    }))
 }
 
 fn adjacency(
     records: &mut Records,
     table: &'static [FieldSpec],
     rows: &mut Rows<'_>,
-    dialect: &Dialect,
+    format: String,
 ) -> Result<FileReport, IngestError> {
     let columns: Vec<Option<usize>> = (0..table.len())
         .map(|slot| (slot < 2).then_some(slot))
         .collect();
     rows.begin(&columns)?;
-    while let Some(record) = records.next(rows)? {
+    while let Some(record) = records.next()? {
         let mut fields = (0..record.len()).filter_map(|column| record.get(column));
         let Some(user) = fields.next() else { continue };
         let mut row = [Value::Missing; MAX_FIELDS];
@@ -123,15 +145,13 @@ fn adjacency(
             rows.bad(record.line, &Problem::Alone)?;
         }
     }
-    Ok(
-        rows.file(records.format(dialect), table, &columns, &|column| {
-            if column == 0 {
-                "first".to_owned()
-            } else {
-                "rest".to_owned()
-            }
-        }),
-    )
+    Ok(rows.file(format, table, &columns, &|column| {
+        if column == 0 {
+            "first".to_owned()
+        } else {
+            "rest".to_owned()
+        }
+    }))
 }
 
 /// The most fields a table has; checked below for every table.
@@ -143,9 +163,89 @@ const _: () = assert!(
         && fields::EXCLUSIONS.len() <= MAX_FIELDS
 );
 
-/// Splits text into records.
+/// The format of a file, for people.
+fn format(compression: Compression, dialect: &Dialect) -> String {
+    let layout = match dialect.layout {
+        Layout::Columns { header: true, .. } => "with header",
+        Layout::Columns { header: false, .. } => "without header",
+        Layout::Adjacency => "a user and items a line",
+    };
+    format!(
+        "{}, {} separated, {layout}",
+        compression.name(),
+        dialect.delimiter
+    )
+}
+
+/// Batches that wait at most.
+const AHEAD: usize = 2;
+
+/// Bytes of records that make a batch.
+const BATCH_BYTES: usize = 64 << 10;
+
+/// Records on their way from one thread to the other.
+#[derive(Default)]
+struct Batch {
+    /// Unescaped fields of all records, one after the other.
+    output: Vec<u8>,
+    /// Where they end, from the start of their record.
+    ends: Vec<usize>,
+    /// Of each record its line, and where its bytes and its fields end.
+    records: Vec<(u64, usize, usize)>,
+}
+
+impl Batch {
+    fn clear(&mut self) {
+        self.output.clear();
+        self.ends.clear();
+        self.records.clear();
+    }
+
+    fn get(&self, at: usize) -> Option<Record<'_>> {
+        let &(line, bytes, fields) = self.records.get(at)?;
+        let before = at
+            .checked_sub(1)
+            .and_then(|before| self.records.get(before));
+        let (from, first) = before.map_or((0, 0), |&(_, bytes, fields)| (bytes, fields));
+        Some(Record {
+            line,
+            output: &self.output[from..bytes],
+            ends: &self.ends[first..fields],
+        })
+    }
+}
+
+/// The records of a file, in order.
 struct Records {
-    reader: Box<dyn BufRead>,
+    batches: Receiver<Result<Batch, IngestError>>,
+    /// Takes back what was read.
+    spent: SyncSender<Batch>,
+    batch: Batch,
+    at: usize,
+}
+
+impl Records {
+    /// The next record, blank lines left out.
+    fn next(&mut self) -> Result<Option<Record<'_>>, IngestError> {
+        while self.at == self.batch.records.len() {
+            // The other thread has ended, and says no more, when the text has.
+            let Ok(batch) = self.batches.recv() else {
+                return Ok(None);
+            };
+            let spent = std::mem::replace(&mut self.batch, batch?);
+            self.at = 0;
+            // It may have read its last batch by now.
+            drop(self.spent.try_send(spent));
+        }
+        self.at += 1;
+        Ok(self.batch.get(self.at - 1))
+    }
+}
+
+/// Splits text into records.
+struct Splitter {
+    reader: Box<dyn BufRead + Send>,
+    path: PathBuf,
     compression: Compression,
     parser: csv_core::Reader,
     squeeze: bool,
@@ -186,7 +286,7 @@ impl<'a> Record<'a> {
     }
 }
 
-impl Records {
+impl Splitter {
     fn new(text: Text, dialect: &Dialect, rows: &Rows<'_>) -> Self {
         let parser = csv_core::ReaderBuilder::new()
             .delimiter(dialect.delimiter.byte())
@@ -195,6 +295,7 @@ impl Records {
             .build();
         Self {
             reader: text.reader,
+            path: rows.path.to_owned(),
             compression: text.compression,
             parser,
             squeeze: dialect.squeezes(),
@@ -206,24 +307,35 @@ impl Records {
         }
     }
 
-    fn format(&self, dialect: &Dialect) -> String {
-        let layout = match dialect.layout {
-            Layout::Columns { header: true, .. } => "with header",
-            Layout::Columns { header: false, .. } => "without header",
-            Layout::Adjacency => "a user and items a line",
-        };
-        format!(
-            "{}, {} separated, {layout}",
-            self.compression.name(),
-            dialect.delimiter
-        )
+    /// Sends all records, then the error that ended them, if one did; or until nobody listens.
+    fn run(&mut self, full: &SyncSender<Result<Batch, IngestError>>, empty: &Receiver<Batch>) {
+        loop {
+            let mut batch = empty.try_recv().unwrap_or_default();
+            batch.clear();
+            let more = loop {
+                match self.next(&mut batch) {
+                    Ok(true) if batch.output.len() < BATCH_BYTES => {}
+                    other => break other,
+                }
+            };
+            let nobody = !batch.records.is_empty() && full.send(Ok(batch)).is_err();
+            match more {
+                Ok(true) if !nobody => {}
+                Err(error) if !nobody => {
+                    // Whoever left no longer asks how it ended.
+                    drop(full.send(Err(error)));
+                    return;
+                }
+                _ => return,
+            }
+        }
     }
 
-    /// The next record, blank lines left out.
-    fn next(&mut self, rows: &Rows<'_>) -> Result<Option<Record<'_>>, IngestError> {
+    /// Adds the next record to the batch, blank lines left out; false at the end.
+    fn next(&mut self, batch: &mut Batch) -> Result<bool, IngestError> {
         loop {
-            if !self.read_line(rows, self.limit)? {
-                return Ok(None);
+            if !self.read_line(self.limit)? {
+                return Ok(false);
             }
             if !self.line.trim_ascii().is_empty() {
                 break;
@@ -247,12 +359,13 @@ impl Records {
                 ReadRecordResult::Record => break,
                 // The line is used up inside quotes: the record goes on in the next line.
                 ReadRecordResult::InputEmpty | ReadRecordResult::End => {
+                    let path = &self.path.clone();
                     let unclosed = || IngestError::UnclosedQuote {
-                        path: rows.path.to_owned(),
+                        path: path.clone(),
                         line: start,
                     };
                     let left = self.limit.checked_sub(bytes).ok_or_else(unclosed)?;
-                    match self.read_line(rows, left) {
+                    match self.read_line(left) {
                         Ok(true) => {}
                         Ok(false) | Err(IngestError::LineTooLong { .. }) => return Err(unclosed()),
                         Err(error) => return Err(error),
@@ -265,16 +378,15 @@ impl Records {
         if self.squeeze {
             fields = squeeze(&mut self.ends[..fields]);
         }
-        let (output, ends) = (&self.output[..written], &self.ends[..fields]);
-        Ok(Some(Record {
-            line: start,
-            output,
-            ends,
-        }))
+        batch.output.extend_from_slice(&self.output[..written]);
+        batch.ends.extend_from_slice(&self.ends[..fields]);
+        let ends = (batch.output.len(), batch.ends.len());
+        batch.records.push((start, ends.0, ends.1));
+        Ok(true)
     }
 
     /// Reads one line into `self.line`, ending in `\n` whatever it ended in. False at the end.
-    fn read_line(&mut self, rows: &Rows<'_>, limit: usize) -> Result<bool, IngestError> {
+    fn read_line(&mut self, limit: usize) -> Result<bool, IngestError> {
         self.line.clear();
         let line = self.lines + 1;
         let most = limit as u64 + 2; // CRLF
@@ -284,7 +396,7 @@ impl Records {
             .take(most)
             .read_until(b'\n', &mut self.line);
         if let Err(source) = outcome {
-            return Err(self.broken(rows, line, source));
+            return Err(self.broken(line, source));
         }
         if self.line.is_empty() {
             return Ok(false);
@@ -296,9 +408,9 @@ impl Records {
             self.line.pop();
         }
         if self.line.len() > limit {
-            let limit = rows.options.max_line_bytes;
+            let limit = self.limit;
             return Err(IngestError::LineTooLong {
-                path: rows.path.to_owned(),
+                path: self.path.clone(),
                 line,
                 limit,
             });
@@ -308,8 +420,8 @@ impl Records {
         Ok(true)
     }
 
-    fn broken(&self, rows: &Rows<'_>, line: u64, source: std::io::Error) -> IngestError {
-        let path = rows.path.to_owned();
+    fn broken(&self, line: u64, source: std::io::Error) -> IngestError {
+        let path = self.path.clone();
         let compression = self.compression.name();
         match (self.compression, source.kind()) {
             (Compression::None, _) => IngestError::Read { path, line, source },

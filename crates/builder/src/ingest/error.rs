@@ -36,6 +36,12 @@ pub enum IngestError {
         /// What the system said.
         source: io::Error,
     },
+    /// A thread could not be started.
+    #[error("cannot start a thread: {source}")]
+    Threads {
+        /// What the system said.
+        source: io::Error,
+    },
     /// Compressed data stops before its end.
     #[error("{}:{line}: the {compression} data is truncated", path.display())]
     Truncated {

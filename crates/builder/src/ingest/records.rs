@@ -1,10 +1,12 @@
-//! Listens sorted by user and item in bounded memory: runs go to a file, and are merged when they are read.
+//! Listens sorted by user and item in bounded memory: runs go to a file, sorted by a thread of their own while more
+//! are read, and are merged into one once all are there, for a training reads them several times.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
+use std::thread::{self, JoinHandle};
 
 use super::log::{Listen, Log};
 
@@ -68,8 +70,8 @@ struct Runs<const W: usize> {
     room: Room,
     times: bool,
     buffer: Vec<Words<W>>,
-    /// Sorted runs one after another, and how many records each has.
-    spilled: Option<(File, Vec<u64>)>,
+    /// Where what is beyond the room went.
+    spilled: Option<Spilled<W>>,
     len: u64,
 }
 
@@ -90,16 +92,30 @@ impl<const W: usize> Runs<W> {
         (self.room.bytes / Self::BYTES).max(1)
     }
 
+    /// What the buffer takes before it is spilled: all the room, or half of it while the other half is sorted.
+    fn full(&self) -> usize {
+        match self.spilled {
+            None => self.capacity(),
+            Some(_) => (self.capacity() / 2).max(1),
+        }
+    }
+
     fn spill(&mut self) -> io::Result<()> {
-        self.buffer.sort_unstable();
-        let (file, runs) = match &mut self.spilled {
-            Some(spilled) => spilled,
-            none => none.insert((tempfile::tempfile_in(&self.room.dir)?, Vec::new())),
-        };
-        file.write_all(bytemuck::cast_slice(self.buffer.as_flattened()))?;
-        runs.push(self.buffer.len() as u64);
-        self.buffer.clear();
-        Ok(())
+        match &mut self.spilled {
+            Some(spilled) => spilled.add(&mut self.buffer),
+            none => {
+                let file = tempfile::tempfile_in(&self.room.dir)?;
+                let spilled = none.insert(Spilled {
+                    runs: Some(SortedRuns::none(file)),
+                    sorting: None,
+                });
+                // Nothing else can be held beside a buffer that has all the room.
+                spilled.add(&mut self.buffer)?;
+                spilled.wait()?;
+                self.buffer.shrink_to(self.full());
+                Ok(())
+            }
+        }
     }
 
     fn listen(&self, words: &Words<W>) -> Listen {
@@ -119,7 +135,7 @@ impl<const W: usize> Runs<W> {
 impl<const W: usize> Sorter for Runs<W> {
     fn push(&mut self, listen: Listen) -> io::Result<()> {
         if self.buffer.len() == self.buffer.capacity() {
-            let most = self.capacity();
+            let most = self.full();
             if self.buffer.len() >= most {
                 self.spill()?;
             } else {
@@ -147,11 +163,16 @@ impl<const W: usize> Sorter for Runs<W> {
     }
 
     fn finish(mut self: Box<Self>) -> io::Result<Box<dyn Records>> {
-        if self.spilled.is_some() {
-            self.spill()?;
-            self.buffer = Vec::new();
-        } else {
+        if self.spilled.is_none() {
             self.buffer.sort_unstable();
+            return Ok(self);
+        }
+        self.spill()?;
+        self.buffer = Vec::new();
+        if let Some(spilled) = &mut self.spilled {
+            spilled.wait()?;
+            let runs = spilled.runs.take();
+            spilled.runs = runs.map(|runs| runs.into_one(&self.room)).transpose()?;
         }
         Ok(self)
     }
@@ -163,35 +184,124 @@ impl<const W: usize> Records for Runs<W> {
     }
 
     fn iter(&self) -> io::Result<Box<dyn Iterator<Item = io::Result<Listen>> + '_>> {
-        let Some((file, runs)) = &self.spilled else {
+        let runs = self
+            .spilled
+            .as_ref()
+            .and_then(|spilled| spilled.runs.as_ref());
+        let Some(runs) = runs else {
             return Ok(Box::new(
                 self.buffer.iter().map(|words| Ok(self.listen(words))),
             ));
         };
-        let most = self.room.bytes / runs.len().max(1);
-        let bytes = most.clamp(READ_BYTES.0, READ_BYTES.1) / Self::BYTES * Self::BYTES;
-        let mut merged = Merged {
-            runs: Vec::with_capacity(runs.len()),
-            heads: BinaryHeap::with_capacity(runs.len()),
+        let mut run = runs.of(READ_BYTES.1).next();
+        let words = std::iter::from_fn(move || run.as_mut().and_then(|run| run.next().transpose()));
+        Ok(Box::new(
+            words.map(|words| words.map(|words| self.listen(&words))),
+        ))
+    }
+}
+
+/// Listens that there was no room for.
+struct Spilled<const W: usize> {
+    /// `None` while a thread has them.
+    runs: Option<SortedRuns<W>>,
+    sorting: Option<JoinHandle<io::Result<SortedRuns<W>>>>,
+}
+
+impl<const W: usize> Spilled<W> {
+    /// Has a run sorted and written; leaves an empty buffer.
+    fn add(&mut self, run: &mut Vec<Words<W>>) -> io::Result<()> {
+        self.wait()?;
+        let Some(mut runs) = self.runs.take() else {
+            return Err(io::Error::other("an earlier run could not be written"));
         };
+        std::mem::swap(run, &mut runs.next);
+        let sort = move || runs.write().map(|()| runs);
+        self.sorting = Some(thread::Builder::new().name("sort".into()).spawn(sort)?);
+        Ok(())
+    }
+
+    /// Until the last run is written.
+    fn wait(&mut self) -> io::Result<()> {
+        if let Some(sorting) = self.sorting.take() {
+            let runs = sorting.join();
+            let panicked = |_| io::Error::other("sorting a run panicked");
+            self.runs = Some(runs.map_err(panicked)??);
+        }
+        Ok(())
+    }
+}
+
+/// A file of sorted runs, one after another.
+struct SortedRuns<const W: usize> {
+    file: File,
+    /// How many records each has.
+    lens: Vec<u64>,
+    /// One that is yet to be sorted; its memory is used again.
+    next: Vec<Words<W>>,
+}
+
+impl<const W: usize> SortedRuns<W> {
+    fn none(file: File) -> Self {
+        Self {
+            file,
+            lens: Vec::new(),
+            next: Vec::new(),
+        }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        self.next.sort_unstable();
+        let bytes = bytemuck::cast_slice(self.next.as_flattened());
+        self.file.write_all(bytes)?;
+        self.lens.push(self.next.len() as u64);
+        self.next.clear();
+        Ok(())
+    }
+
+    /// The runs from their beginning, each read so many bytes at a time.
+    fn of(&self, bytes: usize) -> impl Iterator<Item = Run<'_, W>> {
         let mut start = 0;
-        for (at, &records) in runs.iter().enumerate() {
-            let mut run = Run {
-                file,
+        self.lens.iter().map(move |&records| {
+            let run = Run {
+                file: &self.file,
                 next: start,
                 left: records,
-                buffer: Vec::with_capacity(bytes / Self::BYTES),
+                buffer: Vec::with_capacity((bytes / Runs::<W>::BYTES).max(1)),
                 at: 0,
             };
-            start += records * Self::BYTES as u64;
+            start += records * Runs::<W>::BYTES as u64;
+            run
+        })
+    }
+
+    /// One sorted run of all, in another file.
+    fn into_one(mut self, room: &Room) -> io::Result<Self> {
+        self.next = Vec::new();
+        if self.lens.len() < 2 {
+            return Ok(self);
+        }
+        let each = room.bytes / (self.lens.len() + 1);
+        let bytes = each.clamp(READ_BYTES.0, READ_BYTES.1);
+        let mut merged = Merged {
+            runs: Vec::with_capacity(self.lens.len()),
+            heads: BinaryHeap::with_capacity(self.lens.len()),
+        };
+        for (at, mut run) in self.of(bytes).enumerate() {
             if let Some(head) = run.next()? {
                 merged.heads.push(Reverse((head, at)));
             }
             merged.runs.push(run);
         }
-        Ok(Box::new(
-            merged.map(|words| words.map(|words| self.listen(&words))),
-        ))
+        let mut file = BufWriter::with_capacity(bytes, tempfile::tempfile_in(&room.dir)?);
+        for words in merged {
+            file.write_all(bytemuck::cast_slice(&words?))?;
+        }
+        let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        Ok(Self {
+            lens: vec![self.lens.iter().sum()],
+            ..Self::none(file)
+        })
     }
 }
 

@@ -1,9 +1,9 @@
 //! Opening a file: what it is, told by its content, and its decompressed bytes.
 
-use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::Path;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::IngestError;
 
@@ -25,7 +25,7 @@ pub(crate) struct Text {
     pub(crate) sample: Vec<u8>,
     /// Whether `sample` is all there is.
     pub(crate) sample_is_all: bool,
-    pub(crate) reader: Box<dyn BufRead>,
+    pub(crate) reader: Box<dyn BufRead + Send>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Compression {
 }
 
 /// Opens `path`; `bytes_read` counts the bytes taken from disk.
-pub(crate) fn open(path: &Path, bytes_read: &Rc<Cell<u64>>) -> Result<Source, IngestError> {
+pub(crate) fn open(path: &Path, bytes_read: &Arc<AtomicU64>) -> Result<Source, IngestError> {
     let open_error = |source| IngestError::Open { source };
     let unsupported = |what| {
         Err(IngestError::Unsupported {
@@ -71,9 +71,9 @@ pub(crate) fn open(path: &Path, bytes_read: &Rc<Cell<u64>>) -> Result<Source, In
     }
     let counted = Counted {
         inner: file,
-        count: Rc::clone(bytes_read),
+        count: Arc::clone(bytes_read),
     };
-    let (compression, raw): (Compression, Box<dyn Read>) = match magic.as_slice() {
+    let (compression, raw): (Compression, Box<dyn Read + Send>) = match magic.as_slice() {
         [] => {
             return Err(IngestError::Empty {
                 path: path.to_owned(),
@@ -103,7 +103,7 @@ pub(crate) fn open(path: &Path, bytes_read: &Rc<Cell<u64>>) -> Result<Source, In
 fn sample(
     path: &Path,
     compression: Compression,
-    mut raw: Box<dyn Read>,
+    mut raw: Box<dyn Read + Send>,
 ) -> Result<Text, IngestError> {
     let mut sample = Vec::new();
     let outcome = raw
@@ -132,7 +132,7 @@ fn sample(
     }
     let sample_is_all = outcome.as_ref().is_ok_and(|&read| read < SAMPLE_BYTES);
     // A failure inside the sample is given again at its place, so that it is reported there.
-    let rest: Box<dyn Read> = match outcome {
+    let rest: Box<dyn Read + Send> = match outcome {
         Ok(_) => raw,
         Err(error) => Box::new(Failing(Some(error))),
     };
@@ -151,13 +151,13 @@ fn sample(
 /// Counts the bytes that pass.
 struct Counted {
     inner: std::fs::File,
-    count: Rc<Cell<u64>>,
+    count: Arc<AtomicU64>,
 }
 
 impl Read for Counted {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
-        self.count.set(self.count.get() + read as u64);
+        self.count.fetch_add(read as u64, Ordering::Relaxed);
         Ok(read)
     }
 }

@@ -1,8 +1,8 @@
 //! Reading any of our tables from any file: rows go to a sink, bad rows are counted.
 
-use std::cell::Cell;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::IngestError;
 use super::fields::FieldSpec;
@@ -60,14 +60,14 @@ pub(crate) fn read(
         let metadata = fs_err::metadata(path).map_err(|source| IngestError::Open { source })?;
         total += metadata.len();
     }
-    let bytes_read = Rc::new(Cell::new(0));
+    let bytes_read = Arc::new(AtomicU64::new(0));
     let mut report = ReadReport::default();
     let mut before = 0;
     for path in paths {
         progress(before, total);
-        bytes_read.set(before);
+        bytes_read.store(before, Ordering::Relaxed);
         let source = source::open(path, &bytes_read)?;
-        let on_disk = || progress(bytes_read.get().min(total), total);
+        let on_disk = || progress(bytes_read.load(Ordering::Relaxed).min(total), total);
         let mut rows = Rows {
             path,
             options,

@@ -58,6 +58,48 @@ fn shown(log: &Log) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+#[test]
+fn a_file_of_many_batches_keeps_its_order_and_the_lines_of_what_is_wrong() {
+    const ROWS: usize = 30_000;
+    let rows = |bad: usize| -> String {
+        let row = |at: usize| match at == bad {
+            true => format!("u{at}\n"),
+            false => format!("u{at},track number {at},{}\n", at % 7 + 1),
+        };
+        (0..ROWS).map(row).collect()
+    };
+    let header = "user,item,count\n";
+    let log = read(format!("{header}{}", rows(ROWS))).unwrap();
+    let wanted = (0..ROWS).map(|at| (format!("u{at}"), (at % 7 + 1) as f32));
+    let got = log.listens().map(|listen| {
+        assert_eq!(listen.user, listen.item);
+        let user = log.users.get(listen.user).unwrap_or_default();
+        (user.to_owned(), listen.count)
+    });
+    assert!(got.eq(wanted));
+
+    let options = ReadOptions {
+        max_bad_rows: 1,
+        ..ReadOptions::default()
+    };
+    let log = read_with(format!("{header}{}", rows(25_000)), &options).unwrap();
+    let bad = &log.report.first_bad;
+    assert_eq!(
+        (log.report.rows, bad.len(), bad[0].line),
+        (30_000, 1, 25_002)
+    );
+
+    // What comes after many batches that were good is told after them; nothing hangs on it.
+    let long = format!("{header}{}{}", rows(ROWS), "x".repeat(2 << 20));
+    check_error(&long, &[":30002: ", "longer"]);
+    let mut cut = gzip(&long.as_bytes()[..long.len() / 4]);
+    cut.truncate(cut.len() - 100);
+    check_error(&cut, &["the gzip data is truncated"]);
+    // And who has seen enough does not read on.
+    let wrong = "user,item\nu1,t1\n".to_owned() + &"u1,t1,more\n".repeat(200_000);
+    check_error(&wrong, &["1001 bad rows of 1002"]);
+}
+
 #[track_caller]
 fn check(text: impl AsRef<[u8]>, expected: &str) {
     assert_eq!(shown(&read(text).unwrap()), expected);
