@@ -24,7 +24,12 @@ use crate::{
 
 /// How far an item may be from where it was and keep its links, relative to how far its neighbours
 /// are (root mean square).
-const NEAR: f32 = 0.5;
+///
+/// A log of 12 million listens, 5 % of it new (290,870 × 64): of those it knew, 11,300 moved further than half of
+/// that, 4,300 than all and 2,600 than twice; the graph took 2.2, 1.8 and 1.5 s, recall@10 at `ef_search` 64 was 0.9996
+/// each time (0.9983 linked anew, in 5.4 s). Linking anew what is near does harm, if anything: it comes last among
+/// items that are no smaller, and takes the places of others in their rows.
+const NEAR: f32 = 1.0;
 
 /// Neighbours that this is judged by, the first of its row.
 const JUDGES: usize = 8;

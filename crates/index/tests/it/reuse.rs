@@ -67,7 +67,7 @@ fn shuffled() -> (Vec<f32>, Vec<Option<u32>>, Vec<f32>) {
     let mut new = next(&old, &origin, 2);
     for (item, row) in new.chunks_exact_mut(DIM).enumerate() {
         if item % 10 == 7 {
-            row.reverse();
+            row.iter_mut().for_each(|value| *value = -*value);
         }
     }
     (old, origin, new)
