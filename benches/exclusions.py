@@ -29,7 +29,7 @@ import serve
 
 RECOMMEND = "/refrain.v1.RecommendationService/Recommend"
 SIZES = (0, 10, 1_000, 10_000)
-EF = (32, 48, 64, 80, 96, 112, 128, 144, 160, 192, 224, 256, 320)
+EF = (16, 24, 32, 48, 64, 80, 96, 112, 128, 144, 160, 192, 224, 256, 320)
 LISTENERS = 16
 QUERIES = 64
 BY_ARTIST = 100_000  # items of the one artist that a single rule excludes

@@ -10,8 +10,8 @@
 //! (40,981 to a million items, the best 10 to 64) that is within a factor of two of where the share of items that
 //! are in answers does.
 //!
-//! One thread, recall@10, against 128 items at every width: 1,000,000 × 64 generated music factors 0.95 at 2.4 times the
-//! queries a second and 0.99 at 3.3 times; the factors of a generated log (290,870 × 64), where the best ten of everybody
+//! One thread, recall@10, against 128 items at every width: 1,000,000 × 64 generated music factors 0.95 at 2 times the
+//! queries a second and 0.99 at 3 times; the factors of a generated log (290,870 × 64), where the best ten of everybody
 //! are among 3,072 items, 7 times and 7 times.
 
 use crate::layout::RUN;
