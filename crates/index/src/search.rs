@@ -126,7 +126,8 @@ impl Index {
     /// Returns exactly `min(k, allowed items)`, or as many as fit the cap, unless the deadline passes first: excluded items
     /// route the walk without coming back, and where the walk is predicted to cost more than
     /// scoring all that is allowed, or has come to, or came up short, the allowed items are
-    /// scored exactly. Takes O(ef · m · dim) for a walk, O((d + ef · √(1 + d / k)) · m · dim) where `d` of what is
+    /// scored exactly. Under inner product up to `48 · ef` of the longest vectors are scored first (twice as many under a
+    /// filter), as many as are likely to be in answers. Takes O(ef · m · dim) for a walk, O((d + ef · √(1 + d / k)) · m · dim) where `d` of what is
     /// nearest is shut out, and O(n · dim) at most beyond that; allocates nothing once `scratch` and
     /// `out` have met a search of this size.
     ///
@@ -417,7 +418,8 @@ impl Walk<'_> {
             // the bound is near, all that can be in the answer.
             let head = exact::Head {
                 reach: scan,
-                first: space.heads.at(ef, space.len()),
+                // What may not come back is often what is longest: the best of the rest lie deeper.
+                first: space.heads.at(if open { ef } else { 2 * ef }, space.len()),
                 budget: scan_budget,
                 admit: (!open).then_some(admit),
             };

@@ -180,6 +180,42 @@ fn what_is_walked_by_nibbles_is_found_nearly_all() {
     }
 }
 
+/// Eight genres that have nothing to do with each other, the longest vectors all of one. A narrow walk from those does not
+/// come to the others; what is long enough to be in answers is scored first, of whatever genre.
+#[test]
+fn what_is_likely_to_be_in_answers_is_scored_first() {
+    let dim = 16;
+    let genre = |item: usize| if item < 300 { 0 } else { item % 8 };
+    let length = |item: usize| match item {
+        0..300 => 1.0,
+        300..720 => 0.9,
+        _ => 0.15,
+    };
+    let mut vectors = values(3, 4_000 * dim);
+    for (item, row) in vectors.chunks_exact_mut(dim).enumerate() {
+        for (at, value) in row.iter_mut().enumerate() {
+            // Leaning one way, as the tracks of a genre do.
+            let own = at / 2 == genre(item);
+            *value = if own { 1.0 + *value / 2.0 } else { 0.0 };
+        }
+        let norm = row.iter().map(|value| value * value).sum::<f32>().sqrt();
+        row.iter_mut()
+            .for_each(|value| *value *= length(item) / norm);
+    }
+    let index = index(&vectors, dim, &params(Metric::InnerProduct));
+    for wanted in 1..8 {
+        let query: Vec<f32> = (0..dim)
+            .map(|at| if at / 2 == wanted { 1.0 } else { 0.0 })
+            .collect();
+        let truth = exact(&index, &query, 10, Filter::default());
+        let found = graph(&index, &query, 10, 16);
+        let last = truth.last().map_or(f32::INFINITY, |hit| hit.score);
+        let as_good = found.iter().filter(|hit| hit.score >= last).count();
+        // Scored by high bytes, near ties may change places.
+        assert!(as_good >= 8, "genre {wanted}: {as_good} of 10");
+    }
+}
+
 #[test]
 fn threads_do_not_change_a_byte() {
     let (n, dim) = (2500, 9);
