@@ -130,6 +130,8 @@ pub(crate) struct Head<'a> {
     pub(crate) reach: Reach<'a>,
     /// Items that are scanned in any case, if no fewer tell the answer.
     pub(crate) first: usize,
+    /// Past it no more are scanned; the walk then says so.
+    pub(crate) deadline: Option<Deadline>,
     /// Items that may be scanned, if then the answer is complete.
     pub(crate) budget: usize,
     /// Which may come back, if not all.
@@ -161,13 +163,14 @@ impl Head<'_> {
                 scorer.score(simd, &block.positions[..len], &mut block.scores);
                 spent.scored(len);
                 let mut bar = pool.bar_score();
-                for first in (0..len).step_by(GLANCE) {
+                for from in (0..len).step_by(GLANCE) {
                     // Most of a head does not get in: that is seen of many at once.
-                    let scores = &block.scores[first..len.min(first + GLANCE)];
+                    let slots = from..len.min(from + GLANCE);
+                    let scores = &block.scores[slots.clone()];
                     if scores.iter().fold(true, |all, score| all & (*score < bar)) {
                         continue;
                     }
-                    for slot in first..len.min(first + GLANCE) {
+                    for slot in slots {
                         let score = block.scores[slot];
                         if score < bar {
                             continue;
@@ -194,7 +197,7 @@ impl Head<'_> {
             }
             let may_complete = is_bound && reach - at <= self.budget.saturating_sub(at);
             let last = if may_complete { reach } else { first };
-            if last <= at {
+            if last <= at || past(self.deadline) {
                 return (at, false);
             }
             end = last.min(at + STEP);

@@ -420,6 +420,7 @@ impl Walk<'_> {
                 reach: scan,
                 // What may not come back is often what is longest: the best of the rest lie deeper.
                 first: space.heads.at(if open { ef } else { 2 * ef }, space.len()),
+                deadline: params.deadline,
                 budget: scan_budget,
                 admit: (!open).then_some(admit),
             };

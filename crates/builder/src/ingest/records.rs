@@ -109,10 +109,15 @@ impl<const W: usize> Runs<W> {
                     runs: Some(SortedRuns::none(file)),
                     sorting: None,
                 });
-                // Nothing else can be held beside a buffer that has all the room.
+                // Nothing else can be held beside a buffer that has all the room: from now on there are two of half.
                 spilled.add(&mut self.buffer)?;
                 spilled.wait()?;
-                self.buffer.shrink_to(self.full());
+                let half = self.full();
+                let runs = self
+                    .spilled
+                    .as_mut()
+                    .and_then(|spilled| spilled.runs.as_mut());
+                runs.into_iter().for_each(|runs| runs.next.shrink_to(half));
                 Ok(())
             }
         }
@@ -424,6 +429,31 @@ mod tests {
             bare.sort_unstable_by_key(by_bits);
             prop_assert_eq!(bare, listens);
         }
+    }
+
+    #[test]
+    fn no_more_is_held_than_there_is_room_for() {
+        const LISTENS: usize = 1000;
+        let room = Room {
+            bytes: LISTENS * Runs::<3>::BYTES,
+            ..Room::default()
+        };
+        let mut runs = Runs::<3>::new(&room, false);
+        let all = listens(&[(1, 2, 3, 0, None)]);
+        for pushed in 1..=5 * LISTENS {
+            runs.push(all[0]).unwrap();
+            let most = if pushed <= LISTENS {
+                LISTENS
+            } else {
+                LISTENS / 2
+            };
+            assert!(runs.buffer.capacity() <= most, "after {pushed}");
+        }
+        let spilled = runs.spilled.as_mut().unwrap();
+        spilled.wait().unwrap();
+        let waiting = spilled.runs.as_ref().unwrap();
+        assert!(waiting.next.capacity() <= LISTENS / 2);
+        assert_eq!(waiting.lens, [1000, 500, 500, 500, 500, 500, 500, 500]);
     }
 
     #[test]
