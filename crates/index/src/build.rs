@@ -5,6 +5,7 @@ mod coded;
 mod copies;
 mod insert;
 mod levels;
+mod look;
 mod pages;
 mod project;
 mod prune;
@@ -12,6 +13,7 @@ mod reorder;
 mod repair;
 mod reuse;
 mod saved;
+mod shape;
 
 pub use saved::{Checkpoints, Saved, Saving};
 
@@ -95,8 +97,10 @@ pub enum BuildError {
         items: usize,
     },
     /// A value is NaN or infinite.
-    #[error("item {ordinal} is not finite at dimension {dimension}")]
+    #[error("{what} {ordinal} is not finite at dimension {dimension}")]
     NotFinite {
+        /// An item or a user.
+        what: &'static str,
         /// Its row.
         ordinal: usize,
         /// First position that is not a finite number.
@@ -159,7 +163,7 @@ pub fn build(
     params: &BuildParams,
     progress: &dyn Progress,
 ) -> Result<BuiltIndex, BuildError> {
-    build_resumable(vectors, dim, params, None, progress, &())
+    build_resumable(vectors, dim, params, Hints::default(), progress, &())
 }
 
 /// As [`build`], starting from the graph of an index of mostly the same items, most of which hardly
@@ -178,11 +182,16 @@ pub fn build_from(
     params: &BuildParams,
     progress: &dyn Progress,
 ) -> Result<BuiltIndex, BuildError> {
-    build_resumable(vectors, dim, params, Some(parent), progress, &())
+    let hints = Hints {
+        parent: Some(*parent),
+        ..Hints::default()
+    };
+    build_resumable(vectors, dim, params, hints, progress, &())
 }
 
-/// As [`build`], or as [`build_from`] where there is a parent, going on from what `checkpoints` loads
-/// and saving to them. What comes out is the same, however often it was interrupted.
+/// As [`build`], or as [`build_from`] where there is a parent, with links for the users there are, going on
+/// from what `checkpoints` loads and saving to them. What comes out is the same, however often it was
+/// interrupted.
 ///
 /// # Errors
 /// As those, and [`BuildError::Checkpoint`].
@@ -190,11 +199,21 @@ pub fn build_resumable(
     vectors: &[f32],
     dim: usize,
     params: &BuildParams,
-    parent: Option<&Parent<'_>>,
+    hints: Hints<'_>,
     progress: &dyn Progress,
     checkpoints: &dyn Checkpoints,
 ) -> Result<BuiltIndex, BuildError> {
-    assemble(vectors, dim, params, parent, (progress, checkpoints))
+    assemble(vectors, dim, params, hints, (progress, checkpoints))
+}
+
+/// What is known beside the items.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hints<'a> {
+    /// An index to start from, see [`build_from`].
+    pub parent: Option<Parent<'a>>,
+    /// Vectors of some of those who will ask, `users × dim`, row-major. Under inner product the graph gets links for
+    /// their answers; of the first, a quarter as many as there are items. The other metrics need none.
+    pub users: &'a [f32],
 }
 
 /// An index that another one starts from.
@@ -211,13 +230,14 @@ fn assemble(
     vectors: &[f32],
     dim: usize,
     params: &BuildParams,
-    parent: Option<&Parent<'_>>,
+    Hints { parent, users }: Hints<'_>,
     (progress, checkpoints): (&dyn Progress, &dyn Checkpoints),
 ) -> Result<BuiltIndex, BuildError> {
     let n = validate(vectors, dim, params)?;
-    if let Some(parent) = parent {
+    if let Some(parent) = &parent {
         parent.validate(n, dim, params)?;
     }
+    check_rows(users, dim, "user")?;
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(params.threads)
         .thread_name(|thread| format!("index-build-{thread}"))
@@ -231,7 +251,7 @@ fn assemble(
         .install(|| Coded::new(params.metric, dim, vectors))
         .map_err(memory)?;
     let copies = pool.install(|| copies::Copies::find(&coded));
-    let draft = pool.install(|| match parent {
+    let draft = pool.install(|| match &parent {
         Some(parent) if parent.index.params().m == params.m => {
             reuse::begin(parent, vectors, &coded, &copies, params)
         }
@@ -248,20 +268,26 @@ fn assemble(
     });
     let Begun {
         mut draft,
-        order,
+        order: linked,
         start,
     } = draft.map_err(memory)?;
-    pool.install(|| {
-        draft.linked = order.len();
-        let order = insert::order(order, params.seed, &coded);
+    draft.linked = linked.len();
+    let linked = pool.install(|| {
+        let linked = insert::order(linked, params.seed, &coded);
         let told = (progress, checkpoints);
-        insert::insert(&mut draft, &coded, &order, start, params, told)?;
+        insert::insert(&mut draft, &coded, &linked, start, params, told)?;
         copies.chain(&mut draft);
         draft.repaired = repair::connect(&mut draft, &coded);
-        Ok::<_, BuildError>(())
+        Ok::<_, BuildError>(linked)
     })?;
     let order = reorder::order(&draft, &coded);
     let (ordinals, places) = reorder::apply(&order, &mut draft, &mut coded).map_err(memory)?;
+    if params.metric == Metric::InnerProduct {
+        let queries = shape::Queries::draw((users, dim), &linked, &places, params.seed);
+        draft.shaped = pool.install(|| shape::shape(&mut draft, &coded, &queries));
+        // Links gave way.
+        draft.repaired += repair::connect(&mut draft, &coded);
+    }
     pool.install(|| coded.add_nibbles()).map_err(memory)?;
     let stats = draft.stats(&coded);
     Ok(BuiltIndex {
@@ -344,6 +370,8 @@ pub struct BuildStats {
     pub linked: usize,
     /// Items that no path led to after linking, and that were attached.
     pub repaired: usize,
+    /// Links that were entered because answers lacked them; under inner product only.
+    pub shaped: usize,
     /// Root mean square over the items of what coding lost of a vector, relative to its length.
     pub coding_loss: f32,
 }
@@ -433,6 +461,7 @@ struct Draft {
     nav_position: Vec<u32>,
     entry: u32,
     repaired: usize,
+    shaped: usize,
     copies: usize,
     linked: usize,
 }
@@ -461,6 +490,7 @@ impl Draft {
             nav_items: nav.items,
             nav_position,
             repaired: 0,
+            shaped: 0,
             copies: copies.len(),
             linked: 0,
         })
@@ -503,6 +533,7 @@ impl Draft {
             copies: self.copies,
             linked: self.linked,
             repaired: self.repaired,
+            shaped: self.shaped,
             coding_loss: coded.loss,
         }
     }
@@ -539,12 +570,7 @@ fn validate(vectors: &[f32], dim: usize, params: &BuildParams) -> Result<usize, 
     if dim == 0 || dim > MAX_DIM {
         return Err(BuildError::Dimension { dim });
     }
-    if !vectors.len().is_multiple_of(dim) {
-        return Err(BuildError::Ragged {
-            values: vectors.len(),
-            dim,
-        });
-    }
+    check_rows(vectors, dim, "item")?;
     let items = vectors.len() / dim;
     if items > MAX_ITEMS {
         return Err(BuildError::TooMany { items });
@@ -571,11 +597,23 @@ fn validate(vectors: &[f32], dim: usize, params: &BuildParams) -> Result<usize, 
         (1..=1024).contains(&threads),
         "1 to 1024",
     )?;
+    Ok(items)
+}
+
+/// Whether `vectors` are whole rows of finite numbers.
+fn check_rows(vectors: &[f32], dim: usize, what: &'static str) -> Result<(), BuildError> {
+    if !vectors.len().is_multiple_of(dim) {
+        return Err(BuildError::Ragged {
+            values: vectors.len(),
+            dim,
+        });
+    }
     match vectors.iter().position(|value| !value.is_finite()) {
         Some(at) => Err(BuildError::NotFinite {
+            what,
             ordinal: at / dim,
             dimension: at % dim,
         }),
-        None => Ok(items),
+        None => Ok(()),
     }
 }

@@ -32,8 +32,8 @@ mod walk;
 pub use batch::BatchError;
 pub use browse::Browse;
 pub use build::{
-    BuildError, BuildParams, BuildStats, BuiltIndex, Checkpoints, Parent, Progress, Saved, Saving,
-    Section, build, build_from, build_resumable,
+    BuildError, BuildParams, BuildStats, BuiltIndex, Checkpoints, Hints, Parent, Progress, Saved,
+    Saving, Section, build, build_from, build_resumable,
 };
 pub use cap::{Cap, Groups};
 pub use check::{Problem, StructureError};

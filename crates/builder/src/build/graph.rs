@@ -5,7 +5,9 @@ use std::path::Path;
 use rayon::ThreadPool;
 use refrain_bundle::Bundle;
 use refrain_bundle::section::OpenMode;
-use refrain_index::{BuildParams, Checkpoints, Index, Parent, Progress, Section, build_resumable};
+use refrain_index::{
+    BuildParams, Checkpoints, Hints, Index, Parent, Progress, Section, build_resumable,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -37,7 +39,8 @@ pub(super) fn link(
     if let Some(dir) = &options.reuse {
         let earlier = Earlier::open(dir)?;
         let checkpoint = checkpoint(input, params, options, Some(earlier.bundle.version()))?;
-        let built = earlier.build(input, params, (progress, &*checkpoint))?;
+        let users = queries.shaping();
+        let built = earlier.build(input, users, params, (progress, &*checkpoint))?;
         let linked = built.stats().linked;
         let sections = built.into_sections();
         let reference = earlier.reference();
@@ -60,7 +63,11 @@ pub(super) fn link(
     }
     let checkpoint = checkpoint(input, params, options, None)?;
     let (vectors, dim) = (input.vectors, input.dim);
-    let built = build_resumable(vectors, dim, params, None, progress, &*checkpoint)?;
+    let hints = Hints {
+        parent: None,
+        users: queries.shaping(),
+    };
+    let built = build_resumable(vectors, dim, params, hints, progress, &*checkpoint)?;
     Ok(Linked {
         sections: built.into_sections(),
         reuse: told,
@@ -114,6 +121,7 @@ impl Earlier {
     fn build(
         &self,
         input: &Input<'_>,
+        users: &[f32],
         params: &BuildParams,
         (progress, checkpoints): (&dyn Progress, &dyn Checkpoints),
     ) -> Result<refrain_index::BuiltIndex, BuildError> {
@@ -123,8 +131,12 @@ impl Earlier {
             index: &self.index,
             origin: &origin,
         };
-        let (vectors, dim, parent) = (input.vectors, input.dim, Some(&parent));
-        let built = build_resumable(vectors, dim, params, parent, progress, checkpoints)?;
+        let hints = Hints {
+            parent: Some(parent),
+            users,
+        };
+        let (vectors, dim) = (input.vectors, input.dim);
+        let built = build_resumable(vectors, dim, params, hints, progress, checkpoints)?;
         Ok(built)
     }
 

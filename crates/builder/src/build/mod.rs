@@ -200,7 +200,7 @@ pub fn build(
         seed: options.seed,
         threads,
     };
-    let queries = Queries::sample(input.askers, input.dim, options.seed);
+    let queries = Queries::sample(input.askers, input.dim, options.seed, input.shaping());
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(options.threads)
         .build()?;
@@ -334,6 +334,14 @@ impl<'a> Input<'a> {
             items: count(items, "the number of items")?,
             users: users as u64,
         })
+    }
+
+    /// How many of those who ask are to shape the graph. Items do that in any case.
+    fn shaping(&self) -> usize {
+        match self.source {
+            Source::Model(_) => self.vectors.len() / self.dim / 4,
+            Source::Vectors(_) => 0,
+        }
     }
 
     /// Of the items, in the order of their vectors.

@@ -24,16 +24,19 @@ const LEAST_DEFAULT: u32 = 64;
 /// Where a wider pool is no longer tried: the recall that a request may aim at.
 const FULL_RECALL: f64 = 0.995;
 
-/// Queries drawn from users (or items): some to choose `ef_search`, others to measure it.
+/// Queries drawn from users (or items): some to choose `ef_search`, others to measure it, and none of
+/// these to shape the graph by.
 #[derive(Debug)]
 pub(super) struct Queries {
     values: Vec<f32>,
+    shaping: Vec<f32>,
     dim: usize,
 }
 
 impl Queries {
-    /// A seeded sample without replacement of the rows that ask for something: not all zero.
-    pub(super) fn sample(rows: &[f32], dim: usize, seed: u64) -> Self {
+    /// A seeded sample without replacement of the rows that ask for something: not all zero. After those that
+    /// measure, at most `shaping` to shape the graph by.
+    pub(super) fn sample(rows: &[f32], dim: usize, seed: u64, shaping: usize) -> Self {
         let asks = |row: &[f32]| row.iter().all(|v| v.is_finite()) && row.iter().any(|v| *v != 0.0);
         let mut order: Vec<(u64, usize)> = rows
             .chunks_exact(dim)
@@ -41,15 +44,25 @@ impl Queries {
             .filter(|(_, row)| asks(row))
             .map(|(at, _)| (mix(seed, at as u64), at))
             .collect();
-        let wanted = order.len().min(2 * HALF);
+        let wanted = order.len().min((2 * HALF).saturating_add(shaping));
         if wanted < order.len() {
             order.select_nth_unstable(wanted);
         }
         order.truncate(wanted);
         order.sort_unstable();
         let row = |at: usize| rows.get(at * dim..(at + 1) * dim).unwrap_or_default();
-        let values = order.iter().flat_map(|&(_, at)| row(at)).copied().collect();
-        Self { values, dim }
+        let mut values: Vec<f32> = order.iter().flat_map(|&(_, at)| row(at)).copied().collect();
+        let shaping = values.split_off(values.len().min(2 * HALF * dim));
+        Self {
+            values,
+            shaping,
+            dim,
+        }
+    }
+
+    /// Those that the graph may be shaped by.
+    pub(super) fn shaping(&self) -> &[f32] {
+        &self.shaping
     }
 
     pub(super) fn golden(&self) -> &[f32] {
@@ -365,4 +378,27 @@ fn mix(seed: u64, row: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn who_shapes_the_graph_does_not_measure_it() {
+        let data: Vec<f32> = (0..9_000).map(|at| 1.0 + at as f32).collect();
+        let rows = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<HashSet<u32>>();
+        let queries = Queries::sample(&data, 3, 7, 500);
+        let asked = queries.calibration_len() + queries.held_out_len();
+        assert_eq!((asked, queries.shaping.len()), (2_048, 500 * 3));
+        let fewer = Queries::sample(&data, 3, 7, 0);
+        assert_eq!(rows(queries.golden()), rows(fewer.golden()));
+        let all = Queries::sample(&data, 3, 7, usize::MAX);
+        assert_eq!(all.shaping.len(), (3_000 - 2_048) * 3);
+        let measuring = rows(&queries.values);
+        assert_eq!(measuring.len(), 2_048 * 3);
+        assert!(measuring.is_disjoint(&rows(&queries.shaping)));
+    }
 }

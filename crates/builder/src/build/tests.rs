@@ -274,7 +274,7 @@ proptest! {
         for row in data.chunks_exact_mut(3).step_by(4) {
             row.fill(0.0);
         }
-        let queries = Queries::sample(&data, 3, seed);
+        let queries = Queries::sample(&data, 3, seed, 7);
         prop_assert_eq!(queries.calibration_len() + queries.held_out_len(), rows - rows.div_ceil(4));
         let mut found: Vec<Vec<u32>> =
             queries.golden().chunks_exact(3).map(|row| row.iter().map(|v| v.to_bits()).collect()).collect();

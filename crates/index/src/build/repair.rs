@@ -1,17 +1,7 @@
 //! Making everything reachable.
 
-use refrain_kernels::{
-    Kernels,
-    codes::{BLOCK, Simd, Task},
-};
-
-use super::{Coded, Draft};
-use crate::{
-    codes::CodeQuery,
-    layout::EMPTY,
-    scratch::Scratch,
-    walk::{self, Spent, count},
-};
+use super::{Coded, Draft, look::Look};
+use crate::{codes::CodeQuery, layout::EMPTY, scratch::Scratch, walk::count};
 
 /// Beam that looks for somewhere to attach an unreached item.
 const EF: usize = 64;
@@ -38,13 +28,15 @@ pub(super) fn connect(draft: &mut Draft, coded: &Coded) -> usize {
             continue;
         }
         coded.query(item, &mut query);
-        Kernels::active().run(Look {
+        let look = Look {
             draft,
             coded,
             query: &query,
-            entry,
+            seeds: &[entry],
+            ef: EF,
             scratch: &mut scratch,
-        });
+        };
+        look.walk();
         let near = scratch.pool.items().iter().map(|found| found.position());
         let reached = (0..count(draft.n)).filter(|other| parents[*other as usize] != EMPTY);
         let host = near
@@ -58,55 +50,6 @@ pub(super) fn connect(draft: &mut Draft, coded: &Coded) -> usize {
         spread(draft, item, &mut parents, &mut queue);
     }
     repaired
-}
-
-/// What is near an item, found from the entry; ends in the pool.
-struct Look<'a> {
-    draft: &'a Draft,
-    coded: &'a Coded,
-    query: &'a CodeQuery,
-    entry: u32,
-    scratch: &'a mut Scratch,
-}
-
-impl Task for Look<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, simd: S) {
-        match self.coded.walk_stride() / BLOCK {
-            2 => self.go::<S, 2>(simd),
-            4 => self.go::<S, 4>(simd),
-            _ => self.go::<S, 0>(simd),
-        }
-    }
-}
-
-impl Look<'_> {
-    #[inline(always)]
-    fn go<S: Simd, const B: usize>(self, simd: S) {
-        let scorer = self.coded.space().walker::<B>(self.query);
-        let base = self.draft.graph().base();
-        let Scratch {
-            pool,
-            visited,
-            block,
-            ..
-        } = self.scratch;
-        pool.reset(EF);
-        visited.reset(self.draft.n);
-        let mut spent = Spent::default();
-        let memory = (pool, visited.marks(self.draft.n), &mut **block);
-        walk::beam(
-            simd,
-            &base,
-            &scorer,
-            &[self.entry],
-            None,
-            memory,
-            &mut spent,
-        );
-    }
 }
 
 /// A slot of the row that may be overwritten.

@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use refrain_index::{
-    BuildError, BuildParams, Filter, Hit, Index, OrdinalSet, Scratch, SearchError, SearchParams,
-    build,
+    BuildError, BuildParams, Filter, Hints, Hit, Index, OrdinalSet, Scratch, SearchError,
+    SearchParams, build, build_resumable,
 };
 use refrain_kernels::{Metric, oracle};
 
 use crate::common::{
-    best, exact, factors, graph, index, ordinals, params, rows, search, sections, values,
+    best, exact, factors, graph, index, open, ordinals, params, rows, search, sections, values,
 };
 
 #[test]
@@ -285,8 +285,28 @@ fn bad_input_builds_nothing() {
     assert!(matches!(
         run(&[0.0, 1.0, f32::NAN, 1.0], 2, &ok),
         Err(BuildError::NotFinite {
+            what: "item",
             ordinal: 1,
             dimension: 0
+        })
+    ));
+    let asked_by = |users: &[f32]| {
+        let hints = Hints {
+            users,
+            ..Hints::default()
+        };
+        build_resumable(&[0.0; 4], 2, &ok, hints, &(), &())
+    };
+    assert!(matches!(
+        asked_by(&[1.0]),
+        Err(BuildError::Ragged { values: 1, dim: 2 })
+    ));
+    assert!(matches!(
+        asked_by(&[1.0, f32::INFINITY]),
+        Err(BuildError::NotFinite {
+            what: "user",
+            ordinal: 0,
+            dimension: 1
         })
     ));
     for bad in [
@@ -358,4 +378,57 @@ fn what_many_exclusions_leave_is_found() {
             assert_eq!(listed.len(), left.min(20) as usize);
         }
     }
+}
+
+/// Users of two genres each, between which no item is. What they ask for is linked where users are known of: a narrow
+/// walk comes from one genre to the other.
+#[test]
+fn the_graph_is_shaped_by_who_asks() {
+    let (dim, genres) = (24, 12);
+    let mut vectors = values(3, 6_000 * dim);
+    for (item, row) in vectors.chunks_exact_mut(dim).enumerate() {
+        for (at, value) in row.iter_mut().enumerate() {
+            let own = at / 2 == item % genres;
+            *value = if own { 1.0 } else { 0.0 } + *value / 4.0;
+        }
+        let norm = row.iter().map(|value| value * value).sum::<f32>().sqrt();
+        row.iter_mut().for_each(|value| *value /= norm);
+    }
+    let users = |seed, n: usize| -> Vec<f32> {
+        let mut users = values(seed, n * dim);
+        for (user, row) in users.chunks_exact_mut(dim).enumerate() {
+            let (one, other) = (user % genres, (user + 1 + user / genres) % genres);
+            for (at, value) in row.iter_mut().enumerate() {
+                let own = at / 2 == one || at / 2 == other;
+                *value = if own { 1.0 + *value / 8.0 } else { 0.0 };
+            }
+        }
+        users
+    };
+    let found = |known: &[f32]| {
+        let hints = Hints {
+            users: known,
+            ..Hints::default()
+        };
+        let params = BuildParams {
+            m: 8,
+            ..params(Metric::InnerProduct)
+        };
+        let built = build_resumable(&vectors, dim, &params, hints, &(), &()).expect("fits");
+        assert!(built.stats().shaped > 0);
+        let index = open(&built.into_sections()).expect("just built");
+        index.check().expect("sound");
+        let mut found = 0;
+        for query in users(5, 120).chunks_exact(dim) {
+            let best = ordinals(&exact(&index, query, 10, Filter::default()));
+            let hits = graph(&index, query, 10, 12);
+            found += hits
+                .iter()
+                .filter(|hit| best.contains(&hit.ordinal))
+                .count();
+        }
+        found
+    };
+    let (known, unknown) = (found(&users(4, 1_500)), found(&[]));
+    assert!(known > unknown + 120, "{known} of 1200, {unknown} unasked");
 }

@@ -3,8 +3,8 @@
 use std::sync::Mutex;
 
 use refrain_index::{
-    BuildError, BuiltIndex, Checkpoints, Filter, Index, Parent, Saved, Saving, Section, build_from,
-    build_resumable,
+    BuildError, BuiltIndex, Checkpoints, Filter, Hints, Index, Parent, Saved, Saving, Section,
+    build_from, build_resumable,
 };
 use refrain_kernels::Metric;
 
@@ -190,10 +190,14 @@ fn a_build_that_was_killed_goes_on() {
             index: &earlier,
             origin: &origin,
         };
-        for (parent, vectors) in [(None, &old), (Some(&parent), &new)] {
+        for (parent, vectors) in [(None, &old), (Some(parent), &new)] {
             let bytes = |checkpoints: &dyn Checkpoints| {
                 let params = params(metric);
-                build_resumable(vectors, DIM, &params, parent, &(), checkpoints).map(|built| {
+                let hints = Hints {
+                    parent,
+                    users: &old[..100 * DIM],
+                };
+                build_resumable(vectors, DIM, &params, hints, &(), checkpoints).map(|built| {
                     let sections = built.into_sections().into_iter();
                     sections.map(|section| section.bytes).collect::<Vec<_>>()
                 })
@@ -325,6 +329,7 @@ fn errors_are_of_the_build_that_failed() {
     assert!(matches!(
         built,
         Err(BuildError::NotFinite {
+            what: "item",
             ordinal: 0,
             dimension: 5
         })
