@@ -29,7 +29,7 @@ import serve
 
 RECOMMEND = "/refrain.v1.RecommendationService/Recommend"
 SIZES = (0, 10, 1_000, 10_000)
-EF = (16, 24, 32, 48, 64, 80, 96, 112, 128, 144, 160, 192, 224, 256, 320)
+EF = (10, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160, 192, 224, 256, 320)
 LISTENERS = 16
 QUERIES = 64
 BY_ARTIST = 100_000  # items of the one artist that a single rule excludes
@@ -41,13 +41,16 @@ def build(args, home):
         return pathlib.Path(args.bundle)
     n = len(np.load(args.base, mmap_mode="r"))
     (home / "ids.txt").write_text("\n".join(map(str, range(n))))
-    (home / "users.txt").write_text("\n".join(f"m{u}" for u in range(len(np.load(args.users, mmap_mode="r")))))
+    # Not those who will ask: the graph is shaped by the users of its model.
+    users = np.load(args.users)[QUERIES:]
+    np.save(home / "users.npy", users)
+    (home / "users.txt").write_text("\n".join(f"m{u}" for u in range(len(users))))
     many = set(of_one_artist(n).tolist())
     with open(home / "items.csv", "w") as f:
         f.write("item_id,artist\n")
         f.writelines(f"{i},{'everywhere' if i in many else i // 10}\n" for i in range(n))
     run = lambda *command: subprocess.run([serve.REFRAIN, *map(str, command)], check=True)
-    run("import", "--item-factors", args.base, "--item-ids", home / "ids.txt", "--user-factors", args.users,
+    run("import", "--item-factors", args.base, "--item-ids", home / "ids.txt", "--user-factors", home / "users.npy",
         "--user-ids", home / "users.txt", "--items", home / "items.csv", "--out", home / "model")
     bundle = pathlib.Path(args.keep or home / "bundle")
     run("build", "--model", home / "model", "--out", bundle)

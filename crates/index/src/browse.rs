@@ -13,14 +13,11 @@ use crate::{
     filter::Filter,
     index::Index,
     pool::{Pool, Ranked},
-    scratch::{Block, Visited},
+    scratch::{self, Block, Visited},
     search::{Hit, SearchError},
     space::Space,
     walk::{self, Admit, Spent, count},
 };
-
-/// Of the longest vectors, how many a walk under inner product begins with.
-const SEEDS: usize = 128;
 
 /// A search that can be continued: each page holds what comes next, and nothing twice.
 ///
@@ -90,14 +87,12 @@ impl Browse<'_> {
         }
         let space = self.index.space();
         self.refill(k);
-        // Under inner product the longest come first, and are in most answers.
-        let first = if space.lengths.is_empty() {
-            0
-        } else {
-            SEEDS.min(self.index.len())
-        };
-        let mut seeds: Vec<u32> = (0..count(first)).collect();
-        seeds.push(self.index.graph().entry);
+        let mut seeds = vec![self.index.graph().entry];
+        if !space.lengths.is_empty() {
+            // Under inner product the longest come first, and are in most answers.
+            let head = space.heads.at(self.ef, self.index.len());
+            seeds.extend(0..count(head));
+        }
         Kernels::active().run(Explore {
             browse: self,
             seeds: &seeds,
@@ -198,11 +193,26 @@ impl Explore<'_, '_> {
         let base = index.graph().base();
         let mut marks = visited.marks(index.len());
         let mut spent = Spent::default();
-        let mut fresh = 0;
-        if !std::mem::replace(started, true) {
-            fresh = marks.unseen(seeds, &mut block.positions);
-        }
+        let seeds = if std::mem::replace(started, true) {
+            &[]
+        } else {
+            seeds
+        };
+        let mut seeds = seeds.chunks(scratch::BLOCK);
         loop {
+            let links = match seeds.next() {
+                Some(seeds) => seeds,
+                // What is worse than the window waits for a later page.
+                None => match frontier.peek() {
+                    Some(Reverse(next)) if *next < window.bar() => {
+                        let row = base.row(next.position());
+                        frontier.pop();
+                        row
+                    }
+                    _ => return,
+                },
+            };
+            let fresh = marks.unseen(links, &mut block.positions);
             walk::score(simd, &scorer, block, fresh, &mut spent);
             for slot in 0..fresh {
                 let item = Ranked::new(block.scores[slot], block.positions[slot]);
@@ -212,15 +222,6 @@ impl Explore<'_, '_> {
                     window.insert(item);
                 }
             }
-            // What is worse than the window waits for a later page.
-            match frontier.peek() {
-                Some(Reverse(next)) if *next < window.bar() => {}
-                _ => return,
-            }
-            let Some(Reverse(next)) = frontier.pop() else {
-                return;
-            };
-            fresh = marks.unseen(base.row(next.position()), &mut block.positions);
         }
     }
 }
