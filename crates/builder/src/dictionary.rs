@@ -5,6 +5,7 @@ use std::hash::BuildHasher;
 
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
+use refrain_kernels::prefetch;
 
 /// A set of distinct strings and their ordinals.
 ///
@@ -53,6 +54,27 @@ impl Dictionary {
     /// The ordinal of a string given as bytes that are not known to be UTF-8.
     pub(crate) fn ordinal_of_bytes(&self, bytes: &[u8]) -> Option<u32> {
         self.find(self.hasher.hash_one(bytes), bytes)
+    }
+
+    /// Likely ordinals of several strings; [`Dictionary::get`] tells whether they are. Each would wait for memory
+    /// three times: together they wait for it at once, and the strings that are guessed are on their way.
+    pub(crate) fn guess<'a>(
+        &self,
+        strings: impl IntoIterator<Item = &'a [u8]>,
+        guesses: &mut Vec<u32>,
+    ) {
+        guesses.clear();
+        for string in strings {
+            let hash = self.hasher.hash_one(string);
+            // The first of a like hash, mostly the only one.
+            let first = self.ordinals.find(hash, |_| true);
+            guesses.push(first.copied().unwrap_or(u32::MAX));
+        }
+        for &mut guess in guesses {
+            if (guess as usize) < self.ends.len() {
+                prefetch(self.bytes(guess));
+            }
+        }
     }
 
     fn find(&self, hash: u64, bytes: &[u8]) -> Option<u32> {
@@ -161,6 +183,10 @@ mod tests {
             }
             prop_assert_eq!(dictionary.ordinal("not there"), None);
             prop_assert_eq!(dictionary.get(u32::try_from(model.len()).unwrap()), None);
+            let mut guesses = Vec::new();
+            dictionary.guess(strings.iter().map(|string| string.as_bytes()), &mut guesses);
+            prop_assert_eq!(guesses.len(), strings.len());
+            prop_assert!(guesses.iter().all(|guess| dictionary.get(*guess).is_some()));
             let again: Dictionary = dictionary.iter().collect();
             prop_assert_eq!(again, dictionary);
         }

@@ -13,7 +13,7 @@ use refrain_tables::told;
 use super::error::IngestError;
 use super::fields::{self, FieldSpec, Kind};
 use super::report::FileReport;
-use super::table::Rows;
+use super::table::{MAX_FIELDS, Row, Rows, TOGETHER};
 use super::value::Value;
 
 /// Rows decoded at once.
@@ -81,17 +81,21 @@ pub(crate) fn read(
                 _ => None,
             });
         }
-        let mut values = Vec::with_capacity(table.len());
+        let mut together = Vec::with_capacity(TOGETHER);
         for index in 0..batch.num_rows() {
             row += 1;
-            values.clear();
-            values.extend(arrays.iter().map(|array| {
-                array
-                    .as_ref()
-                    .map_or(Value::Missing, |array| array.value(index))
-            }));
-            rows.take(row, &values)?;
+            let mut values = [Value::Missing; MAX_FIELDS];
+            for (value, array) in values.iter_mut().zip(&arrays) {
+                if let Some(array) = array {
+                    *value = array.value(index);
+                }
+            }
+            together.push(Row { line: row, values });
+            if together.len() == TOGETHER {
+                rows.take_all(&mut together, table.len())?;
+            }
         }
+        rows.take_all(&mut together, table.len())?;
     }
     if row == 0 {
         return Err(IngestError::Empty { path });

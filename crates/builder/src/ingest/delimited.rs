@@ -16,7 +16,7 @@ use super::fields::{self, FieldSpec};
 use super::report::FileReport;
 use super::sniff::{self, Dialect, Layout};
 use super::source::{Compression, Text};
-use super::table::Rows;
+use super::table::{MAX_FIELDS, Row, Rows, TOGETHER};
 use super::value::{Problem, Value};
 
 /// Reads text to its end.
@@ -92,23 +92,32 @@ fn columns(
     rows.begin(&columns)?;
 
     let mut any = false;
-    while let Some(record) = records.next()? {
+    while let Some(batch) = records.rest()? {
         any = true;
-        if record.len() != width {
-            let problem = Problem::Width {
-                found: record.len(),
-                expected: width,
-            };
-            rows.bad(record.line, &problem)?;
-            continue;
-        }
-        let mut row = [Value::Missing; MAX_FIELDS];
-        for (value, column) in row.iter_mut().zip(&columns) {
-            if let Some(bytes) = column.and_then(|column| record.get(column)) {
-                *value = Value::Text(bytes);
+        let mut together = Vec::with_capacity(TOGETHER);
+        for record in batch {
+            if record.len() != width {
+                rows.take_all(&mut together, table.len())?;
+                let problem = Problem::Width {
+                    found: record.len(),
+                    expected: width,
+                };
+                rows.bad(record.line, &problem)?;
+                continue;
+            }
+            let mut values = [Value::Missing; MAX_FIELDS];
+            for (value, column) in values.iter_mut().zip(&columns) {
+                if let Some(bytes) = column.and_then(|column| record.get(column)) {
+                    *value = Value::Text(bytes);
+                }
+            }
+            let line = record.line;
+            together.push(Row { line, values });
+            if together.len() == TOGETHER {
+                rows.take_all(&mut together, table.len())?;
             }
         }
-        rows.take(record.line, &row[..table.len()])?;
+        rows.take_all(&mut together, table.len())?;
     }
     if !any {
         return Err(IngestError::Empty {
@@ -153,15 +162,6 @@ fn adjacency(
         }
     }))
 }
-
-/// The most fields a table has; checked below for every table.
-const MAX_FIELDS: usize = 8;
-const _: () = assert!(
-    fields::LISTENS.len() <= MAX_FIELDS
-        && fields::ITEMS.len() <= MAX_FIELDS
-        && fields::IDS.len() <= MAX_FIELDS
-        && fields::EXCLUSIONS.len() <= MAX_FIELDS
-);
 
 /// The format of a file, for people.
 fn format(compression: Compression, dialect: &Dialect) -> String {
@@ -227,18 +227,35 @@ struct Records {
 impl Records {
     /// The next record, blank lines left out.
     fn next(&mut self) -> Result<Option<Record<'_>>, IngestError> {
+        if !self.more()? {
+            return Ok(None);
+        }
+        self.at += 1;
+        Ok(self.batch.get(self.at - 1))
+    }
+
+    /// The next records, as many as are there; none at the end.
+    fn rest(&mut self) -> Result<Option<impl Iterator<Item = Record<'_>>>, IngestError> {
+        if !self.more()? {
+            return Ok(None);
+        }
+        let from = std::mem::replace(&mut self.at, self.batch.records.len());
+        Ok(Some((from..self.at).filter_map(|at| self.batch.get(at))))
+    }
+
+    /// Whether there is a record at `at`.
+    fn more(&mut self) -> Result<bool, IngestError> {
         while self.at == self.batch.records.len() {
             // The other thread has ended, and says no more, when the text has.
             let Ok(batch) = self.batches.recv() else {
-                return Ok(None);
+                return Ok(false);
             };
             let spent = std::mem::replace(&mut self.batch, batch?);
             self.at = 0;
             // It may have read its last batch by now.
             drop(self.spent.try_send(spent));
         }
-        self.at += 1;
-        Ok(self.batch.get(self.at - 1))
+        Ok(true)
     }
 }
 

@@ -8,7 +8,7 @@ use super::log::{Listen, Log};
 use super::options::{Field, ReadOptions};
 use super::records::{Room, Sorter, sorter};
 use super::sorted::SortedLog;
-use super::table::{self, ProgressFn, Refused, Sink};
+use super::table::{self, ProgressFn, Refused, Row, Sink};
 use super::value::{self, MAX_COUNT, MAX_ID_BYTES, MAX_NAME_BYTES, Value};
 use crate::Dictionary;
 
@@ -69,6 +69,15 @@ struct Listens {
     files: usize,
     /// Of the last row that was kept: a log often has one user's rows together.
     last_user: u32,
+    ahead: Ahead,
+}
+
+/// What the ids of the rows that come next may be. Only a guess: rows may come that were not announced.
+#[derive(Default)]
+struct Ahead {
+    users: Vec<u32>,
+    items: Vec<u32>,
+    at: usize,
 }
 
 struct Sorted {
@@ -133,6 +142,18 @@ impl Sink for Listens {
         Ok(())
     }
 
+    fn look_ahead(&mut self, rows: &[Row<'_>]) {
+        let ids = |slot: usize| {
+            rows.iter().map(move |row| match row.values[slot] {
+                Value::Text(bytes) => bytes,
+                _ => b"",
+            })
+        };
+        self.log.users.guess(ids(0), &mut self.ahead.users);
+        self.log.items.guess(ids(1), &mut self.ahead.items);
+        self.ahead.at = 0;
+    }
+
     fn row(&mut self, values: &[Value<'_>]) -> Result<(), Refused> {
         // In the order of `fields::LISTENS`. Everything is checked before anything is kept.
         let &[user, item, count, time, context, session, artist, title] = values else {
@@ -141,6 +162,9 @@ impl Sink for Listens {
                 expected: fields::LISTENS.len(),
             }));
         };
+        let guess = |guesses: &[u32]| guesses.get(self.ahead.at).copied();
+        let (guessed_user, guessed_item) = (guess(&self.ahead.users), guess(&self.ahead.items));
+        self.ahead.at += 1;
         let log = &mut self.log;
         let count = match count {
             Value::Missing => 1.0,
@@ -152,14 +176,11 @@ impl Sink for Listens {
             Some(_) => Some(value::time_us(Field::Time, time)?),
             None => None,
         };
-        let last_user = log.users.get(self.last_user);
-        let user = match user {
-            Value::Text(bytes) if last_user.is_some_and(|last| last.as_bytes() == bytes) => {
-                Id::Known(self.last_user)
-            }
-            _ => Id::known(&log.users, Field::User, user)?,
-        };
-        let item = Id::known(&log.items, Field::Item, item)?;
+        let user = Id::guessed(&log.users, user, guessed_user)
+            .or_else(|| Id::guessed(&log.users, user, Some(self.last_user)))
+            .map_or_else(|| Id::known(&log.users, Field::User, user), Ok)?;
+        let item = Id::guessed(&log.items, item, guessed_item)
+            .map_or_else(|| Id::known(&log.items, Field::Item, item), Ok)?;
         let context = Id::optional(&log.contexts, Field::Context, context)?;
         let session = Id::optional(&log.sessions, Field::Session, session)?;
         let artist = name(Field::Artist, artist)?;
@@ -215,6 +236,16 @@ enum Id<'a> {
 }
 
 impl<'a> Id<'a> {
+    /// The id that was guessed, if that is what is given.
+    fn guessed(dictionary: &Dictionary, value: Value<'a>, guess: Option<u32>) -> Option<Self> {
+        let Value::Text(bytes) = value else {
+            return None;
+        };
+        let guess = guess?;
+        let known = dictionary.get(guess)?;
+        (known.as_bytes() == bytes).then_some(Self::Known(guess))
+    }
+
     /// Most ids were seen before, and need no second look.
     fn known(
         dictionary: &Dictionary,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::IngestError;
-use super::fields::FieldSpec;
+use super::fields::{self, FieldSpec};
 use super::options::{Field, ReadOptions};
 use super::report::{BadRow, FileReport, ReadReport};
 use super::source::{self, Source};
@@ -22,7 +22,30 @@ pub(crate) trait Sink {
 
     /// Takes a row, with one value a field of the table.
     fn row(&mut self, values: &[Value<'_>]) -> Result<(), Refused>;
+
+    /// Called before rows that come together, so that what they ask for may be fetched together.
+    fn look_ahead(&mut self, _rows: &[Row<'_>]) {}
 }
+
+/// A row on its way to the sink.
+pub(crate) struct Row<'a> {
+    /// Where it is in its file, from 1.
+    pub(crate) line: u64,
+    /// One value a field of the table, then missing ones.
+    pub(crate) values: [Value<'a>; MAX_FIELDS],
+}
+
+/// The most fields a table has; checked below for every table.
+pub(crate) const MAX_FIELDS: usize = 8;
+const _: () = assert!(
+    fields::LISTENS.len() <= MAX_FIELDS
+        && fields::ITEMS.len() <= MAX_FIELDS
+        && fields::IDS.len() <= MAX_FIELDS
+        && fields::EXCLUSIONS.len() <= MAX_FIELDS
+);
+
+/// Rows that a reader hands over together.
+pub(crate) const TOGETHER: usize = 64;
 
 /// Why a sink did not take a row.
 #[derive(Debug)]
@@ -103,6 +126,17 @@ impl Rows<'_> {
     pub(crate) fn begin(&mut self, columns: &[Option<usize>]) -> Result<(), IngestError> {
         let present: Vec<bool> = columns.iter().map(Option::is_some).collect();
         self.sink.begin(self.path, &present)
+    }
+
+    /// Hands over rows of so many fields, and empties `rows`.
+    pub(crate) fn take_all(
+        &mut self,
+        rows: &mut Vec<Row<'_>>,
+        fields: usize,
+    ) -> Result<(), IngestError> {
+        self.sink.look_ahead(rows);
+        let mut rows = rows.drain(..);
+        rows.try_for_each(|row| self.take(row.line, &row.values[..fields]))
     }
 
     /// Hands over a row.
