@@ -212,7 +212,7 @@ pub struct Hints<'a> {
     /// An index to start from, see [`build_from`].
     pub parent: Option<Parent<'a>>,
     /// Vectors of some of those who will ask, `users × dim`, row-major. Under inner product the graph gets links for
-    /// their answers; of the first, a quarter as many as there are items. The other metrics need none.
+    /// their answers; of the first, one for eight items. The other metrics need none.
     pub users: &'a [f32],
 }
 

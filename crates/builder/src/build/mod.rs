@@ -339,7 +339,7 @@ impl<'a> Input<'a> {
     /// How many of those who ask are to shape the graph. Items do that in any case.
     fn shaping(&self) -> usize {
         match self.source {
-            Source::Model(_) => self.vectors.len() / self.dim / 4,
+            Source::Model(_) => self.vectors.len() / self.dim / 8,
             Source::Vectors(_) => 0,
         }
     }

@@ -23,7 +23,7 @@ use crate::{
     walk::count,
 };
 
-/// One item in so many asks, and as many users as that are items.
+/// Items for each that asks; half of those are users, where there are any.
 const SHARE: u64 = 4;
 
 /// Width of the walks that ask.
@@ -64,9 +64,10 @@ impl<'a> Queries<'a> {
         places: &[u32],
         seed: u64,
     ) -> Self {
-        let mut share = vec![2 * SHARE; places.len()];
+        let new = if users.is_empty() { SHARE } else { 2 * SHARE };
+        let mut share = vec![2 * new; places.len()];
         for ordinal in linked {
-            share[*ordinal as usize] = SHARE;
+            share[*ordinal as usize] = new;
         }
         let asks = |ordinal: &u32| hash(!seed, *ordinal) < u64::MAX / share[*ordinal as usize];
         let items = (0..count(places.len())).filter(asks);
