@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the fuzz targets with the stable toolchain.
 
-    fuzz/run.py [--seconds N] [TARGET ...]
+    fuzz/run.py [--seconds N] [--runs N] [TARGET ...]
 
 libFuzzer (in the crate libfuzzer-sys) needs a C++ compiler, and the code to be instrumented, which stable
 compilers can do; only the sanitizers are for nightly ones, and nothing here needs them: what unsafe code there
@@ -19,7 +19,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 TARGETS = sorted(path.stem for path in (HERE / "targets").glob("*.rs"))
 INSTRUMENTED = " ".join(
     [
-        "--cfg fuzzing -Cpasses=sancov-module -Ccodegen-units=1",
+        "--cfg fuzzing -Cpasses=sancov-module",
         "-Cllvm-args=-sanitizer-coverage-level=4",
         "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
         "-Cllvm-args=-sanitizer-coverage-pc-table",
@@ -37,7 +37,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("targets", nargs="*", choices=[[], *TARGETS], help="all of them by default")
     parser.add_argument("--seconds", type=int, default=60, help="for each target (60)")
+    parser.add_argument("--runs", type=int, help="so many inputs for each target, drawn with one seed, instead")
     arguments = parser.parse_args()
+    limits = [f"-max_total_time={arguments.seconds}"]
+    if arguments.runs:
+        limits = [f"-runs={arguments.runs}", "-seed=1"]
     target = host()
     build = ["cargo", "build", "--release", "--bins", "--target", target]
     subprocess.run(build, check=True, cwd=HERE, env={**os.environ, "RUSTFLAGS": INSTRUMENTED})
@@ -50,7 +54,7 @@ def main() -> None:
             HERE / "target" / target / "release" / name,
             corpus,
             *([HERE / "seeds" / name] if (HERE / "seeds" / name).is_dir() else []),
-            f"-max_total_time={arguments.seconds}",
+            *limits,
             f"-artifact_prefix={artifacts}/",
             "-timeout=10",
             "-rss_limit_mb=2048",
