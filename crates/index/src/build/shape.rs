@@ -15,18 +15,15 @@ use std::{cmp::Reverse, collections::HashMap};
 use rayon::prelude::*;
 
 use super::{Coded, Draft, levels::hash, look::Look};
-use crate::{
-    codes::CodeQuery,
-    heads::Heads,
-    layout::EMPTY,
-    scratch::{BLOCK, Scratch},
-    walk::count,
-};
+use crate::{codes::CodeQuery, heads::Heads, layout::EMPTY, scratch::Scratch, walk::count};
 
 /// Items for each that asks; half of those are users, where there are any.
 const SHARE: u64 = 4;
 
-/// Width of the walks that ask.
+/// Of the longest vectors, how many the walks that ask begin with.
+const SEEDS: usize = 128;
+
+/// Width of those walks.
 const EF: usize = 32;
 
 /// How much of an answer is to be free of gaps.
@@ -109,7 +106,7 @@ struct Answers(Vec<[u32; DEPTH]>);
 
 impl Answers {
     fn find(draft: &Draft, coded: &Coded, queries: &Queries<'_>) -> Self {
-        let longest: Vec<u32> = (0..count(draft.n.min(BLOCK / 4))).collect();
+        let longest: Vec<u32> = (0..count(draft.n.min(SEEDS))).collect();
         let memory = || (Scratch::new(), CodeQuery::default());
         let ask = |scratch: &mut Scratch, query: &CodeQuery| {
             let look = Look {
@@ -190,8 +187,8 @@ struct Uses(Vec<(u32, u32)>);
 impl Uses {
     fn of(&self, from: u32, to: u32) -> usize {
         let link = (from, to);
-        let start = self.0.partition_point(|use_| *use_ < link);
-        self.0[start..].partition_point(|use_| *use_ == link)
+        let start = self.0.partition_point(|used| *used < link);
+        self.0[start..].partition_point(|used| *used == link)
     }
 }
 
