@@ -64,7 +64,14 @@ impl Dictionary {
         guesses: &mut Vec<u32>,
     ) {
         guesses.clear();
+        let mut before = None;
         for string in strings {
+            // One user's rows are often together.
+            if let (true, Some(&again)) = (before == Some(string), guesses.last()) {
+                guesses.push(again);
+                continue;
+            }
+            before = Some(string);
             let hash = self.hasher.hash_one(string);
             // The first of a like hash, mostly the only one.
             let first = self.ordinals.find(hash, |_| true);

@@ -5,8 +5,8 @@ mod coded;
 mod copies;
 mod insert;
 mod levels;
-mod look;
 mod pages;
+mod probe;
 mod project;
 mod prune;
 mod reorder;
@@ -212,8 +212,15 @@ pub struct Hints<'a> {
     /// An index to start from, see [`build_from`].
     pub parent: Option<Parent<'a>>,
     /// Vectors of some of those who will ask, `users × dim`, row-major. Under inner product the graph gets links for
-    /// their answers; of the first, one for eight items. The other metrics need none.
+    /// the answers of the first [`Hints::most_users`]. The other metrics need none.
     pub users: &'a [f32],
+}
+
+impl Hints<'_> {
+    /// How many users are asked, at most, about so many items.
+    pub const fn most_users(items: usize) -> usize {
+        items / (2 * shape::SHARE)
+    }
 }
 
 /// An index that another one starts from.

@@ -26,7 +26,7 @@ use refrain_bundle::section::{OpenMode, WriteError};
 use refrain_bundle::{
     BundleWriter, FileDigest, Item, Manifest, SectionFile, write_items, write_sections,
 };
-use refrain_index::{BuildParams, Index, Progress, SearchError};
+use refrain_index::{BuildParams, Hints, Index, Progress, SearchError};
 use refrain_kernels::Metric;
 use serde_json::json;
 
@@ -339,7 +339,7 @@ impl<'a> Input<'a> {
     /// How many of those who ask are to shape the graph. Items do that in any case.
     fn shaping(&self) -> usize {
         match self.source {
-            Source::Model(_) => self.vectors.len() / self.dim / 8,
+            Source::Model(_) => Hints::most_users(self.items as usize),
             Source::Vectors(_) => 0,
         }
     }

@@ -1,6 +1,6 @@
 //! Making everything reachable.
 
-use super::{Coded, Draft, look::Look};
+use super::{Coded, Draft, probe::Probe};
 use crate::{codes::CodeQuery, layout::EMPTY, scratch::Scratch, walk::count};
 
 /// Beam that looks for somewhere to attach an unreached item.
@@ -28,7 +28,7 @@ pub(super) fn connect(draft: &mut Draft, coded: &Coded) -> usize {
             continue;
         }
         coded.query(item, &mut query);
-        let look = Look {
+        let probe = Probe {
             draft,
             coded,
             query: &query,
@@ -36,7 +36,7 @@ pub(super) fn connect(draft: &mut Draft, coded: &Coded) -> usize {
             ef: EF,
             scratch: &mut scratch,
         };
-        look.walk();
+        probe.walk();
         let near = scratch.pool.items().iter().map(|found| found.position());
         let reached = (0..count(draft.n)).filter(|other| parents[*other as usize] != EMPTY);
         let host = near

@@ -14,11 +14,11 @@ use std::{cmp::Reverse, collections::HashMap};
 
 use rayon::prelude::*;
 
-use super::{Coded, Draft, levels::hash, look::Look};
+use super::{Coded, Draft, levels::hash, probe::Probe};
 use crate::{codes::CodeQuery, heads::Heads, layout::EMPTY, scratch::Scratch, walk::count};
 
 /// Items for each that asks; half of those are users, where there are any.
-const SHARE: u64 = 4;
+pub(super) const SHARE: usize = 4;
 
 /// Of the longest vectors, how many the walks that ask begin with.
 const SEEDS: usize = 128;
@@ -66,7 +66,8 @@ impl<'a> Queries<'a> {
         for ordinal in linked {
             share[*ordinal as usize] = new;
         }
-        let asks = |ordinal: &u32| hash(!seed, *ordinal) < u64::MAX / share[*ordinal as usize];
+        let asks =
+            |ordinal: &u32| hash(!seed, *ordinal) < u64::MAX / share[*ordinal as usize] as u64;
         let items = (0..count(places.len())).filter(asks);
         let items: Vec<u32> = items.map(|ordinal| places[ordinal as usize]).collect();
         let users = &users[..users.len().min(items.len() * dim)];
@@ -75,7 +76,7 @@ impl<'a> Queries<'a> {
 }
 
 /// Enters links that close gaps in the answers to `queries`; returns how many. Items lie in their order: the longest
-/// first.
+/// first. O(queries · (a walk of [`EF`] + [`DEPTH`] · m)); holds some 0.4 KB a query.
 pub(super) fn shape(draft: &mut Draft, coded: &Coded, queries: &Queries<'_>) -> usize {
     let answers = Answers::find(draft, coded, queries);
     // What any search scores need not be linked.
@@ -109,7 +110,7 @@ impl Answers {
         let longest: Vec<u32> = (0..count(draft.n.min(SEEDS))).collect();
         let memory = || (Scratch::new(), CodeQuery::default());
         let ask = |scratch: &mut Scratch, query: &CodeQuery| {
-            let look = Look {
+            let probe = Probe {
                 draft,
                 coded,
                 query,
@@ -117,7 +118,7 @@ impl Answers {
                 ef: EF,
                 scratch,
             };
-            look.walk();
+            probe.walk();
             let mut answer = [EMPTY; DEPTH];
             let found = scratch.pool.items().iter();
             for (slot, found) in answer.iter_mut().zip(found) {

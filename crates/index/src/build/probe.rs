@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Looks for what is best for a query on the base layer; it ends in the pool of the scratch.
-pub(super) struct Look<'a> {
+pub(super) struct Probe<'a> {
     pub(super) draft: &'a Draft,
     pub(super) coded: &'a Coded,
     pub(super) query: &'a CodeQuery,
@@ -24,13 +24,13 @@ pub(super) struct Look<'a> {
     pub(super) scratch: &'a mut Scratch,
 }
 
-impl Look<'_> {
+impl Probe<'_> {
     pub(super) fn walk(self) {
         Kernels::active().run(self);
     }
 }
 
-impl Task for Look<'_> {
+impl Task for Probe<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -43,7 +43,7 @@ impl Task for Look<'_> {
     }
 }
 
-impl Look<'_> {
+impl Probe<'_> {
     #[inline(always)]
     fn go<S: Simd, const B: usize>(self, simd: S) {
         let scorer = self.coded.space().walker::<B>(self.query);
