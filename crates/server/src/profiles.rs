@@ -53,17 +53,11 @@ impl Profiles {
         self.store.last_known(user)
     }
 
-    /// How many records of a listener the store has, past every cache. A profile begun anew after
-    /// `revision` was erased is none of the erased one's.
-    pub(crate) async fn residue(&self, user: &str, revision: u64) -> Result<u64, Refusal> {
+    /// How many records of a listener the store has of the profile that was erased at a revision.
+    pub(crate) async fn residue(&self, user: &str, erased: u64) -> Result<u64, Refusal> {
         let user = user.to_owned();
-        self.blocking(move |store| match store.residue(&user)? {
-            0 => Ok(0),
-            _ if store.profile_since(&user, revision + 1)?.revision > revision => Ok(0),
-            // Or begun anew, and erased again meanwhile.
-            _ => store.residue(&user),
-        })
-        .await
+        self.blocking(move |store| store.residue(&user, erased))
+            .await
     }
 
     /// Visits every listener on a thread of its own.

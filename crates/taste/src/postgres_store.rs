@@ -234,9 +234,10 @@ impl ProfileStore for PostgresStore {
         self.shared.known.get(user)
     }
 
-    fn residue(&self, user: &str) -> Result<u64, StoreError> {
+    fn residue(&self, user: &str, erased: u64) -> Result<u64, StoreError> {
         Place::Write.id("user_id", user)?;
-        self.shared.ask(|connection| connection.residue(user))
+        self.shared
+            .ask(|connection| connection.residue(user, erased))
     }
 
     fn for_each(

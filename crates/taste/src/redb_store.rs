@@ -149,10 +149,10 @@ impl ProfileStore for RedbStore {
         self.shared.cache.get(user)
     }
 
-    fn residue(&self, user: &str) -> Result<u64, StoreError> {
+    fn residue(&self, user: &str, erased: u64) -> Result<u64, StoreError> {
         Place::Write.id("user_id", user)?;
         self.shared
-            .with_snapshot(|snapshot| tables::residue(snapshot, user))
+            .with_snapshot(|snapshot| tables::residue(snapshot, user, erased))
     }
 
     fn for_each(

@@ -62,12 +62,13 @@ pub trait ProfileStore: std::fmt::Debug + Send + Sync {
         self.cached(user)
     }
 
-    /// How many records of a listener are stored, whatever they hold: read past every cache. What an
-    /// erasure is checked with.
+    /// How many records of a listener are stored, whatever they hold, as long as there is no profile of a later
+    /// revision than `erased`: read past every cache, at one moment. What an erasure is checked with, which ended the
+    /// profile at that revision; what was begun anew since is no part of it.
     ///
     /// # Errors
     /// As [`profile`](Self::profile).
-    fn residue(&self, user: &str) -> Result<u64, StoreError>;
+    fn residue(&self, user: &str, erased: u64) -> Result<u64, StoreError>;
 
     /// Visits every listener's profile in the order of their ids, until `visit` breaks. Each is whole;
     /// together they are no snapshot.

@@ -93,14 +93,20 @@ impl Connection {
         Ok(u64::try_from(revision).unwrap_or_default())
     }
 
-    /// How many records of a listener there are in all tables.
-    pub(super) fn residue(&mut self, user: &str) -> Result<u64, PgError> {
+    /// How many records of a listener there are in all tables, unless the profile is of a later revision.
+    pub(super) fn residue(&mut self, user: &str, erased: u64) -> Result<u64, PgError> {
         let statement = self.prepare(
-            "SELECT (SELECT count(*) FROM refrain_user WHERE user_id = $1)
-                  + (SELECT count(*) FROM refrain_event WHERE user_id = $1)
-                  + (SELECT count(*) FROM refrain_rule WHERE user_id = $1)",
+            "SELECT CASE
+                 WHEN EXISTS (SELECT FROM refrain_user WHERE user_id = $1 AND revision > $2) THEN 0
+                 ELSE (SELECT count(*) FROM refrain_user WHERE user_id = $1)
+                    + (SELECT count(*) FROM refrain_event WHERE user_id = $1)
+                    + (SELECT count(*) FROM refrain_rule WHERE user_id = $1)
+             END",
         )?;
-        let row = self.client.query_one(&statement, &[&user.as_bytes()])?;
+        let erased = i64::try_from(erased).unwrap_or(i64::MAX);
+        let row = self
+            .client
+            .query_one(&statement, &[&user.as_bytes(), &erased])?;
         let found: i64 = row.try_get(0)?;
         Ok(u64::try_from(found).unwrap_or_default())
     }

@@ -206,9 +206,17 @@ pub(super) fn floor(snapshot: &ReadTransaction) -> Result<u64, TableError> {
     Ok(floor.map_or(0, |floor| floor.value()))
 }
 
-/// How many records of a listener a snapshot has, in all tables.
-pub(super) fn residue(snapshot: &ReadTransaction, user: &str) -> Result<u64, TableError> {
+/// How many records of a listener a snapshot has, in all tables, unless the profile is of a later revision. One that
+/// cannot be read counts.
+pub(super) fn residue(
+    snapshot: &ReadTransaction,
+    user: &str,
+    erased: u64,
+) -> Result<u64, TableError> {
     let users: ReadOnlyTable<_, _> = snapshot.open_table(USERS).map_err(redb::Error::from)?;
+    if read_user(&users, user).is_ok_and(|record| record.revision > erased) {
+        return Ok(0);
+    }
     let user_record = users.get(user).map_err(redb::Error::from)?.is_some();
     let mut found = u64::from(user_record);
     for table in [EVENTS, RULES] {

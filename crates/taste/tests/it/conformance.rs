@@ -78,7 +78,20 @@ pub(crate) fn run<P, S: ProfileStore>(
                 let records = profile.events.len() + profile.rules.len();
                 let there = profile.revision > 0;
                 let residue = records as u64 + u64::from(there);
-                prop_assert_eq!(store.residue(user).unwrap(), residue, "residue of {}", user);
+                prop_assert_eq!(
+                    store.residue(user, u64::MAX).unwrap(),
+                    residue,
+                    "residue of {}",
+                    user
+                );
+                // Nothing that began after an erasure belongs to what was erased.
+                let erased = profile.revision.saturating_sub(1);
+                prop_assert_eq!(
+                    store.residue(user, erased).unwrap(),
+                    0,
+                    "begun after {}",
+                    erased
+                );
                 if there {
                     expected.push((user.to_owned(), profile));
                 }

@@ -507,7 +507,12 @@ fn what_is_erased_is_gone_from_the_file_once_it_is_compacted() {
     let erased = store.write(erase("a-very-secret-user")).unwrap().erased;
     let erased = erased.unwrap();
     assert_eq!((erased.revision, erased.events, erased.rules), (2, 1, 1));
-    assert_eq!(store.residue("a-very-secret-user").unwrap(), 0);
+    assert_eq!(
+        store
+            .residue("a-very-secret-user", erased.revision)
+            .unwrap(),
+        0
+    );
     assert_eq!(
         *store.profile("a-very-secret-user").unwrap(),
         Profile::default()
