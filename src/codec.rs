@@ -1,4 +1,4 @@
-//! How messages are read and written: as protobuf, a message that lies in one piece as one piece.
+//! How messages are read and written: as protobuf, a message in one piece.
 
 use std::marker::PhantomData;
 
@@ -47,17 +47,10 @@ impl<U: Message + Default> Decoder for Whole<U> {
     type Error = Status;
 
     fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        let bytes = buf.remaining();
-        let message = match buf.chunk() {
-            whole if whole.len() == bytes => {
-                let message = U::decode(whole);
-                buf.advance(bytes);
-                message
-            }
-            _ => U::decode(buf),
-        };
+        // One piece, whatever it came in: parts of it that stay encoded are not copied once more.
+        let whole = buf.copy_to_bytes(buf.remaining());
         // The code that gRPC has for what is no message of the kind.
         let refused = |error: prost::DecodeError| Status::internal(error.to_string());
-        message.map(Some).map_err(refused)
+        U::decode(whole).map(Some).map_err(refused)
     }
 }

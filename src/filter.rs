@@ -7,7 +7,7 @@ use std::fmt;
 
 use prost::DecodeError;
 use prost::Message;
-use prost::bytes::{Buf, BufMut};
+use prost::bytes::{Buf, BufMut, Bytes};
 use prost::encoding::{
     DecodeContext, WireType, encode_key, encode_varint, encoded_len_varint, key_len, skip_field,
     string,
@@ -121,6 +121,12 @@ impl Names {
         &self.ends
     }
 
+    /// The text, and where each ends in it.
+    #[must_use]
+    pub fn into_parts(self) -> (String, Vec<usize>) {
+        (self.text, self.ends)
+    }
+
     /// Adds one at the end.
     #[inline]
     pub fn push(&mut self, name: &str) {
@@ -172,6 +178,13 @@ impl Names {
 
 /// Names are short; what a huge one took is given back.
 const MOST_KEPT: usize = 4_096;
+
+/// As a request carries it: see [`v1`](crate::v1).
+impl From<Filter> for Vec<Bytes> {
+    fn from(filter: Filter) -> Self {
+        vec![filter.encode_to_vec().into()]
+    }
+}
 
 impl fmt::Debug for Names {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -30,6 +30,9 @@ mod codec;
 mod filter;
 
 /// Package `refrain.v1`: see the comments in `proto/refrain/v1`.
+///
+/// A request carries its filter encoded, `filter: Filter { .. }.into()`: on the wire that is the same, and a server
+/// that was sent the same ten thousand ids before knows them by their bytes.
 #[allow(
     missing_docs,
     unreachable_pub,

@@ -316,10 +316,11 @@ async fn wrong_requests_name_the_field() {
         ),
         (
             RecommendRequest {
-                filter: Some(refrain::v1::Filter {
+                filter: refrain::v1::Filter {
                     exclude_item_ids: vec!["x"; 10_001].into(),
                     ..Default::default()
-                }),
+                }
+                .into(),
                 ..of(user())
             },
             "filter.exclude_item_ids",

@@ -13,7 +13,7 @@ use refrain_index::{Delta as Vectors, DeltaError as VectorsError, OrdinalSet};
 use refrain_kernels::{Metric, prefetch_at};
 use rustc_hash::FxHashMap;
 
-use crate::names::Names;
+use crate::names::NameList;
 
 /// Deltas 1 to `number` of a version, folded. Immutable: the next delta makes another.
 #[derive(Debug, Clone)]
@@ -472,7 +472,7 @@ impl<'a> VersionItems<'a> {
     }
 
     /// The items that there are of many ids, in no order.
-    pub(crate) fn ordinals(self, ids: Names<'_>) -> Vec<u32> {
+    pub(crate) fn ordinals(self, ids: &NameList) -> Vec<u32> {
         let mut found = Vec::with_capacity(ids.len());
         self.base.ordinals(ids.iter(), &mut found);
         if let Some(delta) = self.delta

@@ -6,7 +6,6 @@ use refrain_taste::{Event, EventDecision, Profile, Weights, decide, serving_rule
 
 use crate::answer::{Answer, Degraded};
 use crate::interests::best;
-use crate::names::Names;
 use crate::query::searchable;
 use crate::recommend::{Scratch, recommend};
 use crate::request::{Fallback, ItemFilter, Request, RequestError, Seen, Subject};
@@ -173,7 +172,7 @@ fn why_not(
     if solved.forbidden().contains(ordinal) {
         return Outcome::Excluded;
     }
-    let compiled = version.compiled(&request.filter);
+    let compiled = version.compiled(request.filter);
     let let_in = compiled
         .allow
         .as_ref()
@@ -232,7 +231,10 @@ fn score(
     {
         return Ok(None);
     }
-    let end = [id.len()];
+    let only = Arc::new(ItemFilter {
+        allow_items: [id].into_iter().collect(),
+        ..ItemFilter::default()
+    });
     // What a rule forbids is asked for as by a vector, which no rule of the listener applies to.
     let subject = match solved.forbidden().contains(ordinal) {
         true => Subject::Vector(side.vector),
@@ -241,10 +243,7 @@ fn score(
     let request = Request {
         subject,
         k: 1,
-        filter: ItemFilter {
-            allow_items: Names::new(id, &end),
-            ..ItemFilter::default()
-        },
+        filter: Some(&only),
         seen: Seen::Allow,
         exact: true,
         fallback: Fallback::None,

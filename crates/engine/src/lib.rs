@@ -44,7 +44,7 @@ pub use answer::{Absence, Answer, Degraded, Missing, ProfileUse, Scored, Source,
 pub use delta::{ByPopularity, DeltaError, ItemsUnder, VersionItems};
 pub use explain::{Contribution, Explanation, Outcome, explain};
 pub use interleave::interleave;
-pub use names::{NameList, Names};
+pub use names::NameList;
 pub use policy::{Choice, Policy, PolicyError, UnknownVariant};
 pub use recommend::{Scratch, recommend};
 pub use refrain_bundle::OpenMode;

@@ -95,7 +95,7 @@ pub fn recommend(
         answer.profile = Some(taste.profile_use());
     }
 
-    let compiled = version.compiled(&request.filter);
+    let compiled = version.compiled(request.filter);
     let heard = taste.map_or(&seeds, |taste| taste.heard());
     let exclude = [
         version.blocked(),

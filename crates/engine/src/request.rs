@@ -3,11 +3,13 @@
 //! Errors name the field as the wire does (`seeds.positive[3].weight`), since whoever reads them
 //! wrote a request, whichever way it came.
 
+use std::sync::Arc;
+
 use refrain_als::FoldInError;
 use refrain_index::{Deadline, SearchError};
 use refrain_taste::Profile;
 
-use crate::names::Names;
+use crate::names::NameList;
 use crate::solve::SolvedTaste;
 use crate::version::Version;
 
@@ -18,8 +20,8 @@ pub struct Request<'a> {
     pub subject: Subject<'a>,
     /// How many items, 1 to [`Limits::K`].
     pub k: usize,
-    /// Which items may come back.
-    pub filter: ItemFilter<'a>,
+    /// Which items may come back; `None`: all.
+    pub filter: Option<&'a Arc<ItemFilter>>,
     /// Whether what the listener has heard, or gave as a seed, may come back.
     pub seen: Seen,
     /// At most so many items of one artist; `Some(0)`: no cap, `None`: what the variant says.
@@ -55,7 +57,7 @@ impl<'a> Request<'a> {
         Self {
             subject,
             k,
-            filter: ItemFilter::default(),
+            filter: None,
             seen: Seen::default(),
             max_per_artist: None,
             ef_search: None,
@@ -73,7 +75,7 @@ impl<'a> Request<'a> {
     pub(crate) fn check(&self, version: &Version) -> Result<(), RequestError> {
         in_range("page_size", self.k, Limits::K)?;
         check_width(self.ef_search, self.recall)?;
-        self.filter.check()?;
+        check_filter(self.filter)?;
         match self.subject {
             // Checked where it was made; what is checked here is that it was made for this version.
             Subject::Solved(solved)
@@ -132,41 +134,42 @@ pub enum Seed<'a> {
 }
 
 /// Which items may come back. The default lets everything through. Names that the version does not
-/// know match nothing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ItemFilter<'a> {
+/// know match nothing. One that is asked again, being the same and not only equal, need not be looked up again
+/// by a version.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ItemFilter {
     /// These may not.
-    pub exclude_items: Names<'a>,
+    pub exclude_items: NameList,
     /// None by these artists.
-    pub exclude_artists: Names<'a>,
+    pub exclude_artists: NameList,
     /// Only these may, when any are given.
-    pub allow_items: Names<'a>,
+    pub allow_items: NameList,
     /// Only items with at least one of these tags, when any are given.
-    pub any_tags: Names<'a>,
+    pub any_tags: NameList,
     /// No item with one of these tags.
-    pub not_tags: Names<'a>,
+    pub not_tags: NameList,
 }
 
-impl ItemFilter<'_> {
-    pub(crate) fn check(&self) -> Result<(), RequestError> {
+impl ItemFilter {
+    fn check(&self) -> Result<(), RequestError> {
         for (path, names, max) in [
             (
                 "filter.exclude_item_ids",
-                self.exclude_items,
+                &self.exclude_items,
                 Limits::FILTER_ITEMS,
             ),
             (
                 "filter.exclude_artists",
-                self.exclude_artists,
+                &self.exclude_artists,
                 Limits::FILTER_ARTISTS,
             ),
             (
                 "filter.allow_item_ids",
-                self.allow_items,
+                &self.allow_items,
                 Limits::FILTER_ITEMS,
             ),
-            ("filter.any_tags", self.any_tags, Limits::FILTER_TAGS),
-            ("filter.not_tags", self.not_tags, Limits::FILTER_TAGS),
+            ("filter.any_tags", &self.any_tags, Limits::FILTER_TAGS),
+            ("filter.not_tags", &self.not_tags, Limits::FILTER_TAGS),
         ] {
             if names.len() > max {
                 return Err(field(
@@ -180,6 +183,36 @@ impl ItemFilter<'_> {
         }
         Ok(())
     }
+
+    /// How many names it has.
+    pub(crate) fn len(&self) -> usize {
+        self.lists().iter().map(|names| names.len()).sum()
+    }
+
+    /// What it takes of memory, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + self
+                .lists()
+                .iter()
+                .map(|names| names.bytes())
+                .sum::<usize>()
+    }
+
+    fn lists(&self) -> [&NameList; 5] {
+        [
+            &self.exclude_items,
+            &self.exclude_artists,
+            &self.allow_items,
+            &self.any_tags,
+            &self.not_tags,
+        ]
+    }
+}
+
+fn check_filter(filter: Option<&Arc<ItemFilter>>) -> Result<(), RequestError> {
+    filter.map_or(Ok(()), |filter| filter.check())
 }
 
 /// Whether what is known to the listener may come back.
@@ -219,8 +252,8 @@ pub struct Similar<'a> {
     pub to: SimilarTo<'a>,
     /// How many items, 1 to [`Limits::K`].
     pub k: usize,
-    /// Which items may come back.
-    pub filter: ItemFilter<'a>,
+    /// Which items may come back; `None`: all.
+    pub filter: Option<&'a Arc<ItemFilter>>,
     /// Candidate-list width, 1 to [`Limits::EF_SEARCH`]. `None`: what the version says.
     pub ef_search: Option<usize>,
     /// Recall@10 to aim at instead, 0.5 to 1 ([`Version::ef_search_for`]).
@@ -235,11 +268,10 @@ impl<'a> Similar<'a> {
     /// A request without filter.
     #[must_use]
     pub fn new(to: SimilarTo<'a>, k: usize) -> Self {
-        let filter = ItemFilter::default();
         Self {
             to,
             k,
-            filter,
+            filter: None,
             ef_search: None,
             recall: None,
             exact: false,
@@ -250,7 +282,7 @@ impl<'a> Similar<'a> {
     pub(crate) fn check(&self, version: &Version) -> Result<(), RequestError> {
         in_range("page_size", self.k, Limits::K)?;
         check_width(self.ef_search, self.recall)?;
-        self.filter.check()?;
+        check_filter(self.filter)?;
         match self.to {
             SimilarTo::Item(_) => Ok(()),
             SimilarTo::Vector(values) => check_vector("vector", values, version),

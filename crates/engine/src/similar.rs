@@ -38,7 +38,7 @@ pub fn similar(
             &stored
         }
     };
-    let compiled = version.compiled(&request.filter);
+    let compiled = version.compiled(request.filter);
     let exclude = [version.blocked(), &compiled.exclude, &itself];
     let allowed = Allowed::new(&exclude, compiled.allow.as_ref());
 

@@ -133,8 +133,10 @@ impl Version {
     }
 
     /// A request's filter as sets of this version's ordinals.
-    pub(crate) fn compiled(&self, filter: &ItemFilter<'_>) -> Arc<Compiled> {
-        self.filters.get(filter, self.items())
+    pub(crate) fn compiled(&self, filter: Option<&Arc<ItemFilter>>) -> Arc<Compiled> {
+        filter.map_or_else(Arc::default, |filter| {
+            self.filters.get(filter, self.items())
+        })
     }
 
     pub(crate) fn kept_weights(&self) -> (&debiased::OfBase, &debiased::OfDelta) {

@@ -36,6 +36,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::admin::{self, Admin};
 use crate::config::{Config, Open, Problem};
+use crate::filters::Filters;
 use crate::health::Readiness;
 use crate::limits::Limits;
 use crate::log::Logs;
@@ -159,6 +160,7 @@ impl App {
             limits: config.limits.clone(),
             metrics: Arc::clone(&metrics),
             names: Names::new(),
+            filters: Filters::default(),
             stop: stop.clone(),
             bulk: Arc::new(Semaphore::new(bulk_places())),
             shadow: Arc::clone(&shadow),

@@ -22,6 +22,7 @@ mod app;
 mod clock;
 mod config;
 mod evaluation;
+mod filters;
 mod health;
 mod journal_file;
 mod limits;

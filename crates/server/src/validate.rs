@@ -29,9 +29,21 @@ impl Check {
         }
     }
 
+    /// Whether there is no complaint.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.violations.is_empty()
+    }
+
+    /// Adds the complaints of another.
+    pub(crate) fn append(&mut self, other: Self) {
+        for Violation { field, description } in other.violations {
+            self.complain(field, description);
+        }
+    }
+
     /// The refusal, if anything is wrong.
     pub(crate) fn finish(self) -> Result<(), Refusal> {
-        if self.violations.is_empty() {
+        if self.is_clean() {
             Ok(())
         } else {
             Err(Refusal::Invalid(self.violations))

@@ -4,16 +4,15 @@
 //! lengths are checked by the crate that owns them. What goes out is only put into another shape.
 
 use std::collections::HashMap;
-use std::mem;
 
 use refrain::v1;
 use refrain_bundle::{Label, VersionInfo};
 use refrain_engine::{
-    Absence, Answer, Degraded, Fallback, ItemFilter, Missing, MissingSeeds, Moved, Names,
-    ProfileUse, RequestError, SearchStats, Seed, Seen, Source, Tier, Version, Why,
+    Absence, Answer, Degraded, Fallback, Missing, MissingSeeds, Moved, ProfileUse, RequestError,
+    SearchStats, Seed, Seen, Source, Tier, Version, Why,
 };
 use refrain_experiments::{Assignment, Listed, Reason, hash128};
-use refrain_taste::{Action, Effect, Event, EventKind, MAX_ID_BYTES, Rule, Scope};
+use refrain_taste::{Action, Effect, Event, EventKind, Rule, Scope};
 
 use crate::limits::{MAX_CONTEXT_LABELS, MAX_LABEL_BYTES};
 use crate::refusal::{Refusal, Resource};
@@ -245,7 +244,6 @@ pub(crate) fn check_recommend(check: &mut Check, request: &v1::RecommendRequest)
     }
     known::<v1::SeenPolicy>(check, "seen_policy", request.seen_policy);
     known::<v1::Fallback>(check, "fallback", request.fallback);
-    check_filter(check, request.filter.as_ref());
     check_search(check, request.search.as_ref());
 }
 
@@ -264,29 +262,6 @@ fn check_seeds(check: &mut Check, seeds: &v1::Seeds) {
                 }
                 Some(v1::seed::Seed::Vector(_)) => {}
             }
-        }
-    }
-}
-
-/// Checks the ids of a filter.
-pub(crate) fn check_filter(check: &mut Check, filter: Option<&v1::Filter>) {
-    let Some(filter) = filter else { return };
-    for (name, ids) in [
-        ("exclude_item_ids", &filter.exclude_item_ids),
-        ("exclude_artists", &filter.exclude_artists),
-        ("allow_item_ids", &filter.allow_item_ids),
-        ("any_tags", &filter.any_tags),
-        ("not_tags", &filter.not_tags),
-    ] {
-        // There may be ten thousand, and usually all are well: only then is each looked at.
-        let mut start = 0;
-        let well =
-            |&end: &usize| (1..=MAX_ID_BYTES).contains(&(end - mem::replace(&mut start, end)));
-        if ids.ends().iter().all(well) {
-            continue;
-        }
-        for (at, id) in ids.iter().enumerate() {
-            check.id(format_args!("filter.{name}[{at}]"), id);
         }
     }
 }
@@ -313,20 +288,6 @@ pub(crate) fn seeds(seeds: &[v1::Seed]) -> Vec<Seed<'_>> {
         })
     }
     seeds.iter().filter_map(seed).collect()
-}
-
-/// A filter, as the engine takes it.
-pub(crate) fn filter(filter: Option<&v1::Filter>) -> ItemFilter<'_> {
-    fn names(names: &v1::Names) -> Names<'_> {
-        Names::new(names.text(), names.ends())
-    }
-    filter.map_or_else(ItemFilter::default, |filter| ItemFilter {
-        exclude_items: names(&filter.exclude_item_ids),
-        exclude_artists: names(&filter.exclude_artists),
-        allow_items: names(&filter.allow_item_ids),
-        any_tags: names(&filter.any_tags),
-        not_tags: names(&filter.not_tags),
-    })
 }
 
 /// What happens to what was heard. Unknown values were refused by the check.

@@ -192,7 +192,7 @@ pub(crate) fn request(
         subject: Some(subject.to_wire()),
         index: answer.selector.to_wire(),
         page_size: Some(answer.k),
-        filter: answer.filter.to_wire(),
+        filter: answer.filter.to_wire().map(Into::into).unwrap_or_default(),
         seen_policy: seen.into(),
         diversity: answer.max_per_artist.map(|cap| pb::Diversity {
             max_per_artist: Some(cap),
@@ -277,7 +277,7 @@ pub(crate) fn similar(args: &SimilarArgs, output: &Output) -> anyhow::Result<Exi
         query: Some(query),
         index: args.selector.to_wire(),
         page_size: Some(args.k),
-        filter: args.filter.to_wire(),
+        filter: args.filter.to_wire().map(Into::into).unwrap_or_default(),
         search: args.search.to_wire(),
         ..Default::default()
     };

@@ -1,6 +1,7 @@
 //! A base and its deltas answer as one version that was built from all of it.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use refrain_bundle::{DeltaFile, Item, NewDelta, write_delta};
 use refrain_engine::{
@@ -279,28 +280,32 @@ fn base_and_deltas_answer_as_a_version_built_from_all_of_it() {
         }
         let list = |names: &[&str]| names.iter().collect::<NameList>();
         let (artists, some_tags) = (list(&["debut", "artist 1"]), list(&["fresh", "mood 1"]));
-        let (scene, items) = (list(&["scene 1"]), list(&["item 3", "item 9", "item 405"]));
+        // So many names that a version remembers what they are to it, and no other version.
+        let absent = (0..200).map(|n| format!("absent {n}"));
+        let few = ["item 3", "item 9", "item 405"].map(str::to_owned);
+        let (scene, items) = (list(&["scene 1"]), few.into_iter().chain(absent).collect());
         let filters = [
             ItemFilter {
-                exclude_artists: artists.names(),
+                exclude_artists: artists,
                 ..ItemFilter::default()
             },
             ItemFilter {
-                any_tags: some_tags.names(),
+                any_tags: some_tags,
                 ..ItemFilter::default()
             },
             ItemFilter {
-                not_tags: scene.names(),
+                not_tags: scene,
                 ..ItemFilter::default()
             },
             ItemFilter {
-                allow_items: items.names(),
+                allow_items: items,
                 ..ItemFilter::default()
             },
         ];
         let query: Vec<f32> = pair.rebuilt.vector(ITEMS + 5).expect("an item").to_vec();
         let weights = Weights::default();
-        for filter in filters {
+        for filter in filters.map(Arc::new) {
+            let filter = Some(&filter);
             for lines in [
                 "score = 'similarity'",
                 "score = 'similarity'\nmax_per_artist = 1",

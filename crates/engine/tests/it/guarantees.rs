@@ -1,6 +1,7 @@
 //! What every answer keeps to, whatever the path: nothing forbidden, exactly k, one order.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use refrain_engine::{
@@ -131,13 +132,14 @@ proptest! {
             _ => Subject::Vector(&vector),
         };
         let mut request = Request::new(subject, case.k, NOW_US);
-        request.filter = ItemFilter {
-            exclude_items: exclude_items.names(),
-            exclude_artists: exclude_artists.names(),
-            allow_items: allow_items.names(),
-            any_tags: any_tags.names(),
-            not_tags: not_tags.names(),
-        };
+        let filter = Arc::new(ItemFilter {
+            exclude_items,
+            exclude_artists,
+            allow_items,
+            any_tags,
+            not_tags,
+        });
+        request.filter = Some(&filter);
         request.seen = if case.seen { Seen::Allow } else { Seen::Exclude };
         request.max_per_artist = case.cap;
         request.exact = case.exact;
@@ -222,7 +224,7 @@ fn is_allowed(
                 .any(|event| event.item == name && event.context.as_ref() == Some(context)),
             _ => unreachable!("not in cases"),
         });
-    let filter = &request.filter;
+    let filter = request.filter.expect("set");
     let artist = item.artist.as_deref();
     assert_eq!(version.items().blocked(ordinal), item.blocked);
     !item.blocked
@@ -406,8 +408,11 @@ fn nothing_to_search_with_is_answered_by_popularity() {
 fn neighbours_leave_out_the_item_itself_and_what_is_filtered() {
     let version = music_version();
     let mut request = Similar::new(SimilarTo::Item("item 8"), 1000);
-    let scene: NameList = ["scene 0"].into_iter().collect();
-    request.filter.not_tags = scene.names();
+    let filter = Arc::new(ItemFilter {
+        not_tags: ["scene 0"].into_iter().collect(),
+        ..ItemFilter::default()
+    });
+    request.filter = Some(&filter);
     let found = similar(version, &request, &mut Scratch::default()).expect("known");
     let expected: HashSet<u32> = (0..ITEMS).filter(|o| o % 29 != 0 && o % 4 != 0).collect();
     assert_eq!(

@@ -1,9 +1,10 @@
 //! What may be asked, seeds, and the reasons that an answer gives.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use refrain_engine::{
-    Degraded, MissingSeeds, NameList, Request, Scratch, Seed, Seen, Similar, SimilarTo, Source,
+    Degraded, ItemFilter, MissingSeeds, Request, Scratch, Seed, Seen, Similar, SimilarTo, Source,
     Subject, recommend, similar,
 };
 use refrain_kernels::oracle;
@@ -30,8 +31,14 @@ fn refusal(request: &Request<'_>) -> String {
 fn refusals_name_the_field() {
     let vector = [1.0; 16];
     let good = Request::new(Subject::Vector(&vector), 10, NOW_US);
-    let ten_thousand: NameList = vec!["x"; 10_001].into_iter().collect();
-    let many_tags: NameList = vec!["x"; 65].into_iter().collect();
+    let ten_thousand = Arc::new(ItemFilter {
+        exclude_items: vec!["x"; 10_001].into_iter().collect(),
+        ..ItemFilter::default()
+    });
+    let many_tags = Arc::new(ItemFilter {
+        any_tags: vec!["x"; 65].into_iter().collect(),
+        ..ItemFilter::default()
+    });
     let mut nan = vector;
     nan[3] = f32::NAN;
     let seed = |weight| Seed::Item {
@@ -45,10 +52,6 @@ fn refusals_name_the_field() {
         values: &nan,
         weight: 1.0,
     }];
-    let mut wide = good;
-    wide.filter.exclude_items = ten_thousand.names();
-    let mut tags = good;
-    tags.filter.any_tags = many_tags.names();
     let subject = |subject| Request { subject, ..good };
     let cases = [
         (Request { k: 0, ..good }, "page_size: 0 is not in 1 to 1000"),
@@ -71,10 +74,19 @@ fn refusals_name_the_field() {
             "search.ef_search: 10001",
         ),
         (
-            wide,
+            Request {
+                filter: Some(&ten_thousand),
+                ..good
+            },
             "filter.exclude_item_ids: 10001 entries, at most 10000 are allowed",
         ),
-        (tags, "filter.any_tags: 65 entries, at most 64"),
+        (
+            Request {
+                filter: Some(&many_tags),
+                ..good
+            },
+            "filter.any_tags: 65 entries, at most 64",
+        ),
         (
             subject(Subject::Vector(&vector[..15])),
             "vector.values: 15 values, the version has 16",

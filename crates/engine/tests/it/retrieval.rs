@@ -4,6 +4,7 @@
 //! `REFRAIN_RETRIEVAL_ITEMS` makes the catalogue larger, 12,000 by default; a million is for when it matters.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use refrain_engine::{Degraded, ItemFilter, NameList, Request, Subject, Version};
 use refrain_kernels::{Metric, oracle};
@@ -83,7 +84,12 @@ impl Place {
     }
 
     /// Asks for every listener: exactly as many as there are, nothing forbidden, in order; the recall.
-    fn recall(&self, rules: &[Rule], filter: ItemFilter<'_>, allowed: &dyn Fn(u32) -> bool) -> f64 {
+    fn recall(
+        &self,
+        rules: &[Rule],
+        filter: Option<&Arc<ItemFilter>>,
+        allowed: &dyn Fn(u32) -> bool,
+    ) -> f64 {
         let mut found = 0;
         let mut wanted = 0;
         for profile in &self.listeners(rules) {
@@ -156,25 +162,22 @@ fn the_best_of_what_is_left_come_back_however_much_is_excluded() {
         eprintln!("{what}: recall@{K} {recall:.4}");
         assert!(recall >= 0.95, "{what}: {recall}");
     };
-    say(
-        "nothing excluded",
-        place.recall(&[], ItemFilter::default(), &|_| true),
-    );
+    say("nothing excluded", place.recall(&[], None, &|_| true));
     for size in sizes(items) {
         let tag = format!("nearest {size}");
         let gone: HashSet<u32> = place.near[..size].iter().copied().collect();
         let allowed = |ordinal: u32| !gone.contains(&ordinal);
-        let by_rule = place.recall(&[without(&tag)], ItemFilter::default(), &allowed);
+        let by_rule = place.recall(&[without(&tag)], None, &allowed);
         say(&format!("the nearest {size} excluded by a rule"), by_rule);
         // As ids in the request, as far as a request takes them.
         if size <= 10_000 {
             let near = place.near[..size].iter();
             let ids: NameList = near.map(|&ordinal| id(ordinal)).collect();
-            let filter = ItemFilter {
-                exclude_items: ids.names(),
+            let filter = Arc::new(ItemFilter {
+                exclude_items: ids,
                 ..ItemFilter::default()
-            };
-            let by_request = place.recall(&[], filter, &allowed);
+            });
+            let by_request = place.recall(&[], Some(&filter), &allowed);
             assert!(
                 (by_request - by_rule).abs() < 1e-9,
                 "{by_request} {by_rule}"
@@ -182,12 +185,12 @@ fn the_best_of_what_is_left_come_back_however_much_is_excluded() {
         }
     }
     let few: NameList = ["furthest 50"].into_iter().collect();
-    let filter = ItemFilter {
-        any_tags: few.names(),
+    let filter = Arc::new(ItemFilter {
+        any_tags: few,
         ..ItemFilter::default()
-    };
+    });
     let far: HashSet<u32> = place.near[items - 50..].iter().copied().collect();
-    let recall = place.recall(&[], filter, &|ordinal| far.contains(&ordinal));
+    let recall = place.recall(&[], Some(&filter), &|ordinal| far.contains(&ordinal));
     say("only the furthest 50 allowed", recall);
     assert!(recall > 0.9999, "so few are searched exactly: {recall}");
 }

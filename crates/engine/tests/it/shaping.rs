@@ -1,9 +1,10 @@
 //! Spreading, drawing, interleaving and explaining, on a real version.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use refrain_engine::{
-    Absence, Degraded, NameList, Request, Scratch, Source, Subject, Why, interleave, moved,
+    Absence, Degraded, ItemFilter, Request, Scratch, Source, Subject, Why, interleave, moved,
 };
 use refrain_ranking::{Feature, Team};
 use refrain_taste::{Profile, Weights};
@@ -163,8 +164,11 @@ fn pinned_items_answer_first_when_there_is_nothing_to_search_with() {
         sources[..3],
         [Source::Pinned, Source::Pinned, Source::Popular]
     );
-    let seventh: NameList = ["item 7"].into_iter().collect();
-    request.filter.exclude_items = seventh.names();
+    let filter = Arc::new(ItemFilter {
+        exclude_items: ["item 7"].into_iter().collect(),
+        ..ItemFilter::default()
+    });
+    request.filter = Some(&filter);
     assert_eq!(
         ordinals(&answer(version, &request, &pinned)),
         [100, 1, 2, 3, 4]

@@ -36,6 +36,7 @@ use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 use tonic_reflection::server::{Builder as ReflectionBuilder, Error as ReflectionError};
 use tower::Service;
 
+use crate::filters::Filters;
 use crate::limits::Limits;
 use crate::log::Logs;
 use crate::metrics::Metrics;
@@ -60,6 +61,7 @@ pub(crate) struct State {
     pub(crate) limits: Limits,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) names: Names,
+    pub(crate) filters: Filters,
     /// Says when the server stops, so that streams end.
     pub(crate) stop: watch::Sender<bool>,
     /// Places for the requests of bulk streams: they take turns with one another, not with others.

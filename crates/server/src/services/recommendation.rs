@@ -10,8 +10,8 @@ use refrain::v1::index_selector::Target;
 use refrain::v1::recommend_request::Subject as WireSubject;
 use refrain::v1::recommendation_service_server::RecommendationService;
 use refrain_engine::{
-    Answer, Choice, Deadline, Degraded, Policy, Request as EngineRequest, RequestError, Scratch,
-    Similar, SimilarTo, Subject, Version, interleave, recommend, similar,
+    Answer, Choice, Deadline, Degraded, ItemFilter, Policy, Request as EngineRequest, RequestError,
+    Scratch, Similar, SimilarTo, Subject, Version, interleave, recommend, similar,
 };
 use refrain_experiments::record::Exposure;
 use refrain_experiments::{Assignment, Attributes, Reason, hash64, hash128};
@@ -109,6 +109,7 @@ impl Handler {
         let now_us = crate::clock::now_us();
         let mut check = Check::default();
         wire::check_recommend(&mut check, &request);
+        let filter = self.0.filters.read(&mut check, &request.filter);
         let inline = match &mut request.subject {
             Some(WireSubject::Profile(profile)) => {
                 let events = std::mem::take(&mut profile.events);
@@ -141,6 +142,7 @@ impl Handler {
         };
         Ok(Question {
             request,
+            filter,
             listener,
             now_us,
             call,
@@ -182,6 +184,7 @@ impl Handler {
 /// A checked request with all that it takes to answer it.
 pub(super) struct Question {
     pub(super) request: v1::RecommendRequest,
+    filter: Option<Arc<ItemFilter>>,
     listener: Listener,
     now_us: i64,
     call: Call,
@@ -254,7 +257,7 @@ impl Question {
         let request = &self.request;
         let search = request.search.unwrap_or_default();
         EngineRequest {
-            filter: wire::filter(request.filter.as_ref()),
+            filter: self.filter.as_ref(),
             seen: wire::seen(request.seen_policy),
             max_per_artist: request
                 .diversity
@@ -655,7 +658,7 @@ impl State {
             Some(Query::ItemId(id)) => check.id("item_id", id),
             Some(Query::Vector(_)) => {}
         }
-        wire::check_filter(&mut check, request.filter.as_ref());
+        let filter = self.filters.read(&mut check, &request.filter);
         wire::check_search(&mut check, request.search.as_ref());
         check.finish()?;
 
@@ -670,7 +673,7 @@ impl State {
         };
         let search = request.search.unwrap_or_default();
         let ask = Similar {
-            filter: wire::filter(request.filter.as_ref()),
+            filter: filter.as_ref(),
             ef_search: search.ef_search.map(|ef_search| ef_search as usize),
             recall: search.recall,
             exact: search.exact,

@@ -77,8 +77,8 @@ async fn wrong_fields_are_named() {
         })),
         ..Default::default()
     };
-    let filter = |filter| v1::RecommendRequest {
-        filter: Some(filter),
+    let filter = |filter: v1::Filter| v1::RecommendRequest {
+        filter: filter.into(),
         ..user("u")
     };
     let search = |search| v1::RecommendRequest {

@@ -237,10 +237,11 @@ async fn scores_are_split_over_events_and_absences_have_reasons() {
     let shown: Vec<&str> = list.iter().map(|result| result.item_id.as_str()).collect();
     let elsewhere = (40..200).map(item).find(|id| !shown.contains(&id.as_str()));
     let filtered = v1::RecommendRequest {
-        filter: Some(v1::Filter {
+        filter: v1::Filter {
             exclude_artists: ["artist 5"].into(),
             ..Default::default()
-        }),
+        }
+        .into(),
         ..for_user("u")
     };
     for (id, request, outcome, rule) in [
