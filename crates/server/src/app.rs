@@ -30,6 +30,7 @@ use refrain_taste::{OpenPostgresError, OpenStoreError, PostgresStore, ProfileSto
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle as Task;
+use tokio_stream::StreamExt as _;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Error as TransportError, Server};
 use tonic_health::server::HealthReporter;
@@ -37,6 +38,7 @@ use tonic_health::server::HealthReporter;
 use crate::admin::{self, Admin};
 use crate::config::{Config, Open, Problem};
 use crate::filters::Filters;
+use crate::gather::Gathered;
 use crate::health::Readiness;
 use crate::limits::Limits;
 use crate::log::Logs;
@@ -53,6 +55,8 @@ use crate::versions::{Versions, Watcher};
 /// Flow-control windows of HTTP/2: a whole message of the default limit in flight on a connection.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
+/// Most bytes of a frame of HTTP/2: whatever the window lets through comes in one.
+const MAX_FRAME: u32 = STREAM_WINDOW;
 /// Most bytes of the headers of a request.
 const MAX_HEADER_BYTES: u32 = 16 << 10;
 /// A peer that has been silent for so long is asked whether it is there.
@@ -178,6 +182,7 @@ impl App {
         // Said before the first request can ask.
         readiness.report(&reporter).await;
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let incoming = incoming.map(|accepted| accepted.map(Gathered::new));
         let grpc = tokio::spawn(transport(&config.limits).serve_with_incoming_shutdown(
             stack(Arc::clone(&shared), routes),
             incoming,
@@ -572,6 +577,7 @@ fn hint(error: &io::Error) -> &'static str {
 
 fn transport(limits: &Limits) -> Server {
     Server::builder()
+        .max_frame_size(MAX_FRAME)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(limits.max_streams_per_connection)

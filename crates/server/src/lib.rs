@@ -23,6 +23,7 @@ mod clock;
 mod config;
 mod evaluation;
 mod filters;
+mod gather;
 mod health;
 mod journal_file;
 mod limits;
