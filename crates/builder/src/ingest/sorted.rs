@@ -79,7 +79,7 @@ impl SortedLog {
     }
 
     /// The listens, ascending by user and item.
-    pub fn listens(&self) -> io::Result<impl Iterator<Item = io::Result<Listen>> + '_> {
+    pub fn listens(&self) -> io::Result<Box<dyn Iterator<Item = io::Result<Listen>> + '_>> {
         self.records.iter()
     }
 

@@ -46,18 +46,15 @@ pub(super) fn k_core(
     min_user_items: u32,
     min_item_users: u32,
 ) -> Result<Core, TrainJobError> {
-    let mut degrees = Degrees::none(log);
     if min_user_items <= 1 && min_item_users <= 1 {
-        // Whoever has a listen is kept: there is nothing to count pairs for.
-        for listen in log.listens()? {
-            let listen = listen?;
-            (
-                degrees.users[listen.user as usize],
-                degrees.items[listen.item as usize],
-            ) = (1, 1);
-        }
-        return kept(log, &degrees);
+        // Whoever has a listen is kept, which nearly always is everyone: rules may have taken somebody's last one.
+        let (core, found) = kept(log, &Degrees::all(log, 1))?;
+        return match found.are_all_some() {
+            true => Ok(core),
+            false => Ok(kept(log, &found)?.0),
+        };
     }
+    let mut degrees;
     let mut pairs = Vec::new();
     for listen in log.listens()? {
         let listen = listen?;
@@ -67,7 +64,7 @@ pub(super) fn k_core(
         }
     }
     loop {
-        degrees = Degrees::none(log);
+        degrees = Degrees::all(log, 0);
         for &(user, item) in &pairs {
             degrees.users[user as usize] += 1;
             degrees.items[item as usize] += 1;
@@ -82,7 +79,7 @@ pub(super) fn k_core(
         }
     }
     drop(pairs);
-    kept(log, &degrees)
+    Ok(kept(log, &degrees)?.0)
 }
 
 /// How many partners users and items have.
@@ -92,16 +89,23 @@ struct Degrees {
 }
 
 impl Degrees {
-    fn none(log: &SortedLog) -> Self {
+    fn all(log: &SortedLog, partners: u32) -> Self {
         Self {
-            users: vec![0; log.users().len()],
-            items: vec![0; log.items().len()],
+            users: vec![partners; log.users().len()],
+            items: vec![partners; log.items().len()],
         }
+    }
+
+    fn are_all_some(&self) -> bool {
+        self.users
+            .iter()
+            .chain(&self.items)
+            .all(|&degree| degree > 0)
     }
 }
 
-/// The listens of users and items that have partners.
-fn kept(log: &SortedLog, degrees: &Degrees) -> Result<Core, TrainJobError> {
+/// The listens of users and items that have partners, and how many they have among one another.
+fn kept(log: &SortedLog, degrees: &Degrees) -> Result<(Core, Degrees), TrainJobError> {
     let (users, new_user) = renumber(&degrees.users);
     let (items, new_item) = renumber(&degrees.items);
     let mut core = Core {
@@ -115,6 +119,7 @@ fn kept(log: &SortedLog, degrees: &Degrees) -> Result<Core, TrainJobError> {
         new_user,
         new_item,
     };
+    let mut found = Degrees::all(log, 0);
     let mut last = (DROPPED, DROPPED);
     let mut plays = 0.0;
     let (mut listens, mut pairs, mut times_us) = (0, 0, None);
@@ -131,6 +136,7 @@ fn kept(log: &SortedLog, degrees: &Degrees) -> Result<Core, TrainJobError> {
             plays = 0.0;
             pairs += 1;
             item_listeners[item] += 1;
+            found.users[core.users[listen.user as usize] as usize] += 1;
         }
         plays += f64::from(listen.count);
         if plays > f64::from(MAX_STRENGTH) {
@@ -147,19 +153,26 @@ fn kept(log: &SortedLog, degrees: &Degrees) -> Result<Core, TrainJobError> {
             times_us = Some((time.min(first), time.max(last)));
         }
     }
-    Ok(Core {
+    for (&item, &listeners) in core.items.iter().zip(&item_listeners) {
+        found.items[item as usize] = listeners;
+    }
+    let core = Core {
         listens,
         pairs,
         item_listeners,
         item_plays,
         times_us,
         ..core
-    })
+    };
+    Ok((core, found))
 }
 
 impl Core {
     /// The kept listens of the log, ascending by their new ordinals.
     fn read<'a>(&'a self, log: &'a SortedLog) -> io::Result<Reading<'a>> {
+        if self.users.len() == self.new_user.len() && self.items.len() == self.new_item.len() {
+            return log.listens();
+        }
         let listens = log.listens()?.filter_map(|listen| {
             let renumbered = listen.map(|listen| Listen {
                 user: self.new_user[listen.user as usize],
