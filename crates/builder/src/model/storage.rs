@@ -1,7 +1,9 @@
 //! Writing a model so that it appears whole or not at all, and reading it back with suspicion.
 
 use std::io::{self, Write};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use refrain_bundle::{
     Corruption, FileDigest, OpenError, OpenMode, SectionFile, SectionSpec, SectionWriter,
@@ -218,15 +220,21 @@ impl Model {
 
         let path = dir.join(SECTIONS_FILE);
         let file = SectionFile::open(&path, OpenMode::Map)?;
-        file.verify()?;
-        if file.file_len() != document.sections.bytes || file.digest() != document.sections.digest {
-            return Err(LoadError::Mixed { path });
-        }
-        let model = Reader {
+        let reader = Reader {
             file: &file,
             path: &path,
-        }
-        .model(document.model)?;
+        };
+        // What is read meanwhile is believed only if every byte is what was written.
+        let (sound, model) = thread::scope(|scope| {
+            let sound = scope.spawn(|| reader.check(&document.sections));
+            let model = reader.model(document.model);
+            (
+                sound.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                model,
+            )
+        });
+        sound?;
+        let model = model?;
         model
             .check()
             .map_err(|source| LoadError::Shape { path, source })?;
@@ -400,6 +408,16 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// Whether the file is whole, and the one that was meant.
+    fn check(&self, meant: &FileDigest) -> Result<(), LoadError> {
+        self.file.verify()?;
+        if self.file.file_len() != meant.bytes || self.file.digest() != meant.digest {
+            let path = self.path.to_owned();
+            return Err(LoadError::Mixed { path });
+        }
+        Ok(())
+    }
+
     fn model(&self, info: ModelInfo) -> Result<Model, LoadError> {
         let items = self.dictionary("items")?;
         let users = self.dictionary("users")?;
