@@ -24,6 +24,7 @@ import gzip
 import json
 import os
 import pathlib
+import shutil
 import statistics
 import struct
 import subprocess
@@ -280,21 +281,26 @@ def plot(x, y, slope, at_zero):
 
 
 def warm(args, pairs, test, dir):
-    """A log without the last share of the pairs, then all of it: from the parent and from nothing, interleaved."""
+    """A log, then another file behind it: from the parent with what was kept, and from nothing, interleaved."""
     order = np.random.default_rng(7).permutation(len(pairs))
-    before = pairs[np.sort(order[: int(len(pairs) / (1 + args.warm))])]
-    old, new = write(dir / "before.csv", before), write(dir / "after.csv", pairs)
-    parent, base = dir / "parent", dir / "base"
-    train(old, parent, args)
+    split = int(len(pairs) / (1 + args.warm))
+    before, added = (pairs[np.sort(part)] for part in (order[:split], order[split:]))
+    old, more = write(dir / "before.csv", before), write(dir / "added.csv", added)
+    parent, base, kept = dir / "parent", dir / "base", dir / "kept"
+    train(old, parent, args, "--keep-listens", kept)
+    # What is kept after the first night is what each of the second begins with.
+    shutil.copytree(kept, dir / "first")
     run("build", "--model", parent, "--out", base, "--threads", args.threads)
     seconds = {"train_cold": [], "train_warm": [], "build_cold": [], "build_warm": []}
     for round in range(args.rounds):
         cold, hot = dir / f"cold{round}", dir / f"warm{round}"
-        seconds["train_cold"].append(train(new, cold, args)[1])
+        seconds["train_cold"].append(train(old, cold, args, "--listens", more)[1])
+        shutil.rmtree(kept)
+        shutil.copytree(dir / "first", kept)
         # The iterations are left to the command: what is enough from a parent is its business.
         document, took, _ = run(
-            "train", "--listens", new, "--out", hot, "--hold-out", "none", "--rank", args.factors, "--threads",
-            args.threads, "--unobserved-weight", args.unobserved_weight, "--regularization", args.regularization,
+            "train", "--listens", old, "--listens", more, "--keep-listens", kept, "--out", hot, "--hold-out", "none",
+            "--rank", args.factors, "--threads", args.threads, "--unobserved-weight", args.unobserved_weight, "--regularization", args.regularization,
             "--frequency-exponent", args.frequency_exponent, "--parent", parent,
         )  # fmt: skip
         seconds["train_warm"].append(took)

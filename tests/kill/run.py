@@ -84,6 +84,7 @@ class Harness:
 
     def train_words(self):
         words = ["train", "--listens", self.log, "--rank", "16", "--iterations", "6", "--hold-out", "none"]
+        words += ["--keep-listens", self.work / "listens"]
         return words + ["--checkpoints", self.work / "checkpoints", "--out", self.work / "model"]
 
     def build_words(self):

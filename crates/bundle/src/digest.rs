@@ -60,23 +60,32 @@ impl FileDigest {
 }
 
 /// A digest of bytes that arrive in pieces.
-#[derive(Default)]
-pub(crate) struct Hasher {
+#[derive(Clone, Default)]
+pub struct Hasher {
     state: Xxh3,
     bytes: u64,
 }
 
 impl Hasher {
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
         self.state.update(bytes);
         self.bytes += bytes.len() as u64;
     }
 
-    pub(crate) fn finish(&self) -> FileDigest {
+    /// The length and digest of all so far.
+    #[must_use]
+    pub fn finish(&self) -> FileDigest {
         FileDigest {
             bytes: self.bytes,
             digest: Digest(self.state.digest128()),
         }
+    }
+}
+
+impl fmt::Debug for Hasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.finish(), f)
     }
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use fs_err::File;
 
@@ -31,11 +31,12 @@ pub(crate) fn replace<T, E: From<io::Error>>(
 
 /// Removes a file, where it is there, and what writers of it that were killed left beside it.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
-    let gone = |removed: io::Result<()>| match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    };
     gone(fs_err::remove_file(path))?;
+    remove_left(path, Duration::ZERO)
+}
+
+/// Removes what writers of a file left beside it that have written nothing for so long.
+pub(crate) fn remove_left(path: &Path, silent: Duration) -> io::Result<()> {
     let left = format!("{}-", temporary_stem(&stem(path)));
     let dir = match fs_err::read_dir(parent(path)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -43,11 +44,24 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     };
     for entry in dir {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(&left) {
+        // The clock may have gone back; then it is as good as new.
+        let is_silent = || {
+            let written = entry.metadata().and_then(|metadata| metadata.modified());
+            let since = written.map(|written| written.elapsed().unwrap_or_default());
+            since.is_ok_and(|since| since >= silent)
+        };
+        if entry.file_name().to_string_lossy().starts_with(&left) && is_silent() {
             gone(fs_err::remove_file(entry.path()))?;
         }
     }
     Ok(())
+}
+
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// [`replace`] with bytes at hand.

@@ -35,7 +35,7 @@ pub use bundle::{Bundle, BundleWriter, Golden, Model, VerifyError, VerifyReport}
 pub use column::Column;
 pub use corruption::{Corruption, Mismatch};
 pub use delta::{DeltaFile, DeltaInfo, NewDelta, write_delta};
-pub use digest::{Digest, FileDigest};
+pub use digest::{Digest, FileDigest, Hasher};
 pub use items::{Dictionary, Item, Items, Ordinals, StringTable, write_items};
 pub use manifest::{Manifest, ManifestError};
 pub use map::Counters;

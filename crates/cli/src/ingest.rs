@@ -38,6 +38,10 @@ pub(crate) struct SortArgs {
     #[arg(long, value_name = "MIB", default_value_t = Room::BYTES as u64 >> 20,
           value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     memory: u64,
+    /// Keep the listens sorted in this directory: next time, of files that were read before and have grown, or have more
+    /// behind them, only what was added is read. The result is the same with or without
+    #[arg(long, value_name = "DIR")]
+    keep_listens: Option<PathBuf>,
 }
 
 impl SortArgs {
@@ -111,16 +115,23 @@ pub(crate) fn sorted(
     paths: &[PathBuf],
     options: &ReadOptions,
     labelled: bool,
-    room: Room,
+    (sort, room): (&SortArgs, Room),
     output: &Output,
 ) -> anyhow::Result<SortedLog> {
     let log = {
         let progress = output.progress("read listens");
         let told = |done, total| progress.set(done, total);
-        ingest::read_sorted(paths, options, labelled, room, &told)
-            .map_err(|error| failure("cannot read the listens", error))?
+        match &sort.keep_listens {
+            Some(dir) => ingest::read_kept(paths, options, labelled, room, dir, &told),
+            None => ingest::read_sorted(paths, options, labelled, room, &told),
+        }
+        .map_err(|error| failure("cannot read the listens", error))?
     };
     tell(log.report(), output);
+    if sort.keep_listens.is_some() {
+        let before = output::count(log.report().rows_before);
+        output.line(format_args!("{before} of the rows were read before"));
+    }
     Ok(log)
 }
 
@@ -194,6 +205,7 @@ fn failure(what: &str, error: IngestError) -> anyhow::Error {
     let next = match &error {
         IngestError::Open { .. } => "check the path",
         IngestError::Spill { .. } => "free disk space there, or allow more --memory",
+        IngestError::Keep { .. } => "free disk space there, or leave --keep-listens out",
         IngestError::Truncated { .. } | IngestError::Corrupt { .. } => "fetch the file again",
         _ => {
             "--map FIELD=COLUMN names columns, --max-bad-rows N tolerates bad rows, --help says more"

@@ -16,15 +16,16 @@ use super::fields::{self, FieldSpec};
 use super::report::FileReport;
 use super::sniff::{self, Dialect, Layout};
 use super::source::{Compression, Text};
-use super::table::{MAX_FIELDS, Row, Rows, TOGETHER};
+use super::table::{MAX_FIELDS, Row, Rows, TOGETHER, Tail, TextEnd};
 use super::value::{Problem, Value};
 
-/// Reads text to its end.
+/// Reads text to its end, from its beginning or from where it ended before; and how it ended, if it may grow.
 pub(crate) fn read(
-    text: Text,
+    mut text: Text,
+    tail: Option<Tail>,
     table: &'static [FieldSpec],
     rows: &mut Rows<'_>,
-) -> Result<FileReport, IngestError> {
+) -> Result<(FileReport, Option<TextEnd>), IngestError> {
     let dialect = sniff::sniff(
         rows.path,
         &text.sample,
@@ -33,13 +34,25 @@ pub(crate) fn read(
         rows.options,
     )?;
     let format = format(text.compression, &dialect);
+    let may_grow = text.compression == Compression::None;
+    let mut names = None;
+    if let Some(tail) = tail {
+        if let Layout::Columns { header: true, .. } = dialect.layout {
+            names = first_names(&text, &dialect, rows)?;
+        }
+        text.read_on(rows.path, tail.bytes)?;
+    }
     let mut splitter = Splitter::new(text, &dialect, rows);
+    splitter.lines = tail.map_or(0, |tail| tail.lines);
     let (full, batches) = sync_channel(AHEAD);
     let (spent, empty) = sync_channel(AHEAD + 1);
     thread::scope(|scope| {
-        thread::Builder::new()
+        let splitting = thread::Builder::new()
             .name("split".into())
-            .spawn_scoped(scope, move || splitter.run(&full, &empty))
+            .spawn_scoped(scope, move || {
+                splitter.run(&full, &empty);
+                (splitter.lines, splitter.whole)
+            })
             .map_err(|source| IngestError::Threads { source })?;
         let mut records = Records {
             batches,
@@ -47,18 +60,50 @@ pub(crate) fn read(
             batch: Batch::default(),
             at: 0,
         };
-        match &dialect.layout {
-            Layout::Columns { header, usual } => columns(
-                &mut records,
-                table,
-                rows,
-                (&dialect, format),
-                *header,
-                usual,
-            ),
-            Layout::Adjacency => adjacency(&mut records, table, rows, format),
-        }
+        let file = match &dialect.layout {
+            Layout::Columns { header, usual } => {
+                if *header && names.is_none() {
+                    let first = records.next()?.map(|record| record.lossy());
+                    names = Some(first.ok_or_else(|| nothing_in(rows))?);
+                }
+                let file = columns(&mut records, table, rows, (&dialect, format), names, usual)?;
+                // Nothing need have come since, but something must be there.
+                if rows.is_empty() {
+                    return Err(nothing_in(rows));
+                }
+                file
+            }
+            Layout::Adjacency => adjacency(&mut records, table, rows, format)?,
+        };
+        drop(records);
+        let (lines, whole) = splitting
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let end = TextEnd {
+            lines,
+            whole,
+            dialect: format!("{dialect:?}"),
+        };
+        Ok((file, may_grow.then_some(end)))
     })
+}
+
+/// The names of the columns, from the sample.
+fn first_names(
+    text: &Text,
+    dialect: &Dialect,
+    rows: &Rows<'_>,
+) -> Result<Option<Vec<String>>, IngestError> {
+    let sample = Text::of_sample(text.sample.clone());
+    let mut batch = Batch::default();
+    Splitter::new(sample, dialect, rows).next(&mut batch)?;
+    Ok(batch.get(0).map(|record| record.lossy()))
+}
+
+fn nothing_in(rows: &Rows<'_>) -> IngestError {
+    IngestError::Empty {
+        path: rows.path.to_owned(),
+    }
 }
 
 fn columns(
@@ -66,19 +111,11 @@ fn columns(
     table: &'static [FieldSpec],
     rows: &mut Rows<'_>,
     (dialect, format): (&Dialect, String),
-    header: bool,
+    names: Option<Vec<String>>,
     usual: &[(super::options::Field, usize)],
 ) -> Result<FileReport, IngestError> {
     let mut width = dialect.width;
-    let (names, columns) = if header {
-        let names: Vec<String> = match records.next()? {
-            Some(record) => record.lossy(),
-            None => {
-                return Err(IngestError::Empty {
-                    path: rows.path.to_owned(),
-                });
-            }
-        };
+    let (names, columns) = if let Some(names) = names {
         width = names.len();
         let columns = fields::resolve(rows.path, table, &names, rows.options)?;
         (names, columns)
@@ -91,9 +128,7 @@ fn columns(
     };
     rows.begin(&columns)?;
 
-    let mut any = false;
     while let Some(batch) = records.rest()? {
-        any = true;
         let mut together = Vec::with_capacity(TOGETHER);
         for record in batch {
             if record.len() != width {
@@ -118,11 +153,6 @@ fn columns(
             }
         }
         rows.take_all(&mut together, table.len())?;
-    }
-    if !any {
-        return Err(IngestError::Empty {
-            path: rows.path.to_owned(),
-        });
     }
     Ok(rows.file(format, table, &columns, &|column| {
         names.get(column).cloned().unwrap_or_default()
@@ -269,6 +299,8 @@ struct Splitter {
     limit: usize,
     /// Lines read so far.
     lines: u64,
+    /// Whether the last of them was ended.
+    whole: bool,
     line: Vec<u8>,
     /// Unescaped fields of the current record, one after the other.
     output: Vec<u8>,
@@ -318,6 +350,7 @@ impl Splitter {
             squeeze: dialect.squeezes(),
             limit: rows.options.max_line_bytes,
             lines: 0,
+            whole: true,
             line: Vec::new(),
             output: vec![0; 256],
             ends: vec![0; 16],
@@ -418,7 +451,8 @@ impl Splitter {
         if self.line.is_empty() {
             return Ok(false);
         }
-        if self.line.ends_with(b"\n") {
+        self.whole = self.line.ends_with(b"\n");
+        if self.whole {
             self.line.pop();
         }
         if self.line.ends_with(b"\r") {

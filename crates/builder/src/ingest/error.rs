@@ -36,6 +36,14 @@ pub enum IngestError {
         /// What the system said.
         source: io::Error,
     },
+    /// Listens could not be kept for the next time.
+    #[error("cannot keep listens in {}: {source}", dir.display())]
+    Keep {
+        /// Where.
+        dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A thread could not be started.
     #[error("cannot start a thread: {source}")]
     Threads {

@@ -6,9 +6,9 @@ use super::error::IngestError;
 use super::fields;
 use super::log::{Listen, Log};
 use super::options::{Field, ReadOptions};
-use super::records::{Room, Sorter, sorter};
+use super::records::{Records, Room, Sorter, sorter};
 use super::sorted::SortedLog;
-use super::table::{self, ProgressFn, Refused, Row, Sink};
+use super::table::{self, Before, ProgressFn, Reading, Refused, Row, Sink};
 use super::value::{self, MAX_COUNT, MAX_ID_BYTES, MAX_NAME_BYTES, Value};
 use crate::Dictionary;
 
@@ -45,24 +45,15 @@ pub fn read_sorted(
     room: Room,
     progress: ProgressFn<'_>,
 ) -> Result<SortedLog, IngestError> {
-    let mut sink = Listens {
-        sorted: Some(Sorted {
-            labelled,
-            room,
-            sorter: None,
-        }),
-        ..Listens::default()
-    };
+    let mut sink = Listens::to_sort(labelled, room);
     sink.read(paths, options, progress)?;
-    let sorter = sink.sorted.and_then(|sorted| sorted.sorter);
-    let records = sorter.ok_or(IngestError::NoFiles)?.finish();
-    let records = records.map_err(|source| IngestError::Spill { source })?;
-    Ok(SortedLog::new(sink.log, records))
+    let (names, records) = sink.into_sorted()?;
+    Ok(SortedLog::new(names, records))
 }
 
 /// Takes rows to the columns of a log, or to be sorted.
 #[derive(Default)]
-struct Listens {
+pub(crate) struct Listens {
     log: Log,
     sorted: Option<Sorted>,
     kept: u64,
@@ -88,13 +79,64 @@ struct Sorted {
 }
 
 impl Listens {
+    /// For listens that are sorted.
+    pub(crate) fn to_sort(labelled: bool, room: Room) -> Self {
+        Self {
+            sorted: Some(Sorted {
+                labelled,
+                room,
+                sorter: None,
+            }),
+            ..Self::default()
+        }
+    }
+
+    /// The same after listens that were sorted before, with or without times, whose names these are.
+    pub(crate) fn to_sort_on(names: Log, times: bool, labelled: bool, room: Room) -> Self {
+        let sorter = sorter(times, labelled, &room);
+        Self {
+            log: names,
+            files: 1,
+            kept: 1,
+            sorted: Some(Sorted {
+                labelled,
+                room,
+                sorter: Some(sorter),
+            }),
+            ..Self::default()
+        }
+    }
+
+    /// The names, and the listens that were read, sorted.
+    pub(crate) fn into_sorted(self) -> Result<(Log, Box<dyn Records>), IngestError> {
+        let sorter = self.sorted.and_then(|sorted| sorted.sorter);
+        let records = sorter.ok_or(IngestError::NoFiles)?.finish();
+        let records = records.map_err(|source| IngestError::Spill { source })?;
+        Ok((self.log, records))
+    }
+
     fn read(
         &mut self,
         paths: &[PathBuf],
         options: &ReadOptions,
         progress: ProgressFn<'_>,
     ) -> Result<(), IngestError> {
-        let report = table::read(paths, fields::LISTENS, options, progress, self)?;
+        self.log.report = self
+            .read_after(Before::default(), paths, options, progress)?
+            .report;
+        Ok(())
+    }
+
+    /// Reads the files after what was read of them before.
+    pub(crate) fn read_after(
+        &mut self,
+        before: Before,
+        paths: &[PathBuf],
+        options: &ReadOptions,
+        progress: ProgressFn<'_>,
+    ) -> Result<Reading, IngestError> {
+        let reading = table::read_after(before, paths, fields::LISTENS, options, progress, self)?;
+        let report = &reading.report;
         if let (0, Some(first)) = (self.kept, paths.first()) {
             return Err(IngestError::NoListens {
                 path: first.clone(),
@@ -103,8 +145,7 @@ impl Listens {
                 bad_rows: report.bad_rows,
             });
         }
-        self.log.report = report;
-        Ok(())
+        Ok(reading)
     }
 }
 

@@ -9,6 +9,8 @@
 //!                     -> columnar (Parquet) ─┴─> table (rows, bad rows) -> listens (in columns, or sorted) | items | ids
 //! ```
 //!
+//! Sorted listens can be kept, so that a log that has grown is read from where it ended (`kept`).
+//!
 //! Limits: lines of 1 MiB ([`ReadOptions::max_line_bytes`]), ids of [`MAX_ID_BYTES`], names of
 //! [`MAX_NAME_BYTES`], counts of [`MAX_COUNT`], times of the years 1900 to 2199, [`MAX_TAGS`] tags
 //! an item, [`crate::dictionary::MAX_STRINGS`] ids a dictionary.
@@ -19,6 +21,7 @@ mod error;
 mod exclusions;
 mod fields;
 mod items;
+mod kept;
 mod listens;
 mod log;
 mod options;
@@ -37,6 +40,7 @@ mod tests;
 pub use error::{ColumnList, IngestError};
 pub use exclusions::{ExclusionReport, Exclusions, read_exclusions};
 pub use items::{Attributes, Items};
+pub use kept::read_kept;
 pub use listens::{read_listens, read_sorted};
 pub use log::{Listen, Log};
 pub use options::{ColumnRef, Delimiter, Field, MappingError, ReadOptions};

@@ -8,6 +8,8 @@ use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
 
+use refrain_bundle::Column;
+
 use super::log::{Listen, Log};
 
 /// Least and most bytes of a run that are read at a time.
@@ -56,15 +58,80 @@ pub(crate) trait Sorter {
 
 /// For listens with times and labels (context and session), or without; what it is not for, it drops.
 pub(crate) fn sorter(times: bool, labels: bool, room: &Room) -> Box<dyn Sorter> {
-    match (times, labels) {
-        (false, false) => Box::new(Runs::<3>::new(room, times)),
-        (true, false) => Box::new(Runs::<5>::new(room, times)),
-        (_, true) => Box::new(Runs::<7>::new(room, times)),
+    match width(times, labels) {
+        3 => Box::new(Runs::<3>::new(room, times)),
+        5 => Box::new(Runs::<5>::new(room, times)),
+        _ => Box::new(Runs::<7>::new(room, times)),
     }
 }
 
-/// User, item, count, time in two, context, session.
+/// User, item, count, time in two, context, session; the first 3, 5 or 7 of them.
 type Words<const W: usize> = [u32; W];
+
+/// How many words a listen takes.
+pub(crate) fn width(times: bool, labels: bool) -> usize {
+    match (times, labels) {
+        (false, false) => 3,
+        (true, false) => 5,
+        (_, true) => 7,
+    }
+}
+
+/// All words of a listen. Listens are in the order of their words.
+pub(crate) fn words_of(listen: &Listen) -> Words<7> {
+    let time = listen.time_us.unwrap_or_default().cast_unsigned();
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+    [
+        listen.user,
+        listen.item,
+        listen.count.to_bits(),
+        time as u32,
+        (time >> 32) as u32,
+        listen.context.unwrap_or(Log::NONE),
+        listen.session.unwrap_or(Log::NONE),
+    ]
+}
+
+/// The listen of at least three words.
+fn listen(words: &[u32], times: bool) -> Listen {
+    let known = |word: Option<&u32>| word.copied().filter(|&ordinal| ordinal != Log::NONE);
+    let half = |at: usize| u64::from(words.get(at).copied().unwrap_or_default());
+    Listen {
+        user: words[0],
+        item: words[1],
+        count: f32::from_bits(words[2]),
+        time_us: times.then(|| (half(4) << 32 | half(3)).cast_signed()),
+        context: known(words.get(5)),
+        session: known(words.get(6)),
+    }
+}
+
+/// Sorted listens in a mapped file, [`width`] words each.
+pub(crate) struct Mapped {
+    pub(crate) words: Column<u32>,
+    pub(crate) times: bool,
+    pub(crate) labels: bool,
+}
+
+impl Mapped {
+    pub(crate) fn rows(&self) -> std::slice::ChunksExact<'_, u32> {
+        self.words
+            .as_slice()
+            .chunks_exact(width(self.times, self.labels))
+    }
+}
+
+impl Records for Mapped {
+    fn len(&self) -> u64 {
+        self.rows().len() as u64
+    }
+
+    fn iter(&self) -> io::Result<Box<dyn Iterator<Item = io::Result<Listen>> + '_>> {
+        Ok(Box::new(
+            self.rows().map(|words| Ok(listen(words, self.times))),
+        ))
+    }
+}
 
 struct Runs<const W: usize> {
     room: Room,
@@ -124,16 +191,7 @@ impl<const W: usize> Runs<W> {
     }
 
     fn listen(&self, words: &Words<W>) -> Listen {
-        let known = |word: Option<&u32>| word.copied().filter(|&ordinal| ordinal != Log::NONE);
-        let half = |at: usize| u64::from(words.get(at).copied().unwrap_or_default());
-        Listen {
-            user: words[0],
-            item: words[1],
-            count: f32::from_bits(words[2]),
-            time_us: self.times.then(|| (half(4) << 32 | half(3)).cast_signed()),
-            context: known(words.get(5)),
-            session: known(words.get(6)),
-        }
+        listen(words, self.times)
     }
 }
 
@@ -149,19 +207,8 @@ impl<const W: usize> Sorter for Runs<W> {
                 self.buffer.reserve_exact(more);
             }
         }
-        let time = listen.time_us.unwrap_or_default().cast_unsigned();
-        #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
-        let all = [
-            listen.user,
-            listen.item,
-            listen.count.to_bits(),
-            time as u32,
-            (time >> 32) as u32,
-            listen.context.unwrap_or(Log::NONE),
-            listen.session.unwrap_or(Log::NONE),
-        ];
         let mut words = [0; W];
-        words.copy_from_slice(&all[..W]);
+        words.copy_from_slice(&words_of(&listen)[..W]);
         self.buffer.push(words);
         self.len += 1;
         Ok(())

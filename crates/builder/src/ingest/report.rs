@@ -12,6 +12,9 @@ pub struct ReadReport {
     pub files: Vec<FileReport>,
     /// Rows read, headers and blank lines not counted.
     pub rows: u64,
+    /// Those of them that were read before, and kept.
+    #[serde(skip)]
+    pub rows_before: u64,
     /// Rows with a count of 0: no listen, and nothing wrong.
     pub zero_counts: u64,
     /// Rows that could not be read.

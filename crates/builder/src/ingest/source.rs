@@ -1,6 +1,6 @@
 //! Opening a file: what it is, told by its content, and its decompressed bytes.
 
-use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +26,42 @@ pub(crate) struct Text {
     /// Whether `sample` is all there is.
     pub(crate) sample_is_all: bool,
     pub(crate) reader: Box<dyn BufRead + Send>,
+    /// Bytes taken from disk so far, this file's and those of files before it.
+    count: Arc<AtomicU64>,
+}
+
+impl Text {
+    /// A sample as a text of its own.
+    pub(crate) fn of_sample(sample: Vec<u8>) -> Self {
+        Self {
+            compression: Compression::None,
+            sample: Vec::new(),
+            sample_is_all: true,
+            reader: Box::new(io::Cursor::new(sample)),
+            count: Arc::default(),
+        }
+    }
+
+    /// Has `reader` give what lies behind the first `bytes` of plain text alone.
+    pub(crate) fn read_on(&mut self, path: &Path, bytes: u64) -> Result<(), IngestError> {
+        let open_error = |source| IngestError::Open { source };
+        let mut file = fs_err::File::open(path).map_err(open_error)?;
+        file.seek(SeekFrom::Start(bytes)).map_err(open_error)?;
+        // The sample was counted, and is part of what is passed over.
+        let sampled = file
+            .metadata()
+            .map_err(open_error)?
+            .len()
+            .min(SAMPLE_BYTES as u64);
+        self.count.fetch_sub(sampled, Ordering::Relaxed);
+        self.count.fetch_add(bytes, Ordering::Relaxed);
+        let rest = Counted {
+            inner: file.into_parts().0,
+            count: Arc::clone(&self.count),
+        };
+        self.reader = Box::new(BufReader::with_capacity(1 << 17, rest));
+        Ok(())
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,13 +133,14 @@ pub(crate) fn open(path: &Path, bytes_read: &Arc<AtomicU64>) -> Result<Source, I
         [b'O', b'b', b'j', 1, ..] => return unsupported("Avro"),
         _ => (Compression::None, Box::new(counted)),
     };
-    sample(path, compression, raw).map(Source::Text)
+    sample(path, compression, raw, bytes_read).map(Source::Text)
 }
 
 fn sample(
     path: &Path,
     compression: Compression,
     mut raw: Box<dyn Read + Send>,
+    count: &Arc<AtomicU64>,
 ) -> Result<Text, IngestError> {
     let mut sample = Vec::new();
     let outcome = raw
@@ -145,6 +182,7 @@ fn sample(
         sample,
         sample_is_all,
         reader,
+        count: Arc::clone(count),
     })
 }
 

@@ -75,40 +75,105 @@ pub(crate) fn read(
     progress: ProgressFn<'_>,
     sink: &mut dyn Sink,
 ) -> Result<ReadReport, IngestError> {
+    let read = read_after(Before::default(), paths, table, options, progress, sink)?;
+    Ok(read.report)
+}
+
+/// What an earlier read of the same files came to, whose rows the sink has.
+#[derive(Debug, Default)]
+pub(crate) struct Before {
+    /// The first files, whole but for the tail of the last.
+    pub(crate) report: ReadReport,
+    /// Where the last of these is read on from; `None`: it has not grown.
+    pub(crate) tail: Option<Tail>,
+}
+
+/// Where a file of text had its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tail {
+    pub(crate) bytes: u64,
+    pub(crate) lines: u64,
+}
+
+/// What was read.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    pub(crate) report: ReadReport,
+    /// How each file that was read ended, in order.
+    pub(crate) ends: Vec<FileEnd>,
+}
+
+/// How a file ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FileEnd {
+    pub(crate) bytes: u64,
+    /// Of plain text, which may grow.
+    pub(crate) text: Option<TextEnd>,
+}
+
+/// How plain text ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TextEnd {
+    pub(crate) lines: u64,
+    /// Whether the last line was ended.
+    pub(crate) whole: bool,
+    /// What it was recognised as.
+    pub(crate) dialect: String,
+}
+
+/// Reads on, as [`read`] does.
+pub(crate) fn read_after(
+    before: Before,
+    paths: &[PathBuf],
+    table: &'static [FieldSpec],
+    options: &ReadOptions,
+    progress: ProgressFn<'_>,
+    sink: &mut dyn Sink,
+) -> Result<Reading, IngestError> {
     if paths.is_empty() {
         return Err(IngestError::NoFiles);
     }
-    let mut total = 0;
+    let mut lens = Vec::with_capacity(paths.len());
     for path in paths {
         let metadata = fs_err::metadata(path).map_err(|source| IngestError::Open { source })?;
-        total += metadata.len();
+        lens.push(metadata.len());
     }
+    let total = lens.iter().sum();
     let bytes_read = Arc::new(AtomicU64::new(0));
-    let mut report = ReadReport::default();
-    let mut before = 0;
-    for path in paths {
+    let Before { mut report, tail } = before;
+    let mut resumed = tail.and_then(|tail| Some((tail, report.files.pop()?.rows)));
+    let mut ends = Vec::new();
+    let first = report.files.len().min(paths.len());
+    let mut before: u64 = lens[..first].iter().sum();
+    for (path, len) in paths.iter().zip(&lens).skip(first) {
         progress(before, total);
         bytes_read.store(before, Ordering::Relaxed);
         let source = source::open(path, &bytes_read)?;
         let on_disk = || progress(bytes_read.load(Ordering::Relaxed).min(total), total);
+        let (tail, read) = resumed.take().unzip();
         let mut rows = Rows {
             path,
             options,
             sink: &mut *sink,
             report: &mut report,
             on_disk: &on_disk,
-            read: 0,
+            read: read.unwrap_or_default(),
         };
-        let file = match source {
-            Source::Text(text) => delimited::read(text, table, &mut rows)?,
-            Source::Parquet(file) => columnar::read(file, table, &mut rows)?,
+        let (file, text) = match source {
+            Source::Text(text) => delimited::read(text, tail, table, &mut rows)?,
+            Source::Parquet(file) => (columnar::read(file, table, &mut rows)?, None),
         };
         report.files.push(file);
-        before += fs_err::metadata(path).map_or(0, |metadata| metadata.len());
+        let bytes = match text {
+            Some(_) => bytes_read.load(Ordering::Relaxed) - before,
+            None => *len,
+        };
+        ends.push(FileEnd { bytes, text });
+        before += len;
     }
     progress(total, total);
     within_limit(&report, options)?;
-    Ok(report)
+    Ok(Reading { report, ends })
 }
 
 /// What the readers of the formats hand their rows to.
@@ -122,6 +187,11 @@ pub(crate) struct Rows<'a> {
 }
 
 impl Rows<'_> {
+    /// Whether no row came of this file yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.read == 0
+    }
+
     /// Announces which fields there are.
     pub(crate) fn begin(&mut self, columns: &[Option<usize>]) -> Result<(), IngestError> {
         let present: Vec<bool> = columns.iter().map(Option::is_some).collect();

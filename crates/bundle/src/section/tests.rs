@@ -44,6 +44,38 @@ fn judge(path: &Path, bytes: &[u8]) -> Result<(), String> {
     file.verify().map_err(|error| error.to_string())
 }
 
+proptest! {
+    /// In whatever pieces a section comes, the file is the same.
+    #[test]
+    fn a_section_in_pieces_is_that_section(
+        lens in prop::collection::vec(prop_oneof![1_usize..9, 1_usize << 19..3 << 19], 0..6),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let len = lens.iter().sum::<usize>() / 4 * 4;
+        let all: Vec<u8> = (0..=250).cycle().take(len).collect();
+        let [whole, pieces] = ["whole", "pieces"].map(|name| dir.path().join(name));
+        let spec = SectionSpec::new("long").of::<u32>();
+        SectionWriter::write(&whole, |file| {
+            file.add(spec, &all)?;
+            file.add_array("next", &[1_u64])
+        })
+        .unwrap();
+        let (mut lens, mut at) = (lens.iter(), 0);
+        SectionWriter::write(&pieces, |file| {
+            file.add_pieces(spec, |piece| {
+                let end = lens.next().map_or(len, |more| (at + more).min(len));
+                piece.extend_from_slice(&all[at..end]);
+                at = end;
+                Ok::<_, WriteError>(())
+            })?;
+            file.add_array("next", &[1_u64])
+        })
+        .unwrap();
+        prop_assert!(fs_err::read(&whole).unwrap() == fs_err::read(&pieces).unwrap());
+        SectionFile::open(&pieces, OpenMode::Map).unwrap().verify().unwrap();
+    }
+}
+
 #[test]
 fn what_was_written_is_read() {
     let dir = tempfile::tempdir().unwrap();

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use bytemuck::NoUninit;
 use serde::Serialize;
@@ -183,25 +184,64 @@ impl SectionWriter<'_> {
         durable::remove(path)
     }
 
+    /// Removes what killed processes left of writing the file at `path`: who has written nothing for so long.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn remove_left(path: &Path, silent: Duration) -> io::Result<()> {
+        durable::remove_left(path, silent)
+    }
+
     /// Adds a section.
     ///
     /// # Errors
     /// See [`WriteError`]. After an error the file must be given up.
     pub fn add(&mut self, spec: SectionSpec<'_>, bytes: &[u8]) -> Result<(), WriteError> {
-        if spec.name == CHECKSUMS || self.entries.iter().any(|entry| entry.name == spec.name) {
-            return Err(WriteError::DuplicateName {
-                name: spec.name.to_owned(),
-            });
-        }
-        if self.entries.len() + 1 >= MAX_SECTIONS {
-            return Err(WriteError::TooManySections);
-        }
-        let first_checksum = (self.checksums.len() / size_of::<u32>()) as u64;
-        for block in bytes.chunks(BLOCK_BYTES) {
-            self.checksums
-                .extend_from_slice(&crc32c::crc32c(block).to_le_bytes());
-        }
+        self.check_new(&spec)?;
+        let first_checksum = self.next_checksum();
+        bytes
+            .chunks(BLOCK_BYTES)
+            .for_each(|block| self.add_checksum(block));
         self.append(spec, bytes, first_checksum)
+    }
+
+    /// Adds a section, not hot, whose bytes need not be in memory together: each call of `more` appends some to an empty
+    /// buffer, of any length, the last one none.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add), and those of `more`.
+    pub fn add_pieces<E: From<WriteError>>(
+        &mut self,
+        spec: SectionSpec<'_>,
+        mut more: impl FnMut(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.check_new(&spec)?;
+        let spec = SectionSpec { hot: false, ..spec };
+        let first_checksum = self.next_checksum();
+        // An empty section begins here; its end moves as bytes come.
+        self.append(spec, &[], first_checksum)?;
+        let mut block: Vec<u8> = Vec::with_capacity(BLOCK_BYTES);
+        let mut piece = Vec::new();
+        loop {
+            piece.clear();
+            more(&mut piece)?;
+            let mut rest = piece.as_slice();
+            while let Some((fits, beyond)) = rest.split_at_checked(BLOCK_BYTES - block.len()) {
+                block.extend_from_slice(fits);
+                self.extend(&block)?;
+                block.clear();
+                rest = beyond;
+            }
+            block.extend_from_slice(rest);
+            if piece.is_empty() {
+                break;
+            }
+        }
+        if !block.is_empty() {
+            self.extend(&block)?;
+        }
+        let len = self.entries.last().map_or(0, |entry| entry.len);
+        Ok(check_elements(&spec, len)?)
     }
 
     /// Adds a required section of numbers, not hot.
@@ -250,6 +290,38 @@ impl<'a> SectionWriter<'a> {
         })
     }
 
+    fn check_new(&self, spec: &SectionSpec<'_>) -> Result<(), WriteError> {
+        if spec.name == CHECKSUMS || self.entries.iter().any(|entry| entry.name == spec.name) {
+            return Err(WriteError::DuplicateName {
+                name: spec.name.to_owned(),
+            });
+        }
+        if self.entries.len() + 1 >= MAX_SECTIONS {
+            return Err(WriteError::TooManySections);
+        }
+        Ok(())
+    }
+
+    fn next_checksum(&self) -> u64 {
+        (self.checksums.len() / size_of::<u32>()) as u64
+    }
+
+    fn add_checksum(&mut self, block: &[u8]) {
+        self.checksums
+            .extend_from_slice(&crc32c::crc32c(block).to_le_bytes());
+    }
+
+    /// Makes the last section longer by a block.
+    fn extend(&mut self, block: &[u8]) -> Result<(), WriteError> {
+        self.add_checksum(block);
+        self.out.write_all(block)?;
+        self.position += block.len() as u64;
+        if let Some(entry) = self.entries.last_mut() {
+            entry.len += block.len() as u64;
+        }
+        Ok(())
+    }
+
     fn append(
         &mut self,
         spec: SectionSpec<'_>,
@@ -268,13 +340,7 @@ impl<'a> SectionWriter<'a> {
                 name: name.to_owned(),
             });
         }
-        if element_len == 0 || !len.is_multiple_of(u64::from(element_len)) {
-            return Err(WriteError::PartialElement {
-                name: name.to_owned(),
-                len,
-                element_len,
-            });
-        }
+        check_elements(&spec, len)?;
         let offset = layout::aligned(self.position, hot, len);
         io::copy(
             &mut io::repeat(0).take(offset - self.position),
@@ -321,6 +387,18 @@ impl<'a> SectionWriter<'a> {
         self.out.flush()?;
         Ok(())
     }
+}
+
+fn check_elements(spec: &SectionSpec<'_>, len: u64) -> Result<(), WriteError> {
+    let element_len = spec.element_len;
+    if element_len == 0 || !len.is_multiple_of(u64::from(element_len)) {
+        return Err(WriteError::PartialElement {
+            name: spec.name.to_owned(),
+            len,
+            element_len,
+        });
+    }
+    Ok(())
 }
 
 impl std::fmt::Debug for SectionWriter<'_> {

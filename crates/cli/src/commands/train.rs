@@ -177,7 +177,13 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
     let read_items = args.read.items_options(&args.map_items)?;
     let room = args.sort.room(Some(&args.out));
     let labelled = !args.exclusions.is_empty();
-    let mut log = ingest::sorted(&args.listens, &read, labelled, room.clone(), output)?;
+    let mut log = ingest::sorted(
+        &args.listens,
+        &read,
+        labelled,
+        (&args.sort, room.clone()),
+        output,
+    )?;
     let items = ingest::items(&args.items, &read_items, output)?;
     let excluded = if labelled {
         let read = args.read.items_options(&[])?;

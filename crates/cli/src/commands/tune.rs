@@ -214,7 +214,13 @@ fn read(args: &Args, output: &Output) -> anyhow::Result<Parts> {
     let read = args.read.options()?;
     let room = args.sort.room(args.out.as_deref());
     let labelled = !args.exclusions.is_empty();
-    let mut log = ingest::sorted(&args.listens, &read, labelled, room.clone(), output)?;
+    let mut log = ingest::sorted(
+        &args.listens,
+        &read,
+        labelled,
+        (&args.sort, room.clone()),
+        output,
+    )?;
     if labelled {
         let read = args.read.items_options(&[])?;
         let exclusions = ingest::exclusions(&args.exclusions, &read, output)?;
@@ -230,7 +236,13 @@ fn read(args: &Args, output: &Output) -> anyhow::Result<Parts> {
         if paths.is_empty() {
             return Ok(Vec::new());
         }
-        joint.triplets(&ingest::sorted(paths, &read, false, room.clone(), output)?)
+        joint.triplets(&ingest::sorted(
+            paths,
+            &read,
+            false,
+            (&args.sort, room.clone()),
+            output,
+        )?)
     };
     let (valid, test) = (others(&args.valid)?, others(&args.test)?);
     let (users, items) = joint.sizes()?;
