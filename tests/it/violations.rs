@@ -1,4 +1,4 @@
-//! Reads every response of a mixed load and looks for an item that a rule or a takedown forbids. Meanwhile
+//! Reads every response of a mixed load and looks for an item that a rule, the request or a takedown forbids. Meanwhile
 //! versions are swapped and rolled back, and deltas bring an item, take items down and let them return.
 //!
 //! `REFRAIN_CHECK_REQUESTS` says how many requests, 2,000 by default; a million is for when it matters.
@@ -17,8 +17,8 @@ use refrain::v1::recommendation_service_client::RecommendationServiceClient;
 use refrain::v1::taste_profile_service_client::TasteProfileServiceClient;
 use refrain::v1::{
     AppendEventsRequest, Consistency, CreateExclusionRequest, DeleteExclusionRequest, Event,
-    EventKind, Exclusion, ExclusionAction, ExclusionEffect, ExclusionScope, GetServingRequest,
-    Ranking, RecommendRequest, Result as Shown, SearchParams, SeenPolicy,
+    EventKind, Exclusion, ExclusionAction, ExclusionEffect, ExclusionScope, Filter,
+    GetServingRequest, Ranking, RecommendRequest, Result as Shown, SearchParams, SeenPolicy,
 };
 use tonic::transport::Channel;
 
@@ -54,6 +54,8 @@ struct Listener {
     rules: Vec<Made>,
     events: i64,
     seen: Vec<Shown>,
+    /// What requests leave out, the same for a while: so many that a server knows them again.
+    left_out: BTreeSet<String>,
 }
 
 impl Listener {
@@ -102,11 +104,24 @@ impl Driver {
     }
 
     async fn read(&mut self, listener: &mut Listener) {
+        if self.random.below(8) == 0 {
+            let seen = listener.seen.iter().map(|shown| shown.item_id.clone());
+            listener.left_out = seen
+                .chain((0..150).map(|n| format!("absent-{n}")))
+                .collect();
+        }
+        let none = BTreeSet::new();
+        let left_out = [&none, &listener.left_out][self.random.below(2)];
+        let filter = Filter {
+            exclude_item_ids: left_out.iter().collect(),
+            ..Filter::default()
+        };
         let variants = ["", "plain", "balanced"];
         let variant = variants[self.random.below(3)];
         let seen = [SeenPolicy::Exclude, SeenPolicy::Allow][self.random.below(2)];
         let request = RecommendRequest {
             subject: Some(Subject::UserId(listener.user.clone())),
+            filter: filter.into(),
             page_size: Some(1 + u32::try_from(self.random.below(60)).expect("small")),
             seen_policy: seen.into(),
             ranking: Some(Ranking {
@@ -135,7 +150,7 @@ impl Driver {
         let bad = answer
             .results
             .iter()
-            .filter(|shown| listener.forbids(shown))
+            .filter(|shown| listener.forbids(shown) || left_out.contains(&shown.item_id))
             .count();
         self.violations.fetch_add(bad as u64, Ordering::Relaxed);
         let served_by = answer.served_by.expect("told");
@@ -386,6 +401,7 @@ async fn no_answer_of_a_mixed_load_holds_what_a_rule_or_takedown_forbids() {
                     rules: Vec::new(),
                     events: 0,
                     seen: Vec::new(),
+                    left_out: BTreeSet::new(),
                 })
                 .collect();
             // However fast the load is, it lasts until a takedown is in force.

@@ -66,8 +66,11 @@ fn read(check: &mut Check, encoded: &[u8]) -> Option<Arc<ItemFilter>> {
         check.append(ids);
         return None;
     }
+    // Kept for a while: no room but what is used.
     let list = |names: v1::Names| {
-        let (text, ends) = names.into_parts();
+        let (mut text, mut ends) = names.into_parts();
+        text.shrink_to_fit();
+        ends.shrink_to_fit();
         NameList::new(text, ends)
     };
     Some(Arc::new(ItemFilter {
