@@ -47,9 +47,9 @@ pub use options::{ColumnRef, Delimiter, Field, MappingError, ReadOptions};
 pub use read_items::{MAX_TAGS, read_ids, read_items};
 pub use records::Room;
 pub use report::{BadRow, FileReport, ReadReport};
-pub use sorted::SortedLog;
 pub(crate) use sorted::for_each_user;
 #[cfg(test)]
 pub(crate) use sorted::sorted;
+pub use sorted::{SortedLog, UserListens};
 pub use table::ProgressFn;
 pub use value::{MAX_COUNT, MAX_ID_BYTES, MAX_NAME_BYTES};

@@ -5,7 +5,9 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use refrain_bundle::Column;
@@ -41,12 +43,21 @@ impl Default for Room {
 
 /// Listens in ascending order of user and item; like ones by count and the rest, so that the order of the
 /// rows they came from does not show.
-pub(crate) trait Records {
+pub(crate) trait Records: Send + Sync {
     /// How many there are.
     fn len(&self) -> u64;
 
     /// All of them, as often as it is called.
     fn iter(&self) -> io::Result<Box<dyn Iterator<Item = io::Result<Listen>> + '_>>;
+
+    /// Those at some places, which there must be; as many at a time as fit in memory, from any thread.
+    fn read(&self, places: Range<u64>) -> io::Result<Vec<Listen>>;
+}
+
+/// Places in a file or memory as those of a slice of `len`, none where they are not.
+fn within(places: &Range<u64>, len: usize) -> Range<usize> {
+    let at = |place: u64| usize::try_from(place).map_or(len, |place| place.min(len));
+    at(places.start)..at(places.end).max(at(places.start))
 }
 
 /// Takes listens in any order.
@@ -130,6 +141,14 @@ impl Records for Mapped {
         Ok(Box::new(
             self.rows().map(|words| Ok(listen(words, self.times))),
         ))
+    }
+
+    fn read(&self, places: Range<u64>) -> io::Result<Vec<Listen>> {
+        let width = width(self.times, self.labels);
+        let places = within(&places, self.rows().len());
+        let words = &self.words.as_slice()[places.start * width..places.end * width];
+        let rows = words.chunks_exact(width);
+        Ok(rows.map(|words| listen(words, self.times)).collect())
     }
 }
 
@@ -251,6 +270,22 @@ impl<const W: usize> Records for Runs<W> {
             words.map(|words| words.map(|words| self.listen(&words))),
         ))
     }
+
+    fn read(&self, places: Range<u64>) -> io::Result<Vec<Listen>> {
+        let runs = self
+            .spilled
+            .as_ref()
+            .and_then(|spilled| spilled.runs.as_ref());
+        let Some(runs) = runs else {
+            let places = within(&places, self.buffer.len());
+            let words = self.buffer[places].iter();
+            return Ok(words.map(|words| self.listen(words)).collect());
+        };
+        // The runs are one by now.
+        let mut words = vec![[0; W]; within(&places, usize::MAX).len()];
+        runs.read(places.start * Self::BYTES as u64, &mut words)?;
+        Ok(words.iter().map(|words| self.listen(words)).collect())
+    }
 }
 
 /// Listens that there was no room for.
@@ -287,6 +322,8 @@ impl<const W: usize> Spilled<W> {
 /// A file of sorted runs, one after another.
 struct SortedRuns<const W: usize> {
     file: File,
+    /// Held while the file is read from a place of it: it has one position.
+    reading: Mutex<()>,
     /// How many records each has.
     lens: Vec<u64>,
     /// One that is yet to be sorted; its memory is used again.
@@ -297,9 +334,19 @@ impl<const W: usize> SortedRuns<W> {
     fn none(file: File) -> Self {
         Self {
             file,
+            reading: Mutex::new(()),
             lens: Vec::new(),
             next: Vec::new(),
         }
+    }
+
+    /// Fills `words` from a place in the file, in bytes.
+    fn read(&self, from: u64, words: &mut [Words<W>]) -> io::Result<()> {
+        // Whoever panicked while reading left nothing that matters.
+        let _held = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(from))?;
+        file.read_exact(bytemuck::cast_slice_mut(words.as_flattened_mut()))
     }
 
     fn write(&mut self) -> io::Result<()> {
@@ -316,7 +363,7 @@ impl<const W: usize> SortedRuns<W> {
         let mut start = 0;
         self.lens.iter().map(move |&records| {
             let run = Run {
-                file: &self.file,
+                runs: self,
                 next: start,
                 left: records,
                 buffer: Vec::with_capacity((bytes / Runs::<W>::BYTES).max(1)),
@@ -359,7 +406,7 @@ impl<const W: usize> SortedRuns<W> {
 
 /// The records of one run that are still to come.
 struct Run<'a, const W: usize> {
-    file: &'a File,
+    runs: &'a SortedRuns<W>,
     /// Where those are that are not in the buffer, and how many.
     next: u64,
     left: u64,
@@ -377,11 +424,8 @@ impl<const W: usize> Run<'_, W> {
             }
             self.buffer.resize(records, [0; W]);
             self.at = 0;
-            let mut file = self.file;
-            file.seek(SeekFrom::Start(self.next))?;
-            let bytes: &mut [u8] = bytemuck::cast_slice_mut(self.buffer.as_flattened_mut());
-            file.read_exact(bytes)?;
-            self.next += bytes.len() as u64;
+            self.runs.read(self.next, &mut self.buffer)?;
+            self.next += size_of_val(&*self.buffer) as u64;
             self.left -= records as u64;
         }
         self.at += 1;
@@ -443,7 +487,13 @@ mod tests {
         let read = || -> Vec<Listen> { records.iter().unwrap().map(Result::unwrap).collect() };
         assert_eq!(records.len(), listens.len() as u64);
         assert_eq!(read(), read());
-        read()
+        let all = read();
+        for from in (0..=all.len()).step_by(7) {
+            let some = from..(from + 5).min(all.len());
+            let places = from as u64..some.end as u64;
+            assert_eq!(records.read(places).unwrap(), all[some]);
+        }
+        all
     }
 
     proptest! {

@@ -1,13 +1,14 @@
 //! `refrain batch`: recommendations for many listeners or seeds, in process.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
 use refrain_builder::batch::{self, Job};
-use refrain_builder::ingest::{Exclusions, Log};
+use refrain_builder::ingest::{Exclusions, UserListens};
 use refrain_bundle::OpenMode;
 use refrain_engine::{Policy, Seen, Version};
 use refrain_taste::{Event, EventKind, Profile, ProfileStore, RedbStore, StoreOptions, Weights};
@@ -15,8 +16,8 @@ use serde_json::json;
 
 use super::train;
 use crate::failure::{Exit, Failure};
-use crate::ingest::{self, ReadArgs};
-use crate::listens::{self, ByUser};
+use crate::ingest::{self, ReadArgs, SortArgs};
+use crate::listens;
 use crate::output::{self, Output};
 
 /// Recommend to many at once: Parquet of users or seeds in, Parquet of recommendations out
@@ -74,6 +75,8 @@ pub(crate) struct Args {
     threads: Option<usize>,
     #[command(flatten)]
     read: ReadArgs,
+    #[command(flatten)]
+    sort: SortArgs,
 }
 
 /// Runs `refrain batch`.
@@ -157,8 +160,7 @@ fn configuration(args: &Args) -> anyhow::Result<(Policy, Weights)> {
 enum Source {
     Store(RedbStore),
     Log {
-        log: Box<Log>,
-        by_user: ByUser,
+        log: Box<UserListens>,
         exclusions: Exclusions,
     },
     /// Seeds need none.
@@ -182,14 +184,17 @@ impl Source {
         if args.listens.is_empty() {
             return Ok(Self::Nobody);
         }
-        let log = ingest::listens(&args.listens, &args.read.options()?, output)?;
+        let sort = (&args.sort, args.sort.room(Some(&args.out)));
+        let log = ingest::sorted(&args.listens, &args.read.options()?, true, sort, output)?;
+        let log = log
+            .by_user()
+            .with_context(|| Failure::new("cannot read the listens again"))?;
         let exclusions = if args.exclusions.is_empty() {
             Exclusions::default()
         } else {
             ingest::exclusions(&args.exclusions, &args.read.items_options(&[])?, output)?
         };
         Ok(Self::Log {
-            by_user: ByUser::new(&log),
             log: Box::new(log),
             exclusions,
         })
@@ -199,34 +204,27 @@ impl Source {
         match self {
             Self::Store(store) => store.profile(user).map_err(|error| error.to_string()),
             Self::Nobody => Err("no --profiles and no --listens were given".to_owned()),
-            Self::Log {
-                log,
-                by_user,
-                exclusions,
-            } => {
-                let rows = log
-                    .users
-                    .ordinal(user)
-                    .map(|user| by_user.rows(user))
-                    .unwrap_or_default();
+            Self::Log { log, exclusions } => {
+                let events = events(log, user).map_err(|error| error.to_string())?;
                 let rules = exclusions.of(user).to_vec();
-                Ok(Arc::new(Profile::new(1, events(log, rows), rules)))
+                Ok(Arc::new(Profile::new(1, events, rules)))
             }
         }
     }
 }
 
 /// Rows that say the same are one event that counts them, as a server has it.
-fn events(log: &Log, rows: &[u32]) -> Vec<Event> {
-    let mut events: Vec<(Event, f32)> = Vec::with_capacity(rows.len());
-    let mut known: HashMap<_, usize> = HashMap::with_capacity(rows.len());
+fn events(log: &UserListens, user: &str) -> io::Result<Vec<Event>> {
+    let listens = log.of(user)?;
+    let (items, contexts, sessions) = log.names();
+    let mut events: Vec<(Event, f32)> = Vec::with_capacity(listens.len());
+    let mut known: HashMap<_, usize> = HashMap::with_capacity(listens.len());
     let name = |ordinal: Option<u32>, names: &refrain_builder::Dictionary| {
         ordinal
             .and_then(|ordinal| names.get(ordinal))
             .map(str::to_owned)
     };
-    for &row in rows {
-        let told = listens::listen(log, row);
+    for told in listens {
         let at = *known
             .entry((told.item, told.time_us, told.context, told.session))
             .or_insert(events.len());
@@ -236,12 +234,12 @@ fn events(log: &Log, rows: &[u32]) -> Vec<Event> {
         }
         let event = Event {
             time_us: told.time_us.unwrap_or_default(),
-            event_id: row.to_string(),
-            item: name(Some(told.item), &log.items).unwrap_or_default(),
+            event_id: at.to_string(),
+            item: name(Some(told.item), items).unwrap_or_default(),
             kind: EventKind::Play,
             played_ms: None,
-            context: name(told.context, &log.contexts),
-            session: name(told.session, &log.sessions),
+            context: name(told.context, contexts),
+            session: name(told.session, sessions),
             count: 1,
         };
         events.push((event, told.count));
@@ -250,5 +248,5 @@ fn events(log: &Log, rows: &[u32]) -> Vec<Event> {
         count: listens::plays(count),
         ..event
     });
-    counted.collect()
+    Ok(counted.collect())
 }
