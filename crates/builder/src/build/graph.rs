@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::checkpoint::Checkpoint;
-use super::quality::{self, Queries, TARGET_RECALL};
+use super::quality::{self, Queries, TARGET_RECALL, Truth};
 use super::{BuildError, BuildOptions, Input};
 
 /// How much less recall a reused graph may have than the last one that was linked in full. Not than
@@ -24,6 +24,8 @@ pub(super) struct Linked {
     pub(super) sections: Vec<Section>,
     /// For the report; null where no parent was given.
     pub(super) reuse: Value,
+    /// What the queries that choose `ef_search` should find, where it was asked.
+    pub(super) truth: Option<Truth>,
 }
 
 /// Links the items of `input`.
@@ -45,7 +47,8 @@ pub(super) fn link(
         let sections = built.into_sections();
         let reference = earlier.reference();
         let index = open(&sections)?;
-        let recall = pool.install(|| quality::recall_at(&index, queries, reference.ef_search))?;
+        let asked = pool.install(|| quality::recall_at(&index, queries, reference.ef_search))?;
+        let (recall, truth) = asked.unzip();
         let floor = reference.recall_at_10 - MARGIN;
         told = json!({
             "version": earlier.bundle.version(),
@@ -58,6 +61,7 @@ pub(super) fn link(
             return Ok(Linked {
                 sections,
                 reuse: told,
+                truth,
             });
         }
     }
@@ -71,6 +75,7 @@ pub(super) fn link(
     Ok(Linked {
         sections: built.into_sections(),
         reuse: told,
+        truth: None,
     })
 }
 

@@ -204,8 +204,11 @@ pub fn build(
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(options.threads)
         .build()?;
-    let Linked { sections, reuse } =
-        graph::link(&input, &params, options, &queries, &pool, progress)?;
+    let Linked {
+        sections,
+        reuse,
+        truth,
+    } = graph::link(&input, &params, options, &queries, &pool, progress)?;
     let mut index_path = None;
     writer.add(INDEX_FILE, |path| {
         let sections: Vec<(&str, &[u8], bool)> = sections
@@ -226,7 +229,7 @@ pub fn build(
         recall,
         points,
         golden,
-    } = pool.install(|| quality::calibrate(&index, &queries))?;
+    } = pool.install(|| quality::calibrate(&index, &queries, truth))?;
     writer.add(GOLDEN_FILE, |path| {
         let quality::Answers {
             k,

@@ -124,9 +124,16 @@ pub(super) struct Answers {
 
 /// Tries the pool sizes, so that a recall can be asked for; chooses as default the smallest, from
 /// [`LEAST_DEFAULT`] on, whose recall is surely at the target, and measures that one on queries that
-/// had no say in the choice. Runs in the caller's pool.
-pub(super) fn calibrate(index: &Index, queries: &Queries) -> Result<Calibration, SearchError> {
-    let truth = exact(index, queries.calibration(), K)?;
+/// had no say in the choice. `truth` is what is known of the first queries already. Runs in the caller's pool.
+pub(super) fn calibrate(
+    index: &Index,
+    queries: &Queries,
+    truth: Option<Truth>,
+) -> Result<Calibration, SearchError> {
+    let truth = match truth {
+        Some(truth) => truth,
+        None => exact(index, queries.calibration(), K)?,
+    };
     let mut points = Vec::new();
     let mut chosen = None;
     for ef_search in POOL_SIZES {
@@ -157,19 +164,19 @@ pub(super) fn calibrate(index: &Index, queries: &Queries) -> Result<Calibration,
     })
 }
 
-/// Recall of an index over the queries that choose `ef_search`, at a given one; `None` when there
-/// are none.
+/// Recall of an index over the queries that choose `ef_search`, at a given one, and their exact answers; `None`
+/// when there are none.
 pub(super) fn recall_at(
     index: &Index,
     queries: &Queries,
     ef_search: u32,
-) -> Result<Option<Recall>, SearchError> {
+) -> Result<Option<(Recall, Truth)>, SearchError> {
     if queries.len() == 0 {
         return Ok(None);
     }
     let truth = exact(index, queries.calibration(), K)?;
     let found = recall(index, queries.calibration(), &truth, ef_search)?;
-    Ok(Some(found.recall))
+    Ok(Some((found.recall, truth)))
 }
 
 /// How an index answers at one pool size.
@@ -293,7 +300,9 @@ impl Found {
 }
 
 /// The exact answer to each query.
-fn exact(index: &Index, queries: &[f32], k: usize) -> Result<Vec<Vec<Hit>>, SearchError> {
+pub(super) type Truth = Vec<Vec<Hit>>;
+
+fn exact(index: &Index, queries: &[f32], k: usize) -> Result<Truth, SearchError> {
     queries
         .par_chunks_exact(index.dim())
         .map_init(Scratch::default, |scratch, query| {
