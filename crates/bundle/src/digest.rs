@@ -49,13 +49,8 @@ impl FileDigest {
     /// The length and digest of what is left in `source`, read in pieces.
     pub(crate) fn read(source: &mut impl Read) -> io::Result<Self> {
         let mut hasher = Hasher::default();
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            match source.read(&mut buffer)? {
-                0 => return Ok(hasher.finish()),
-                n => hasher.update(&buffer[..n]),
-            }
-        }
+        hasher.read(source)?;
+        Ok(hasher.finish())
     }
 }
 
@@ -71,6 +66,20 @@ impl Hasher {
     pub fn update(&mut self, bytes: &[u8]) {
         self.state.update(bytes);
         self.bytes += bytes.len() as u64;
+    }
+
+    /// Takes what is left in `source`, in pieces of a megabyte.
+    ///
+    /// # Errors
+    /// Those of reading; what came before is taken.
+    pub fn read(&mut self, source: &mut impl Read) -> io::Result<()> {
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            match source.read(&mut buffer)? {
+                0 => return Ok(()),
+                n => self.update(&buffer[..n]),
+            }
+        }
     }
 
     /// The length and digest of all so far.

@@ -302,6 +302,7 @@ impl Found {
 /// The exact answer to each query.
 pub(super) type Truth = Vec<Vec<Hit>>;
 
+/// O(items) a query.
 fn exact(index: &Index, queries: &[f32], k: usize) -> Result<Truth, SearchError> {
     queries
         .par_chunks_exact(index.dim())

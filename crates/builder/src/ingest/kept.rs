@@ -5,20 +5,19 @@
 //! byte, but for the end of the last one, which may have grown if it is plain text. Every byte is compared by its digest.
 //! Anything else, a damaged file or another version of the program, and all is read.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use refrain_bundle::{
-    Digest, FileDigest, Hasher, OpenMode, SectionFile, SectionSpec, SectionWriter, StringTable,
-    WriteError,
+    Column, Digest, FileDigest, Hasher, OpenMode, SectionFile, SectionSpec, SectionWriter,
+    StringTable, WriteError,
 };
 use serde::{Deserialize, Serialize};
 
 use super::error::IngestError;
 use super::fields;
-use super::listens::Listens;
+use super::listens::{Listens, read_sorted};
 use super::log::Log;
 use super::options::{Field, ReadOptions};
 use super::records::{Mapped, Records, Room, width, words_of};
@@ -53,50 +52,51 @@ pub fn read_kept(
     fs_err::create_dir_all(dir).map_err(keep)?;
     let place = Place::new(dir, paths, options, labelled).map_err(keep)?;
     let mut known = place.load(paths)?;
-    let (before, mut files) = match &mut known {
-        None => (Before::default(), Vec::new()),
-        Some(known) => {
-            if known.tail.is_none() && known.files.len() == paths.len() {
-                return Ok(known.take());
-            }
-            let mut files = std::mem::take(&mut known.files);
-            if known.tail.is_some() {
-                files.pop();
-            }
+    let whole = |known: &mut Known| known.grown.is_none() && known.files.len() == paths.len();
+    if let Some(known) = known.take_if(whole) {
+        return Ok(known.into_log());
+    }
+    let (mut sink, before, mut files, grown, records) = match known {
+        None => {
+            let sink = Listens::to_sort(labelled, room.clone());
+            (sink, Before::default(), Vec::new(), None, None)
+        }
+        Some(mut known) => {
             let before = Before {
                 report: std::mem::take(&mut known.names.report),
-                tail: known.tail,
+                tail: known.grown.as_ref().map(|grown| grown.from),
             };
-            (before, files)
+            let times = known.records.times;
+            let sink = Listens::to_sort_on(known.names, times, labelled, room.clone());
+            (sink, before, known.files, known.grown, Some(known.records))
         }
     };
     let rows_before = before.report.rows;
-    let mut sink = match &mut known {
-        None => Listens::to_sort(labelled, room),
-        Some(known) => {
-            let times = known.records.times;
-            Listens::to_sort_on(std::mem::take(&mut known.names), times, labelled, room)
-        }
-    };
     let Reading { report, ends } = sink.read_after(before, paths, options, progress)?;
     let (mut names, added) = sink.into_sorted()?;
     names.report = ReadReport {
         rows_before,
         ..report
     };
+    // What was compared of a file that has grown need not be read again.
+    let mut begun = grown.map(|grown| grown.begun);
     for (path, end) in paths.iter().skip(files.len()).zip(ends) {
-        let digest = digest(path, end.bytes).map_err(|source| IngestError::Open { source })?;
-        files.push(KeptFile::new(path, digest, end));
+        let begun = begun.take().unwrap_or_default();
+        let digested = digest(path, begun, end.bytes);
+        let digest = digested.map_err(|source| IngestError::Open { source })?;
+        files.push(KeptFile::new(path, digest.finish(), end));
     }
-    let records = known.map(|known| known.records);
+    let head = place.head(&names, files).map_err(keep)?;
     place
-        .save(&names, files, records.as_ref(), &*added)
+        .save(&head, &names, records.as_ref(), &*added)
         .map_err(keep)?;
     drop((records, added));
-    let file = SectionFile::open(&place.path, OpenMode::Map).map_err(io::Error::other);
-    let words = file.and_then(|file| file.column("listens").map_err(io::Error::other));
+    let Some(words) = place.listens(&head).map_err(keep)? else {
+        // Somebody else keeps another state of the log there meanwhile.
+        return read_sorted(paths, options, labelled, room, progress);
+    };
     let records = Mapped {
-        words: words.map_err(keep)?,
+        words,
         times: names.time_us.is_some(),
         labels: labelled,
     };
@@ -165,19 +165,23 @@ struct Place {
 struct Known {
     names: Log,
     records: Mapped,
+    /// Those that are as they were: all but one that has grown.
     files: Vec<KeptFile>,
-    tail: Option<Tail>,
+    grown: Option<Grown>,
+}
+
+/// A file that has grown.
+struct Grown {
+    from: Tail,
+    /// The digest of what was read of it.
+    begun: Hasher,
 }
 
 impl Known {
-    fn take(&mut self) -> SortedLog {
-        let mut names = std::mem::take(&mut self.names);
+    fn into_log(self) -> SortedLog {
+        let mut names = self.names;
         names.report.rows_before = names.report.rows;
-        let records = Mapped {
-            words: self.records.words.clone(),
-            ..self.records
-        };
-        SortedLog::new(names, Box::new(records))
+        SortedLog::new(names, Box::new(self.records))
     }
 }
 
@@ -199,7 +203,7 @@ impl Place {
 
     /// What is kept there of these files. An error is one of the files.
     fn load(&self, paths: &[PathBuf]) -> Result<Option<Known>, IngestError> {
-        let Some((file, head)) = self.open() else {
+        let Some((file, mut head)) = self.open() else {
             return Ok(None);
         };
         let same = head.format == FORMAT
@@ -211,23 +215,25 @@ impl Place {
         let Some(last) = head.files.len().checked_sub(1).filter(|_| same) else {
             return Ok(None);
         };
-        let mut tail = None;
+        let mut grown = None;
         for (at, (kept, path)) in head.files.iter().zip(paths).enumerate() {
-            let Some(grown) = self.unchanged(kept, path)? else {
+            let Some((begun, has_grown)) = self.unchanged(kept, path)? else {
                 return Ok(None);
             };
-            match (&kept.grows_from, grown) {
+            match (&kept.grows_from, has_grown) {
                 (_, false) => {}
-                (Some((lines, _)), true) if at == last => {
-                    tail = Some(Tail {
-                        bytes: kept.digest.bytes,
-                        lines: *lines,
-                    });
+                (&Some((lines, _)), true) if at == last => {
+                    let bytes = kept.digest.bytes;
+                    let from = Tail { bytes, lines };
+                    grown = Some(Grown { from, begun });
                 }
                 _ => return Ok(None),
             }
         }
-        Ok(known(&file, head, paths, tail))
+        if grown.is_some() {
+            head.files.pop();
+        }
+        Ok(known(&file, head, paths, grown))
     }
 
     fn open(&self) -> Option<(SectionFile, Head)> {
@@ -237,14 +243,19 @@ impl Place {
         Some((file, head))
     }
 
-    /// Whether a file begins as it was read, and then whether more has come; `None`: it is another.
-    fn unchanged(&self, kept: &KeptFile, path: &Path) -> Result<Option<bool>, IngestError> {
+    /// Whether a file begins as it was read: the digest of that, and whether more has come. `None`: it is another.
+    fn unchanged(
+        &self,
+        kept: &KeptFile,
+        path: &Path,
+    ) -> Result<Option<(Hasher, bool)>, IngestError> {
         let open_error = |source| IngestError::Open { source };
         let len = fs_err::metadata(path).map_err(open_error)?.len();
         if kept.path != path.to_string_lossy() || len < kept.digest.bytes {
             return Ok(None);
         }
-        if digest(path, kept.digest.bytes).map_err(open_error)? != kept.digest {
+        let begun = digest(path, Hasher::default(), kept.digest.bytes).map_err(open_error)?;
+        if begun.finish() != kept.digest {
             return Ok(None);
         }
         let grown = len > kept.digest.bytes;
@@ -264,16 +275,11 @@ impl Place {
                 return Ok(None);
             }
         }
-        Ok(Some(grown))
+        Ok(Some((begun, grown)))
     }
 
-    fn save(
-        &self,
-        names: &Log,
-        files: Vec<KeptFile>,
-        before: Option<&Mapped>,
-        added: &dyn Records,
-    ) -> io::Result<()> {
+    /// The head of a log of these files, encoded. The same log, files and options: the same head.
+    fn head(&self, names: &Log, files: Vec<KeptFile>) -> io::Result<Vec<u8>> {
         let report = &names.report;
         let position = |path: &Path| report.files.iter().position(|file| file.path == path);
         let head = Head {
@@ -298,13 +304,31 @@ impl Place {
                 })
                 .collect(),
         };
-        let head = serde_json::to_vec(&head)?;
+        Ok(serde_json::to_vec(&head)?)
+    }
+
+    /// The listens of the file that has this head; `None`: it has another.
+    fn listens(&self, head: &[u8]) -> io::Result<Option<Column<u32>>> {
+        let file = SectionFile::open(&self.path, OpenMode::Map).map_err(io::Error::other)?;
+        if file.section("head").as_deref() != Some(head) {
+            return Ok(None);
+        }
+        file.column("listens").map(Some).map_err(io::Error::other)
+    }
+
+    fn save(
+        &self,
+        head: &[u8],
+        names: &Log,
+        before: Option<&Mapped>,
+        added: &dyn Records,
+    ) -> io::Result<()> {
         let width = width(names.time_us.is_some(), self.labelled);
         let mut merged = Merged::new(before, added, width)?;
         // Of killed runs; who else is at it writes all the time.
         SectionWriter::remove_left(&self.path, LEFT)?;
         SectionWriter::write(&self.path, |file| {
-            file.add(SectionSpec::new("head"), &head)?;
+            file.add(SectionSpec::new("head"), head)?;
             for (section, strings) in [
                 ("users", &names.users),
                 ("items", &names.items),
@@ -373,7 +397,7 @@ impl KeptReport {
 }
 
 /// What a file says whose head is that of these files; `None`: it contradicts itself.
-fn known(file: &SectionFile, head: Head, paths: &[PathBuf], tail: Option<Tail>) -> Option<Known> {
+fn known(file: &SectionFile, head: Head, paths: &[PathBuf], grown: Option<Grown>) -> Option<Known> {
     let strings = |section: &str| -> Option<Dictionary> {
         let table = StringTable::open(file, section).ok()?;
         let mut all = Dictionary::new();
@@ -443,22 +467,17 @@ fn known(file: &SectionFile, head: Head, paths: &[PathBuf], tail: Option<Tail>) 
         names,
         records,
         files: head.files,
-        tail,
+        grown,
     })
 }
 
-/// The digest of the first bytes of a file.
-fn digest(path: &Path, bytes: u64) -> io::Result<FileDigest> {
-    let file: File = fs_err::File::open(path)?.into_parts().0;
-    let mut rest = file.take(bytes);
-    let mut hasher = Hasher::default();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match rest.read(&mut buffer)? {
-            0 => return Ok(hasher.finish()),
-            read => hasher.update(&buffer[..read]),
-        }
-    }
+/// The digest of the first bytes of a file, of which some were taken before.
+fn digest(path: &Path, mut begun: Hasher, bytes: u64) -> io::Result<Hasher> {
+    let from = begun.finish().bytes;
+    let mut file = fs_err::File::open(path)?;
+    file.seek(SeekFrom::Start(from))?;
+    begun.read(&mut file.take(bytes.saturating_sub(from)))?;
+    Ok(begun)
 }
 
 /// Listens that were kept and listens that were added, merged.
@@ -518,7 +537,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ingest::{Listen, read_sorted};
+    use crate::ingest::Listen;
+    use crate::ingest::tests::gzip;
 
     /// All that a log has: listens, names, report.
     type All = (Vec<Listen>, Log, ReadReport);
@@ -624,12 +644,6 @@ mod tests {
         header.to_owned() + &rows.iter().map(row).collect::<String>()
     }
 
-    fn gzip(text: &str) -> Vec<u8> {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        encoder.write_all(text.as_bytes()).unwrap();
-        encoder.finish().unwrap()
-    }
-
     fn rows() -> impl Strategy<Value = Vec<(u8, u8, u8, u8)>> {
         prop::collection::vec((0_u8..6, 0_u8..9, 0_u8..3, 0_u8..6), 0..60)
     }
@@ -651,7 +665,7 @@ mod tests {
                 place.agrees(&paths);
                 place.agrees(&paths);
             }
-            paths.push(place.write("next.csv.gz", gzip(&csv(header, &more))));
+            paths.push(place.write("next.csv.gz", gzip(csv(header, &more).as_bytes())));
             place.agrees(&paths);
             paths.push(place.write("last.csv", csv(header, &rows)));
             place.agrees(&paths);
@@ -686,7 +700,10 @@ mod tests {
         assert_eq!(place.agrees(&paths), 0);
         assert_eq!(place.agrees(&paths), 72);
         // Files behind it, and each log for itself.
-        let next = place.write("next.csv.gz", gzip(&format!("{HEADER}{}", good(55..90))));
+        let next = place.write(
+            "next.csv.gz",
+            gzip(format!("{HEADER}{}", good(55..90)).as_bytes()),
+        );
         let two = [log.clone(), next.clone()];
         assert_eq!(place.agrees(&two), 72);
         assert_eq!(place.agrees(&two), 107);
@@ -720,12 +737,17 @@ mod tests {
     #[test]
     fn more_to_see_may_change_what_a_file_is_taken_for() {
         let place = Place::new();
-        // Lines of a user and items; with more of them it is a table of two columns.
-        let log = place.write("log", "a x\nb y z\n");
-        place.agrees(std::slice::from_ref(&log));
-        let mut file = fs_err::OpenOptions::new().append(true).open(&log).unwrap();
-        file.write_all("c x\n".repeat(200).as_bytes()).unwrap();
-        place.agrees(&[log]);
+        // A table of two columns, until a line shows that each is of a user and items.
+        let paths = [place.write("log", "a x\nb y\n")];
+        place.agrees(&paths);
+        let mut file = fs_err::OpenOptions::new()
+            .append(true)
+            .open(&paths[0])
+            .unwrap();
+        file.write_all(b"c x\n").unwrap();
+        assert_eq!(place.agrees(&paths), 2);
+        file.write_all(b"c x y z\n").unwrap();
+        assert_eq!(place.agrees(&paths), 0);
     }
 
     #[test]
@@ -769,6 +791,18 @@ mod tests {
         place.write("log.csv", format!("{HEADER}{}", good(0..51)));
         assert_eq!(place.agrees(&[log]), 50);
         assert_eq!((old.exists(), new.exists()), (false, true));
+    }
+
+    #[test]
+    fn listens_are_taken_only_with_their_head() {
+        let place = Place::new();
+        let paths = [place.write("log.csv", format!("{HEADER}{}", good(0..50)))];
+        place.agrees(&paths);
+        let kept = super::Place::new(&place.kept(), &paths, &place.options, place.labelled);
+        let kept = kept.unwrap();
+        let head = kept.open().unwrap().0.section("head").unwrap();
+        assert!(kept.listens(&head).unwrap().is_some());
+        assert!(kept.listens(b"of somebody else").unwrap().is_none());
     }
 
     #[test]
