@@ -287,8 +287,12 @@ fn assemble(
         draft.repaired = repair::connect(&mut draft, &coded);
         Ok::<_, BuildError>(linked)
     })?;
-    let order = reorder::order(&draft, &coded);
-    let (ordinals, places) = reorder::apply(&order, &mut draft, &mut coded).map_err(memory)?;
+    let (ordinals, places) = pool
+        .install(|| {
+            let order = reorder::order(&draft, &coded);
+            reorder::apply(order, &mut draft, &mut coded)
+        })
+        .map_err(memory)?;
     if params.metric == Metric::InnerProduct {
         let queries = shape::Queries::draw((users, dim), &linked, &places, params.seed);
         draft.shaped = pool.install(|| shape::shape(&mut draft, &coded, &queries));
@@ -615,12 +619,17 @@ fn check_rows(vectors: &[f32], dim: usize, what: &'static str) -> Result<(), Bui
             dim,
         });
     }
-    match vectors.iter().position(|value| !value.is_finite()) {
-        Some(at) => Err(BuildError::NotFinite {
-            what,
-            ordinal: at / dim,
-            dimension: at % dim,
-        }),
-        None => Ok(()),
-    }
+    // To stop within a row would be to look at one value at a time.
+    let finite = |row: &[f32]| row.iter().fold(true, |all, value| all & value.is_finite());
+    let mut rows = vectors.chunks_exact(dim);
+    let Some(ordinal) = rows.position(|row| !finite(row)) else {
+        return Ok(());
+    };
+    let row = &vectors[ordinal * dim..][..dim];
+    let dimension = row.iter().position(|value| !value.is_finite());
+    Err(BuildError::NotFinite {
+        what,
+        ordinal,
+        dimension: dimension.unwrap_or_default(),
+    })
 }

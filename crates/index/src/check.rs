@@ -1,12 +1,14 @@
 //! The thorough look at an index: O(n).
 
+use std::{panic::resume_unwind, thread};
+
 use refrain_kernels::{Metric, codes::CodeRows};
 
 use crate::{
     index::Index,
     layout::{
         CENTRE, CODES, EMPTY, LENGTHS, LINKS, Layer, NAV_ITEMS, NAV_LINKS, ORDINALS, PROJECTION,
-        REMAINDERS, SKETCHES, SQUARES, TERMS,
+        REMAINDERS, RowSet, SKETCHES, SQUARES, TERMS,
     },
     scratch::Visited,
     walk::count,
@@ -99,10 +101,17 @@ impl Index {
     /// # Errors
     /// The first [`StructureError`], with its place.
     pub fn check(&self) -> Result<(), StructureError> {
-        self.check_items()?;
+        thread::scope(|scope| {
+            let graph = scope.spawn(|| self.check_graph());
+            self.check_items()?;
+            graph.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })
+    }
+
+    fn check_graph(&self) -> Result<(), StructureError> {
         let graph = self.graph();
+        check_rows(LINKS, 0, &graph.base())?;
         let mut visited = Visited::default();
-        check_rows(LINKS, 0, &graph.base(), &mut visited)?;
         visited.reset(graph.n);
         for (at, &item) in graph.nav_items.iter().enumerate() {
             let problem = match (item as usize) < graph.n {
@@ -122,7 +131,7 @@ impl Index {
         let mut first = 0;
         for number in 1..=graph.layers {
             let layer = graph.above(number);
-            check_rows(NAV_LINKS, first, &layer, &mut visited)?;
+            check_rows(NAV_LINKS, first, &layer)?;
             first += layer.links.len();
         }
         self.check_reachable(&mut visited)
@@ -193,6 +202,7 @@ impl Index {
         let mut next = 0;
         while let Some(&node) = queue.get(next) {
             next += 1;
+            base.ask_ahead(&queue, next);
             queue.extend(base.row(node).iter().filter(|link| visited.insert(**link)));
         }
         match (0..count(graph.n)).find(|item| visited.insert(*item)) {
@@ -214,6 +224,13 @@ fn check_codes(
 ) -> Result<(), StructureError> {
     for place in 0..count(rows.len()) {
         let codes = rows.row(place).unwrap_or_default();
+        let (values, padding) = codes.split_at_checked(width).unwrap_or((codes, &[]));
+        // To stop at the first would be to look at one at a time.
+        let any =
+            |codes: &[i8], odd: fn(i8) -> bool| codes.iter().fold(false, |any, c| any | odd(*c));
+        if !any(values, |code| code == i8::MIN) && !any(padding, |code| code != 0) {
+            continue;
+        }
         let odd = |(at, code): (usize, &i8)| *code == i8::MIN || (at >= width && *code != 0);
         if let Some(at) = codes.iter().enumerate().position(odd) {
             return Err(StructureError {
@@ -231,11 +248,9 @@ fn check_rows(
     section: &'static str,
     first: usize,
     layer: &Layer<'_>,
-    visited: &mut Visited,
 ) -> Result<(), StructureError> {
     for (node, row) in (0..count(layer.len)).zip(layer.links.chunks_exact(layer.degree)) {
-        visited.reset(layer.len);
-        let mut ended = false;
+        let (mut seen, mut ended) = (RowSet::default(), false);
         for (slot, &link) in row.iter().enumerate() {
             let problem = if link == EMPTY {
                 ended = true;
@@ -249,7 +264,7 @@ fn check_rows(
                 }
             } else if link == node {
                 Problem::Loop { node }
-            } else if !visited.insert(link) {
+            } else if !seen.insert(link, &row[..slot]) {
                 Problem::Duplicate { link }
             } else {
                 continue;

@@ -66,9 +66,9 @@ pub(crate) fn rung(steps: &[f32; RUNGS], largest: f32) -> u8 {
 pub(crate) fn encode(values: &[f32], step: f32, high: &mut [i8], low: &mut [i8]) {
     let scale = PARTS / step;
     for ((value, high), low) in values.iter().zip(high).zip(low) {
-        let whole = (value * scale).round_ties_even();
+        let whole = nearest((value * scale).clamp(-REACH * PARTS, REACH * PARTS));
         #[expect(clippy::cast_possible_truncation, reason = "clamped to 16 bits first")]
-        let whole = whole.clamp(-REACH * PARTS, REACH * PARTS) as i32;
+        let whole = whole as i32;
         // To the nearest, so that the high byte alone errs to neither side.
         let nearest = (whole + 128) >> 8;
         #[expect(
@@ -78,6 +78,15 @@ pub(crate) fn encode(values: &[f32], step: f32, high: &mut [i8], low: &mut [i8])
         let (coarse, fine) = (nearest as i8, (whole - (nearest << 8)) as i8);
         (*high, *low) = (coarse, fine);
     }
+}
+
+/// The nearest whole number, the even one of two, of a magnitude up to 2^22: `round_ties_even` is a
+/// call of a library on older machines.
+#[inline(always)]
+pub(crate) fn nearest(value: f32) -> f32 {
+    /// From here on a step of `f32` is one.
+    const WHOLE: f32 = 12_582_912.0;
+    (value + WHOLE) - WHOLE
 }
 
 /// What high and low bytes stand for.

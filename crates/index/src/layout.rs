@@ -28,7 +28,7 @@
 //! Everything is little-endian and used in place.
 
 use bytemuck::{Pod, Zeroable};
-use refrain_kernels::Metric;
+use refrain_kernels::{Metric, prefetch};
 
 use crate::{codes, heads, nibbles};
 
@@ -211,6 +211,20 @@ impl<'a> Graph<'a> {
     }
 }
 
+/// The links of one row so far, by a few bits of each: nearly always these tell at once that another is new.
+#[derive(Debug, Default)]
+pub(crate) struct RowSet([u64; 4]);
+
+impl RowSet {
+    /// Whether a link is new to the `row` that all before were inserted with; it is a member from now on.
+    pub(crate) fn insert(&mut self, link: u32, row: &[u32]) -> bool {
+        let (word, bit) = (&mut self.0[link as usize / 64 % 4], 1 << (link % 64));
+        let known = *word & bit != 0;
+        *word |= bit;
+        !known || !row.contains(&link)
+    }
+}
+
 /// One layer: rows of positions within the layer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layer<'a> {
@@ -227,6 +241,16 @@ impl<'a> Layer<'a> {
     pub(crate) fn row(&self, position: u32) -> &'a [u32] {
         let start = position as usize * self.degree;
         &self.links[start..start + self.degree]
+    }
+
+    /// Asks for the row that a search breadth first comes to soon, from the nodes it met and how many of them it is
+    /// done with: rows lie anywhere, and it would wait for each.
+    #[inline]
+    pub(crate) fn ask_ahead(&self, met: &[u32], done: usize) {
+        const AHEAD: usize = 8;
+        if let Some(&soon) = met.get(done + AHEAD) {
+            prefetch(self.row(soon));
+        }
     }
 
     /// The place at a position.

@@ -84,7 +84,7 @@ pub(crate) fn encode(values: &[f32], row: &mut [i8]) -> f32 {
 
 /// The code of a value: 0 to 15.
 fn code(value: f32, step: f32) -> f32 {
-    (value / step + MIDDLE).round_ties_even().clamp(0.0, 15.0)
+    codes::nearest((value / step + MIDDLE).clamp(0.0, 15.0))
 }
 
 /// The nibbles of all items, by place.
@@ -113,7 +113,7 @@ impl NibbleQuery {
         let scale = if scale.is_finite() { scale } else { 0.0 };
         self.values.set(query.iter().map(|value| {
             #[expect(clippy::cast_possible_truncation, reason = "at most 127")]
-            let whole = (value * scale).round_ties_even() as i8;
+            let whole = codes::nearest(value * scale) as i8;
             whole
         }));
         self.middle = MIDDLE * self.values.sum() as f32;

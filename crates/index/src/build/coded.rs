@@ -316,18 +316,7 @@ fn code(values: &[f32], steps: &[f32; RUNGS], high: &mut [i8], low: &mut [i8]) -
     let rung = codes::rung(steps, codes::magnitude(values));
     let step = steps[usize::from(rung)];
     codes::encode(values, step, high, low);
-    let (mut square, mut error, mut lost) = (0.0_f64, 0.0_f64, 0.0_f64);
-    let (mut length, mut stored) = (0.0_f64, 0.0_f64);
-    for ((value, high), low) in values.iter().zip(&*high).zip(&*low) {
-        let (value, high, low) = (f64::from(*value), f64::from(*high), f64::from(*low));
-        let step = f64::from(step);
-        square += (high * step).powi(2);
-        error += (value / step - high).powi(2);
-        let back = step * (high + low / f64::from(PARTS));
-        lost += (value - back).powi(2);
-        length += value * value;
-        stored += back * back;
-    }
+    let [square, error, lost, length, stored] = sums(values, step, high, low);
     // Rounded down: one over it is a bound of the length, given or stored.
     let longest = length.max(stored).sqrt() * (1.0 + 1e-6);
     let inverse = longest.max(f64::from(f32::MIN_POSITIVE)).recip();
@@ -339,4 +328,31 @@ fn code(values: &[f32], steps: &[f32; RUNGS], high: &mut [i8], low: &mut [i8]) -
         loss: if length > 0.0 { lost / length } else { 0.0 },
         inverse_norm: codes::narrow(inverse),
     }
+}
+
+/// Sums of squares over a row: of the high bytes, of their errors in steps, of the errors of all
+/// bytes, of the values given, of those stored. In lanes: one sum would wait for itself.
+fn sums(values: &[f32], step: f32, high: &[i8], low: &[i8]) -> [f64; 5] {
+    const LANES: usize = 4;
+    let step = f64::from(step);
+    let per_step = step.recip();
+    let mut sums = [[0.0_f64; LANES]; 5];
+    let rows = values.chunks(LANES).zip(high.chunks(LANES));
+    for ((values, high), low) in rows.zip(low.chunks(LANES)) {
+        for (lane, ((value, high), low)) in values.iter().zip(high).zip(low).enumerate() {
+            let (value, high, low) = (f64::from(*value), f64::from(*high), f64::from(*low));
+            let back = step * (high + low / f64::from(PARTS));
+            let terms = [
+                high * step,
+                value * per_step - high,
+                value - back,
+                value,
+                back,
+            ];
+            for (sum, term) in sums.iter_mut().zip(terms) {
+                sum[lane] += term * term;
+            }
+        }
+    }
+    sums.map(|lanes| lanes.iter().sum())
 }

@@ -8,6 +8,10 @@ use std::{
 
 use bytemuck::Pod;
 use memmap2::MmapMut;
+use rayon::prelude::*;
+
+/// Values filled in by one task.
+const CHUNK: usize = 1 << 20;
 
 /// A fixed number of values in memory of their own, in large pages where the system grants them.
 ///
@@ -21,14 +25,18 @@ pub(super) struct Pages<T> {
     of: PhantomData<T>,
 }
 
-impl<T: Pod> Pages<T> {
+impl<T: Pod + Send + Sync> Pages<T> {
     /// `len` times `value`.
     ///
     /// # Errors
     /// When the system has not that much memory.
     pub(super) fn filled(len: usize, value: T) -> io::Result<Self> {
         let mut pages = Self::zeroed(len)?;
-        pages.fill(value);
+        // Zeros are there already; who writes first to a page then pays for it, on a thread of its own.
+        if bytemuck::bytes_of(&value).iter().any(|byte| *byte != 0) {
+            let parts = pages.par_chunks_mut(CHUNK);
+            parts.for_each(|part| part.fill(value));
+        }
         Ok(pages)
     }
 

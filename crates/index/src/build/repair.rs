@@ -68,6 +68,7 @@ fn spread(draft: &Draft, from: u32, parents: &mut [u32], queue: &mut Vec<u32>) {
     let mut next = 0;
     while let Some(&node) = queue.get(next) {
         next += 1;
+        base.ask_ahead(queue, next);
         for &link in base.row(node).iter().filter(|link| **link != EMPTY) {
             if parents[link as usize] == EMPTY {
                 parents[link as usize] = node;

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     index::Index,
-    layout::{EMPTY, Graph, Layer},
+    layout::{EMPTY, Graph, Layer, RowSet},
     walk::count,
 };
 
@@ -49,7 +49,7 @@ pub(super) fn begin(
     params: &BuildParams,
 ) -> io::Result<Begun> {
     let n = parent.origin.len();
-    let old = Old::new(parent);
+    let mut old = Old::new(parent);
     let nav = levels::given(n, copies, |item| match old.place_of[item as usize] {
         EMPTY => levels::level(params, item),
         place => old.level(place),
@@ -63,10 +63,11 @@ pub(super) fn begin(
         })
         .collect();
     let kept = |item: u32| !moved[item as usize] && !copies.contains(item);
+    old.forget(|item| !kept(item));
     let workers = Workers::new(params.threads);
     for number in 0..=draft.layers.min(old.graph.layers) {
-        old.take_rows(&mut draft, number, &kept);
-        old.fill_rows(&mut draft, coded, number, &kept, &workers);
+        old.take_rows(&mut draft, number);
+        old.fill_rows(&mut draft, coded, number, &workers);
     }
     // What is left with hardly a link leads nowhere, and nothing may lead to it.
     let base = draft.graph().base();
@@ -101,7 +102,7 @@ struct Old<'a> {
     graph: Graph<'a>,
     /// Of each new item its place in the parent, or [`EMPTY`].
     place_of: Vec<u32>,
-    /// Of each place of the parent the new item, or [`EMPTY`].
+    /// Of each place of the parent the new item, or [`EMPTY`]: none and, in the end, none that is kept.
     item_at: Vec<u32>,
     /// Of each place of the parent its position above the base, or [`EMPTY`].
     position_of: Vec<u32>,
@@ -130,6 +131,21 @@ impl<'a> Old<'a> {
             item_at,
             position_of,
         }
+    }
+
+    /// From here on only items that keep their links are at a place.
+    fn forget(&mut self, gone: impl Fn(u32) -> bool) {
+        for item in &mut self.item_at {
+            if *item != EMPTY && gone(*item) {
+                *item = EMPTY;
+            }
+        }
+    }
+
+    /// Whether an item keeps its links.
+    fn keeps(&self, item: u32) -> bool {
+        let place = self.place_of[item as usize];
+        place != EMPTY && self.item_at[place as usize] != EMPTY
     }
 
     /// The top layer of a place.
@@ -163,9 +179,9 @@ impl<'a> Old<'a> {
     }
 
     /// The kept item at a place.
-    fn kept(&self, place: u32, kept: &impl Fn(u32) -> bool) -> Option<u32> {
+    fn kept(&self, place: u32) -> Option<u32> {
         let item = self.item_at[place as usize];
-        (item != EMPTY && kept(item)).then_some(item)
+        (item != EMPTY).then_some(item)
     }
 
     /// Items of a layer of the draft, with their positions there.
@@ -180,19 +196,19 @@ impl<'a> Old<'a> {
     }
 
     /// Enters what is left of the rows of kept items.
-    fn take_rows(&self, draft: &mut Draft, number: usize, kept: &(impl Fn(u32) -> bool + Sync)) {
+    fn take_rows(&self, draft: &mut Draft, number: usize) {
         if number == 0 {
             let degree = 2 * draft.m;
             let rows = draft.links.par_chunks_exact_mut(degree).zip(&self.place_of);
             rows.zip(0..count(draft.n)).for_each(|((row, _), item)| {
-                if kept(item) {
-                    self.take_row(0, item, |other| other, kept, row);
+                if self.keeps(item) {
+                    self.take_row(0, item, |other| other, row);
                 }
             });
             return;
         }
         let (items, positions) = (Self::items(draft, number), draft.nav_position.clone());
-        for (item, position) in items.into_iter().filter(|(item, _)| kept(*item)) {
+        for (item, position) in items.into_iter().filter(|(item, _)| self.keeps(*item)) {
             // In a damaged parent, an item may be linked on a layer that it is not on.
             let on = draft.counts[number - 1];
             let position_of = |other: u32| match positions[other as usize] {
@@ -200,7 +216,7 @@ impl<'a> Old<'a> {
                 _ => EMPTY,
             };
             let row = draft.row_mut(number, position);
-            self.take_row(number, item, position_of, kept, row);
+            self.take_row(number, item, position_of, row);
         }
     }
 
@@ -210,16 +226,15 @@ impl<'a> Old<'a> {
         number: usize,
         item: u32,
         position_of: impl Fn(u32) -> u32,
-        kept: &impl Fn(u32) -> bool,
         row: &mut [u32],
     ) {
         let links = self.row(number, self.place_of[item as usize]);
-        let left = links.filter_map(|place| self.kept(place, kept));
-        let mut len = 0;
+        let left = links.filter_map(|place| self.kept(place));
+        let (mut len, mut taken) = (0, RowSet::default());
         for other in left.filter(|other| *other != item) {
             let position = position_of(other);
             // No parent that is whole has a link twice.
-            if position != EMPTY && !row[..len].contains(&position) {
+            if position != EMPTY && taken.insert(position, &row[..len]) {
                 row[len] = position;
                 len += 1;
             }
@@ -227,35 +242,28 @@ impl<'a> Old<'a> {
     }
 
     /// Fills the rows that lost links.
-    fn fill_rows(
-        &self,
-        draft: &mut Draft,
-        coded: &Coded,
-        number: usize,
-        kept: &(impl Fn(u32) -> bool + Sync),
-        workers: &Workers,
-    ) {
+    fn fill_rows(&self, draft: &mut Draft, coded: &Coded, number: usize, workers: &Workers) {
         let frozen: &Draft = draft;
         let layer = frozen.layer(number);
         let rows = Self::items(frozen, number).into_par_iter();
         let rows = rows.filter_map(|(item, position)| {
-            if !kept(item) {
+            if !self.keeps(item) {
                 return None;
             }
-            let own = layer.row(position).iter().copied();
-            let mut row: Vec<u32> = own.filter(|link| *link != EMPTY).collect();
+            let left = layer.row(position);
+            let left = left.split(|link| *link == EMPTY).next().unwrap_or_default();
             let place = self.place_of[item as usize];
             let before = self.row(number, place).count();
-            let lost = before - row.len();
-            if lost == 0 {
+            if left.len() == before {
                 return None;
             }
+            let mut row = left.to_vec();
             for gone in self.row(number, place) {
-                if self.kept(gone, kept).is_some() {
+                if self.kept(gone).is_some() {
                     continue;
                 }
                 let beyond = self.row(number, gone).take(BEYOND);
-                let beyond = beyond.filter_map(|at| self.kept(at, kept));
+                let beyond = beyond.filter_map(|at| self.kept(at));
                 let beyond = beyond.map(|item| match number {
                     0 => item,
                     _ => frozen.nav_position[item as usize],
@@ -301,12 +309,25 @@ impl Judge {
             space.decode(*link, &mut self.near);
             sum += between(&self.then, &self.near);
             judges += 1.0;
+            // Nearly all hardly moved: what the others are away can only add to this.
+            if moved * JUDGES as f32 <= NEAR * NEAR * sum {
+                return false;
+            }
         }
         moved * judges > NEAR * NEAR * sum
     }
 }
 
-/// The squared distance.
+/// The squared distance, in eight lanes: one would wait for itself.
 fn between(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum()
+    let (a, a_rest) = a.as_chunks::<8>();
+    let (b, b_rest) = b.as_chunks::<8>();
+    let mut lanes = [0.0_f32; 8];
+    for (a, b) in a.iter().zip(b) {
+        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += (a - b).powi(2);
+        }
+    }
+    let rest = a_rest.iter().zip(b_rest).map(|(a, b)| (a - b).powi(2));
+    lanes.into_iter().chain(rest).sum()
 }
