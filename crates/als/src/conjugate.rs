@@ -19,7 +19,7 @@
 
 use crate::eigen::eigen;
 use rayon::prelude::*;
-use refrain_kernels::{Kernels, Metric};
+use refrain_kernels::{Kernels, Metric, prefetch};
 
 /// Steps a row takes at most. A pass over all rows improves what the next starts from, so an unfinished row
 /// is not lost.
@@ -28,6 +28,9 @@ const MAX_STEPS: usize = 8;
 /// A row is done when its squared error, in the norm of the preconditioned residual, is this small a share
 /// of the right-hand side's.
 const TOLERANCE: f32 = 3e-5;
+
+/// Observed rows that are asked for at a time.
+const AHEAD: usize = 16;
 
 /// Rows turned at a time by a thread.
 const BLOCK: usize = 64;
@@ -160,7 +163,7 @@ impl Conjugate {
         }
         // The right-hand side, for its size alone.
         image.fill(0.0);
-        kernels.add_ids(confidences, fixed, rank, others, image);
+        self.add_first(confidences, fixed, others, image);
         multiply(image, inverse, conditioned);
         let goal = TOLERANCE * kernels.dot(image, conditioned);
         // b − A x = Σ c (1 − ỹ x) ỹ − Λ x.
@@ -204,6 +207,24 @@ impl Conjugate {
             error = left;
         }
         row.iter().all(|value| value.is_finite())
+    }
+
+    /// [`Kernels::add_ids`] of rows that were not looked at lately: they lie anywhere, so those of the next
+    /// block are asked for while one is added.
+    fn add_first(&self, weights: &[f32], rows: &[f32], ids: &[u32], out: &mut [f32]) {
+        let ask = |ids: &[u32]| {
+            for &id in ids {
+                prefetch(&rows[id as usize * self.rank..][..self.rank]);
+            }
+        };
+        let (first, mut ahead) = ids.split_at(ids.len().min(AHEAD));
+        ask(first);
+        for (weights, ids) in weights.chunks(AHEAD).zip(ids.chunks(AHEAD)) {
+            let (next, rest) = ahead.split_at(ahead.len().min(AHEAD));
+            ask(next);
+            ahead = rest;
+            self.kernels.add_ids(weights, rows, self.rank, ids, out);
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The sparse matrix of who listened to what, and how much.
 
+use std::ops::Range;
+
 use rustc_hash::FxHashMap;
 
 /// Largest strength accepted. Far above any honest play count, and small enough that its products with
@@ -200,8 +202,9 @@ impl Interactions {
         (&self.indices[start..end], Strengths { codes, palette })
     }
 
-    /// The same interactions by item: `transposed().user(i)` are the users of item `i`. `O(n)`, and no more
-    /// memory than the result.
+    /// The same interactions by item: `transposed().user(i)` are the users of item `i`. In the current pool,
+    /// whose every thread reads all and takes what is of a part of the items. `O(n)` each, and no more memory
+    /// than the result.
     #[must_use]
     pub fn transposed(&self) -> Self {
         let mut offsets = vec![0; self.columns as usize + 1];
@@ -216,16 +219,13 @@ impl Interactions {
         let mut indices = vec![0; self.len()];
         let codes = match &self.codes {
             Codes::Alike => {
-                self.scatter(&mut offsets, |_, to, user| indices[to] = user);
+                self.turn(&offsets, &mut indices, None::<(&[u8], &mut [u8])>);
                 Codes::Alike
             }
-            Codes::Bytes(from) => Codes::Bytes(self.turned(from, &mut offsets, &mut indices)),
-            Codes::Shorts(from) => Codes::Shorts(self.turned(from, &mut offsets, &mut indices)),
-            Codes::Plain(from) => Codes::Plain(self.turned(from, &mut offsets, &mut indices)),
+            Codes::Bytes(codes) => Codes::Bytes(self.turned(&offsets, &mut indices, codes)),
+            Codes::Shorts(codes) => Codes::Shorts(self.turned(&offsets, &mut indices, codes)),
+            Codes::Plain(codes) => Codes::Plain(self.turned(&offsets, &mut indices, codes)),
         };
-        // Every row's start went up to its end, which is the next one's start.
-        offsets.rotate_right(1);
-        offsets[0] = 0;
         Self {
             columns: self.users(),
             offsets,
@@ -235,30 +235,77 @@ impl Interactions {
         }
     }
 
-    fn turned<T: Copy + Default>(
-        &self,
-        codes: &[T],
-        next: &mut [usize],
-        indices: &mut [u32],
-    ) -> Vec<T> {
+    fn turned<T>(&self, offsets: &[usize], indices: &mut [u32], codes: &[T]) -> Vec<T>
+    where
+        T: Copy + Default + Send + Sync,
+    {
         let mut turned = vec![T::default(); codes.len()];
-        self.scatter(next, |from, to, user| {
-            indices[to] = user;
-            turned[to] = codes[from];
-        });
+        self.turn(offsets, indices, Some((codes, &mut turned)));
         turned
     }
 
-    /// Calls `put` with the place of every pair, its place by item and its user; moves on the item's `next`.
-    fn scatter(&self, next: &mut [usize], mut put: impl FnMut(usize, usize, u32)) {
+    /// Fills in the users, and of `codes` the second by the first, in the order of the items, of which `offsets`
+    /// bounds the rows.
+    fn turn<T>(&self, offsets: &[usize], indices: &mut [u32], codes: Option<(&[T], &mut [T])>)
+    where
+        T: Copy + Send + Sync,
+    {
+        let (from_codes, mut codes) = codes.unzip();
+        let (mut indices, parts) = (Some(indices), rayon::current_num_threads());
+        rayon::scope(|scope| {
+            let mut first = 0;
+            for part in 1..=parts {
+                // As many pairs each, about.
+                let end = self.len() / parts * part;
+                let last = match part == parts {
+                    true => self.columns as usize,
+                    false => offsets.partition_point(|&start| start <= end) - 1,
+                };
+                let range = first..last.max(first);
+                let len = offsets[range.end] - offsets[range.start];
+                let users = cut(&mut indices, len);
+                let codes = from_codes.zip(codes.is_some().then(|| cut(&mut codes, len)));
+                scope.spawn({
+                    let range = range.clone();
+                    move |_| self.turn_part(range, offsets, users, codes)
+                });
+                first = range.end;
+            }
+        });
+    }
+
+    /// Of the items in `range`.
+    fn turn_part<T: Copy>(
+        &self,
+        range: Range<usize>,
+        offsets: &[usize],
+        users: &mut [u32],
+        mut codes: Option<(&[T], &mut [T])>,
+    ) {
+        let start = offsets[range.start];
+        let mut next: Vec<usize> = offsets[range.clone()].iter().map(|at| at - start).collect();
         for (user, row) in (0..).zip(self.offsets.windows(2)) {
-            for from in row[0]..row[1] {
-                let next = &mut next[self.indices[from] as usize];
-                put(from, *next, user);
+            let items = &self.indices[row[0]..row[1]];
+            let mine = items.partition_point(|&item| (item as usize) < range.start);
+            for (&item, from) in items[mine..].iter().zip(row[0] + mine..) {
+                let Some(next) = next.get_mut(item as usize - range.start) else {
+                    break;
+                };
+                users[*next] = user;
+                if let Some((from_codes, codes)) = &mut codes {
+                    codes[*next] = from_codes[from];
+                }
                 *next += 1;
             }
         }
     }
+}
+
+/// Takes the first `len` of what is left of a slice.
+fn cut<'a, T>(left: &mut Option<&'a mut [T]>, len: usize) -> &'a mut [T] {
+    let (taken, rest) = left.take().unwrap_or_default().split_at_mut(len);
+    *left = Some(rest);
+    taken
 }
 
 /// Whether a pair is within the matrix: each ordinal with how many there are.
@@ -353,6 +400,22 @@ impl Rows {
         )]
         self.code(sum as f32);
         Ok(())
+    }
+
+    /// Adds pairs that were made apart, all of users that come after all before: as if each were pushed here.
+    pub fn append(&mut self, later: Self) {
+        let later = later.finish();
+        for user in 0..later.users() {
+            let (items, strengths) = later.user(user);
+            if items.is_empty() {
+                continue;
+            }
+            self.end_rows_before(user);
+            for (&item, strength) in items.iter().zip(strengths.iter()) {
+                self.made.indices.push(item);
+                self.code(strength);
+            }
+        }
     }
 
     /// The interactions; users without a pair have empty rows.
@@ -524,6 +587,11 @@ mod tests {
         }
     }
 
+    fn read_of(data: &Interactions, row: u32) -> Vec<(u32, f32)> {
+        let (others, strengths) = data.user(row);
+        others.iter().copied().zip(strengths.iter()).collect()
+    }
+
     /// Strengths of every number of values there is a way to keep.
     #[test]
     fn strengths_come_back_whatever_room_they_take() {
@@ -577,7 +645,46 @@ mod tests {
                 })
                 .collect();
             prop_assert_eq!(read, naive.into_iter().collect::<Vec<_>>());
-            prop_assert_eq!(data.transposed().transposed(), data);
+            prop_assert_eq!(&data.transposed().transposed(), &data);
+            // Items whose rows are empty, long or cut elsewhere, whatever the number of threads.
+            for threads in 1..5 {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let turned = pool.install(|| data.transposed());
+                for item in 0..5 {
+                    let users: Vec<(u32, f32)> = read_of(&turned, item);
+                    let naive = (0..7).filter_map(|user| {
+                        let at = data.user(user).0.iter().position(|&other| other == item)?;
+                        Some((user, data.user(user).1.iter().nth(at)?))
+                    });
+                    prop_assert_eq!(users, naive.collect::<Vec<_>>());
+                }
+            }
+        }
+
+        /// Rows that are made apart are those that are made together, to the numbers of their strengths.
+        #[test]
+        fn parts_become_one(
+            pairs in prop::collection::btree_map((0u32..9, 0u32..9), 0u32..400, 0..60),
+            cuts in prop::collection::vec(0u32..10, 0..4),
+        ) {
+            let push = |rows: &mut Rows, users: Range<u32>| {
+                for (&(user, item), &strength) in pairs.range((users.start, 0)..(users.end, 0)) {
+                    rows.push(user, item, &mut [0.5 + strength as f32]).unwrap();
+                }
+            };
+            let mut together = Rows::new(9, 9, 0);
+            push(&mut together, 0..9);
+            let mut cuts = cuts;
+            cuts.sort_unstable();
+            cuts.push(9);
+            let (mut parts, mut start) = (Rows::new(9, 9, pairs.len()), 0);
+            for end in cuts {
+                let mut part = Rows::new(9, 9, 0);
+                push(&mut part, start..end.min(9));
+                parts.append(part);
+                start = end.min(9);
+            }
+            prop_assert_eq!(parts.finish(), together.finish());
         }
     }
 }

@@ -168,10 +168,17 @@ impl Side {
         matrix.clear();
         matrix.extend_from_slice(&self.base);
         out.fill(0.0);
-        for block in observations.chunks(BLOCK) {
-            for observation in block {
+        let ask = |block: Option<&[Observation]>| {
+            for observation in block.unwrap_or_default() {
                 prefetch(row_of(observation));
             }
+        };
+        let blocks = observations.chunks(BLOCK);
+        let mut ahead = blocks.clone();
+        ask(ahead.next());
+        for block in blocks {
+            // While this one is added, the next comes.
+            ask(ahead.next());
             rows.clear();
             weighted.clear();
             for observation in block {

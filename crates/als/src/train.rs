@@ -123,6 +123,35 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// Hyper-parameters out of range, or no interactions.
     pub fn new(data: &'a Interactions, hyper: &Hyper, threads: usize) -> Result<Self, TrainError> {
+        let seeded = |rows| initial_factors(rows, hyper.rank, hyper.seed);
+        Self::with_users(data, hyper, threads, seeded)
+    }
+
+    /// A run that starts from the factors of an earlier model instead, which `write` puts into zeros: users, then items.
+    /// The row of who is new stays zero.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new).
+    pub fn warm(
+        data: &'a Interactions,
+        hyper: &Hyper,
+        threads: usize,
+        write: impl FnOnce(&mut [f32], &mut [f32]),
+    ) -> Result<Self, TrainError> {
+        let mut warm = Self::with_users(data, hyper, threads, |rows| vec![0.0; rows * hyper.rank])?;
+        let Factors { users, items, .. } = &mut warm.factors;
+        write(users, items);
+        warm.warm = true;
+        Ok(warm)
+    }
+
+    /// `first` makes the factors of so many users.
+    fn with_users(
+        data: &'a Interactions,
+        hyper: &Hyper,
+        threads: usize,
+        first: impl FnOnce(usize) -> Vec<f32>,
+    ) -> Result<Self, TrainError> {
         hyper.validate()?;
         if data.is_empty() {
             return Err(TrainError::Empty);
@@ -150,7 +179,7 @@ impl<'a> Trainer<'a> {
             meaning: Meaning::new(data, hyper),
             factors: Factors {
                 rank,
-                users: initial_factors(users, rank, hyper.seed),
+                users: first(users),
                 items: vec![0.0; items * rank],
             },
             iteration: 0,
@@ -178,17 +207,6 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Starts from the factors of an earlier model instead, which `write` puts into zeros: users, then items. The row
-    /// of who is new stays zero.
-    pub fn warm_start(&mut self, write: impl FnOnce(&mut [f32], &mut [f32])) {
-        let Factors { users, items, .. } = &mut self.factors;
-        users.fill(0.0);
-        items.fill(0.0);
-        write(users, items);
-        self.iteration = 0;
-        self.warm = true;
-    }
-
     /// Improves all users against the items, then all items against the users, each row from where it was.
     /// The first pass from nothing has no items to begin with, and leaves the users as they are.
     /// Both sides are turned on the way, alike: only products of a user and an item mean anything until
@@ -208,7 +226,7 @@ impl<'a> Trainer<'a> {
         let (hyper, Factors { users, items, .. }) = (&self.hyper, &mut self.factors);
         let by_item = &*self
             .by_item
-            .get_or_insert_with(|| self.by_user.transposed());
+            .get_or_insert_with(|| self.pool.install(|| self.by_user.transposed()));
         let by_item = self.meaning.of(by_item);
         let by_user = self.meaning.of(self.by_user);
         self.moved = self.pool.install(|| {

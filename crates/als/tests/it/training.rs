@@ -336,11 +336,11 @@ fn a_warm_start_is_soon_as_good_and_stays_where_the_parent_was() {
     known[..10 * rank].fill(0.0);
     let mut users = parent.users.clone();
     users[..7 * rank].fill(0.0);
-    let mut child = Trainer::new(&data, &Hyper { seed: 99, ..hyper }, 1).unwrap();
-    child.warm_start(|to_users, to_items| {
+    let mut child = Trainer::warm(&data, &hyper, 1, |to_users, to_items| {
         to_users.copy_from_slice(&users);
         to_items.copy_from_slice(&known);
-    });
+    })
+    .unwrap();
     child.step(&()).unwrap();
     child.step(&()).unwrap();
     let before = child.finished().unwrap();
