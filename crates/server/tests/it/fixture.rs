@@ -162,7 +162,7 @@ fn write_bundle(target: &Path, seed: u64) -> Result<(), Box<dyn std::error::Erro
     let index = Index::open(&section)?;
     let (dim, count) = (u32::try_from(DIM)?, u32::try_from(ITEMS)?);
 
-    let mut writer = BundleWriter::create(target)?;
+    let writer = BundleWriter::create(target)?;
     writer.add(INDEX_FILE, |path| {
         SectionWriter::write(path, |out| {
             sections.iter().try_for_each(|section| {

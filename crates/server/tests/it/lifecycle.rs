@@ -84,15 +84,18 @@ async fn a_first_version_is_waited_for() {
     let version = world.publish(1);
     until(&server.channel, |now| now.version == version).await;
     client.similar(nearest(1)).await.expect("an answer");
-    // The health service is told right after the swap.
+    // The health service and the metrics are told right after the swap.
     while health(&server.channel, "stable").await != ServingStatus::Serving {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     assert_eq!(health(&server.channel, "").await, ServingStatus::Serving);
     assert!(page(&server, "/readyz").await.starts_with("HTTP/1.1 200"));
-    let metrics = page(&server, "/metrics").await;
     let info = format!("refrain_index_info{{label=\"stable\",version=\"{version}\"}} 1");
-    assert!(metrics.contains(&info), "{metrics}");
+    let mut metrics = page(&server, "/metrics").await;
+    while !metrics.contains(&info) {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        metrics = page(&server, "/metrics").await;
+    }
     assert!(
         metrics.contains("refrain_requests_total{method=\"Similar\",code=\"UNAVAILABLE\"} 1"),
         "{metrics}"
