@@ -5,6 +5,7 @@ use std::hash::BuildHasher;
 
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use refrain_kernels::prefetch;
 
 /// A set of distinct strings and their ordinals.
@@ -28,6 +29,15 @@ impl Dictionary {
     /// An empty dictionary.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty dictionary with room for so many strings.
+    pub(crate) fn with_capacity(strings: usize) -> Self {
+        Self {
+            ends: Vec::with_capacity(strings),
+            ordinals: HashTable::with_capacity(strings),
+            ..Self::default()
+        }
     }
 
     /// How many strings there are; ordinals are `0..len`.
@@ -92,25 +102,23 @@ impl Dictionary {
     /// The ordinal of a string, which is added if it is new. `None` when the dictionary holds
     /// [`MAX_STRINGS`] already. Amortised O(1).
     pub fn insert(&mut self, string: &str) -> Option<u32> {
-        let hash = self.hasher.hash_one(string.as_bytes());
-        if let Some(ordinal) = self.find(hash, string.as_bytes()) {
-            return Some(ordinal);
-        }
-        if self.ends.len() >= MAX_STRINGS {
-            return None;
-        }
-        let ordinal = u32::try_from(self.ends.len()).ok()?;
-        self.text.push_str(string);
-        self.ends.push(self.text.len());
         let Self {
             text,
             ends,
             ordinals,
             hasher,
         } = self;
+        let is = |&at: &u32| bytes(text, ends, at) == string.as_bytes();
         let hash_of = |&at: &u32| hasher.hash_one(bytes(text, ends, at));
-        ordinals.insert_unique(hash, ordinal, hash_of);
-        Some(ordinal)
+        let ordinal = ends.len();
+        match ordinals.entry(hasher.hash_one(string.as_bytes()), is, hash_of) {
+            Entry::Occupied(known) => return Some(*known.get()),
+            Entry::Vacant(_) if ordinal >= MAX_STRINGS => return None,
+            Entry::Vacant(place) => place.insert(u32::try_from(ordinal).ok()?),
+        };
+        text.push_str(string);
+        ends.push(text.len());
+        u32::try_from(ordinal).ok()
     }
 
     /// The strings in order of their ordinals.

@@ -238,7 +238,12 @@ pub fn train(
     if log.is_empty() {
         return Err(TrainJobError::NoListens);
     }
-    let core = k_core(&log, options.min_user_items, options.min_item_users)?;
+    let core = k_core(
+        &log,
+        options.min_user_items,
+        options.min_item_users,
+        options.threads,
+    )?;
     if core.listens == 0 {
         return Err(TrainJobError::EmptyCore {
             min_user_items: options.min_user_items,

@@ -58,7 +58,7 @@ fn id(ordinal: u32) -> String {
 }
 
 fn write(path: &Path) {
-    let mut writer = BundleWriter::create(path).expect("a place for the bundle");
+    let writer = BundleWriter::create(path).expect("a place for the bundle");
     let values = |n: u32| -> Vec<u8> {
         (0..n)
             .flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes())

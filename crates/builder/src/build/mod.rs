@@ -188,7 +188,7 @@ pub fn build(
     progress: &dyn Progress,
 ) -> Result<Manifest, BuildError> {
     let input = Input::new(source)?;
-    let mut writer = BundleWriter::create(out)?;
+    let writer = BundleWriter::create(out)?;
     let threads = match options.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         given => given,
@@ -210,16 +210,24 @@ pub fn build(
         truth,
     } = graph::link(&input, &params, options, &queries, &pool, progress)?;
     let mut index_path = None;
-    writer.add(INDEX_FILE, |path| {
-        let sections: Vec<(&str, &[u8], bool)> = sections
-            .iter()
-            .map(|section| (section.name, &*section.bytes, section.hot))
-            .collect();
-        index_path = Some(path.to_owned());
-        write_sections(path, &sections)
-    })?;
+    let write_index = || {
+        writer.add(INDEX_FILE, |path| {
+            let sections: Vec<(&str, &[u8], bool)> = sections
+                .iter()
+                .map(|section| (section.name, &*section.bytes, section.hot))
+                .collect();
+            index_path = Some(path.to_owned());
+            write_sections(path, &sections)
+        })
+    };
+    let write_others = || {
+        writer.add(ITEMS_FILE, |path| input.write_items(path))?;
+        input.write_model(&writer, options.threads)
+    };
+    let (index, model) = pool.join(write_index, write_others);
+    index?;
+    let model = model?;
     drop(sections);
-    writer.add(ITEMS_FILE, |path| input.write_items(path))?;
 
     // From here on the index is the one on disk: what is measured is what will be served.
     let file = SectionFile::open(&index_path.unwrap_or_default(), OpenMode::Map)?;
@@ -238,13 +246,12 @@ pub fn build(
         } = &golden;
         write_golden(path, input.dim_u32, *k, queries.golden(), ordinals, scores)
     })?;
-    let model = input.write_model(&mut writer, options.threads)?;
     // What scores mean was fitted on inner products.
     if options.metric == Metric::InnerProduct {
-        input.write_calibration(&mut writer)?;
+        input.write_calibration(&writer)?;
     }
     let scenes = match &options.scenes {
-        Some(scenes) => Some(input.write_scenes(&mut writer, scenes)?),
+        Some(scenes) => Some(input.write_scenes(&writer, scenes)?),
         None => None,
     };
     let mut report = json!({
@@ -395,7 +402,7 @@ impl<'a> Input<'a> {
 
     fn write_model(
         &self,
-        writer: &mut BundleWriter,
+        writer: &BundleWriter,
         threads: usize,
     ) -> Result<Option<ModelInfo>, SealError> {
         let Source::Model(model) = self.source else {
@@ -425,7 +432,7 @@ impl<'a> Input<'a> {
         }))
     }
 
-    fn write_calibration(&self, writer: &mut BundleWriter) -> Result<(), SealError> {
+    fn write_calibration(&self, writer: &BundleWriter) -> Result<(), SealError> {
         let Source::Model(model) = self.source else {
             return Ok(());
         };
@@ -443,7 +450,7 @@ impl<'a> Input<'a> {
     /// Adds the scenes; returns what the report says of them.
     fn write_scenes(
         &self,
-        writer: &mut BundleWriter,
+        writer: &BundleWriter,
         scenes: &SceneFile,
     ) -> Result<serde_json::Value, BuildError> {
         let of = scenes.of_items(self.ids());

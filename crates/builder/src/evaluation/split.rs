@@ -1,6 +1,9 @@
 //! Taking listens away from a log, to ask a model for them later.
 
 use std::io;
+use std::ops::Range;
+use std::panic::resume_unwind;
+use std::thread;
 
 use refrain_als::{Interactions, InteractionsError, Rows};
 use serde::{Deserialize, Serialize};
@@ -92,12 +95,20 @@ pub(crate) struct Sorted<'a> {
     pub(crate) items: u32,
     /// Number of listens.
     pub(crate) listens: usize,
-    /// Number of distinct pairs.
-    pub(crate) pairs: usize,
+    /// All of them, in parts.
+    pub(crate) parts: &'a [Part],
     /// The first and the last time, if the log has times.
     pub(crate) times_us: Option<(i64, i64)>,
-    /// Reads them from the first.
-    pub(crate) read: &'a dyn Fn() -> io::Result<Reading<'a>>,
+    /// Reads those at some places; from any thread.
+    pub(crate) read: &'a (dyn Fn(Range<u64>) -> io::Result<Reading<'a>> + Sync),
+}
+
+/// Listens that are read together: all of some users, after those of the part before.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    pub(crate) places: Range<u64>,
+    /// Number of distinct pairs.
+    pub(crate) pairs: usize,
 }
 
 /// Splits a log. `O(n log n)` for `n` listens, with one user's in memory at a time; the same split for the same log.
@@ -150,9 +161,12 @@ fn with_sorted<T>(
         users: count(log.users()),
         items: count(log.items()),
         listens,
-        pairs,
+        parts: &[Part {
+            places: 0..log.len(),
+            pairs,
+        }],
         times_us: times_us.or_else(|| log.has_times().then_some((0, 0))),
-        read: &|| Ok(Box::new(log.listens()?)),
+        read: &|places| log.part(places),
     })
 }
 
@@ -160,48 +174,75 @@ fn with_sorted<T>(
 pub(crate) type Reading<'a> = Box<dyn Iterator<Item = io::Result<Listen>> + 'a>;
 
 impl Sorted<'_> {
-    /// All listens as interactions: the plays of equal pairs are added.
+    /// All listens as interactions: the plays of equal pairs are added. A thread for each of the parts.
     pub(crate) fn interactions(&self) -> Result<Interactions, SplitError> {
-        self.interactions_without(|_, _| {})
+        let Some((first, others)) = self.parts.split_first() else {
+            return Ok(Rows::new(self.users, self.items, 0).finish());
+        };
+        let all = self.parts.iter().map(|part| part.pairs).sum();
+        thread::scope(|scope| {
+            let others: Vec<_> = others
+                .iter()
+                .map(|part| scope.spawn(|| self.rows_without(&part.places, part.pairs, |_, _| {})))
+                .collect();
+            let mut rows = self.rows_without(&first.places, all, |_, _| {})?;
+            for other in others {
+                rows.append(other.join().unwrap_or_else(|panic| resume_unwind(panic))?);
+            }
+            Ok(rows.finish())
+        })
     }
 
-    /// `hold` flags the listens of a user that are left out; all flags are down before.
-    fn interactions_without(
+    /// Those of the listens at some places, with room for so many pairs; `hold` flags the listens of a user that are
+    /// left out; all flags are down before.
+    fn rows_without(
         &self,
+        places: &Range<u64>,
+        pairs: usize,
         mut hold: impl FnMut(&[Listen], &mut [bool]),
-    ) -> Result<Interactions, SplitError> {
-        let mut rows = Rows::new(self.users, self.items, self.pairs);
+    ) -> Result<Rows, SplitError> {
+        let mut rows = Rows::new(self.users, self.items, pairs);
         let (mut held, mut strengths) = (Vec::new(), Vec::new());
-        for_each_user((self.read)()?, &mut Vec::new(), |user, listens| {
-            held.clear();
-            held.resize(listens.len(), false);
-            hold(listens, &mut held);
-            let mut flags = held.iter();
-            for pair in listens.chunk_by(|a, b| a.item == b.item) {
-                strengths.clear();
-                let kept = pair.iter().zip(&mut flags).filter(|(_, held)| !**held);
-                strengths.extend(kept.map(|(listen, _)| listen.count));
-                if !strengths.is_empty() {
-                    rows.push(user, pair[0].item, &mut strengths)?;
+        for_each_user(
+            (self.read)(places.clone())?,
+            &mut Vec::new(),
+            |user, listens| {
+                held.clear();
+                held.resize(listens.len(), false);
+                hold(listens, &mut held);
+                let mut flags = held.iter();
+                for pair in listens.chunk_by(|a, b| a.item == b.item) {
+                    strengths.clear();
+                    let kept = pair.iter().zip(&mut flags).filter(|(_, held)| !**held);
+                    strengths.extend(kept.map(|(listen, _)| listen.count));
+                    if !strengths.is_empty() {
+                        rows.push(user, pair[0].item, &mut strengths)?;
+                    }
                 }
-            }
-            Ok::<(), SplitError>(())
-        })?;
-        Ok(rows.finish())
+                Ok::<(), SplitError>(())
+            },
+        )?;
+        Ok(rows)
+    }
+
+    fn places(&self) -> Range<u64> {
+        let ends = self.parts.first().zip(self.parts.last());
+        ends.map_or(0..0, |(first, last)| first.places.start..last.places.end)
     }
 
     /// Splits a log, with one user's listens in memory at a time.
     pub(crate) fn split(&self, hold_out: HoldOut) -> Result<Split, SplitError> {
         let mut hold = self.holder(hold_out)?;
         let mut pairs = Vec::new();
-        let train = self.interactions_without(|listens, held| {
+        let all = self.parts.iter().map(|part| part.pairs).sum();
+        let train = self.rows_without(&self.places(), all, |listens, held| {
             hold(listens, held);
             let of_pair = |(listen, _): (&Listen, _)| (listen.user, listen.item);
             let flagged = listens.iter().zip(held.iter()).filter(|(_, held)| **held);
             pairs.extend(flagged.map(of_pair));
         })?;
         pairs.dedup();
-        Ok(Split::of(train, pairs))
+        Ok(Split::of(train.finish(), pairs))
     }
 
     /// What flags those of a user's listens that a protocol holds out; all flags are down before.
@@ -255,7 +296,7 @@ impl Sorted<'_> {
         while first < last {
             let width = (last - first) / PARTS as i64 + 1;
             let mut counts = vec![0u64; PARTS];
-            for listen in (self.read)()? {
+            for listen in (self.read)(self.places())? {
                 let time = listen?.time_us.unwrap_or_default();
                 if (first..=last).contains(&time) {
                     let part = usize::try_from((time - first) / width).unwrap_or(0);
@@ -552,9 +593,16 @@ mod tests {
                 users: 8,
                 items: 12,
                 listens: rows.len(),
-                pairs: whole,
+                parts: &[Part {
+                    places: 0..sorted.len() as u64,
+                    pairs: whole,
+                }],
                 times_us: Some((times().min().unwrap_or(0), times().max().unwrap_or(0))),
-                read: &|| Ok(Box::new(sorted.iter().copied().map(Ok))),
+                read: &|places| {
+                    let at = |place: u64| usize::try_from(place).unwrap();
+                    let part = &sorted[at(places.start)..at(places.end)];
+                    Ok(Box::new(part.iter().copied().map(Ok)))
+                },
             };
             prop_assert_eq!(&streamed.split(hold_out).unwrap(), &parts);
             prop_assert_eq!(

@@ -93,7 +93,7 @@ fn doctored(
             Some((name, bytes))
         })
         .collect();
-    let mut writer = BundleWriter::create(out).unwrap();
+    let writer = BundleWriter::create(out).unwrap();
     for name in source.manifest().files.keys() {
         if name == INDEX_FILE {
             let sections: Vec<(&str, &[u8], bool)> = sections

@@ -6,7 +6,9 @@
 //! Anything else, a damaged file or another version of the program, and all is read.
 
 use std::io::{self, Read, Seek, SeekFrom};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use refrain_bundle::{
@@ -20,7 +22,7 @@ use super::fields;
 use super::listens::{Listens, read_sorted};
 use super::log::Log;
 use super::options::{Field, ReadOptions};
-use super::records::{Mapped, Records, Room, width, words_of};
+use super::records::{Mapped, Part, Records, Room, width, words_of};
 use super::report::{BadRow, FileReport, ReadReport};
 use super::sniff;
 use super::sorted::SortedLog;
@@ -327,7 +329,7 @@ impl Place {
         let mut merged = Merged::new(before, added, width)?;
         // Of killed runs; who else is at it writes all the time.
         SectionWriter::remove_left(&self.path, LEFT)?;
-        SectionWriter::write(&self.path, |file| {
+        SectionWriter::write_only(&self.path, |file| {
             file.add(SectionSpec::new("head"), head)?;
             for (section, strings) in [
                 ("users", &names.users),
@@ -345,7 +347,6 @@ impl Place {
                 merged.next_piece(piece).map_err(Failure::Io)
             })
         })
-        .map(drop)
         .map_err(|error| match error {
             Failure::Io(error) => error,
             Failure::Write(error) => io::Error::other(error),
@@ -400,15 +401,22 @@ impl KeptReport {
 fn known(file: &SectionFile, head: Head, paths: &[PathBuf], grown: Option<Grown>) -> Option<Known> {
     let strings = |section: &str| -> Option<Dictionary> {
         let table = StringTable::open(file, section).ok()?;
-        let mut all = Dictionary::new();
+        let mut all = Dictionary::with_capacity(table.len() as usize);
         for at in 0..table.len() {
             (all.insert(table.get(at)?) == Some(at)).then_some(())?;
         }
         Some(all)
     };
+    // Who asks for what lies anywhere waits: two tables wait at once.
+    let (users, items) = thread::scope(|scope| {
+        let users = scope.spawn(|| strings("users"));
+        let items = strings("items");
+        let users = users.join();
+        (users.unwrap_or_else(|panic| resume_unwind(panic)), items)
+    });
     let mut names = Log {
-        users: strings("users")?,
-        items: strings("items")?,
+        users: users?,
+        items: items?,
         contexts: strings("contexts")?,
         sessions: strings("sessions")?,
         time_us: head.times.then(Vec::new),
@@ -482,8 +490,9 @@ fn digest(path: &Path, mut begun: Hasher, bytes: u64) -> io::Result<Hasher> {
 
 /// Listens that were kept and listens that were added, merged.
 struct Merged<'a> {
-    before: std::iter::Peekable<std::slice::ChunksExact<'a, u32>>,
-    added: Box<dyn Iterator<Item = io::Result<super::log::Listen>> + 'a>,
+    /// The words of those that are left.
+    before: &'a [u32],
+    added: Part<'a>,
     /// The next one that was added.
     next: Option<[u32; 7]>,
     width: usize,
@@ -494,9 +503,8 @@ const PIECE: usize = 256 << 10;
 
 impl<'a> Merged<'a> {
     fn new(before: Option<&'a Mapped>, added: &'a dyn Records, width: usize) -> io::Result<Self> {
-        let before = before.map_or([].chunks_exact(width), Mapped::rows);
         let mut this = Self {
-            before: before.peekable(),
+            before: before.map_or(&[], |before| before.words.as_slice()),
             added: added.iter()?,
             next: None,
             width,
@@ -512,21 +520,40 @@ impl<'a> Merged<'a> {
 
     /// Appends some of what is left.
     fn next_piece(&mut self, piece: &mut Vec<u8>) -> io::Result<()> {
-        while piece.len() < PIECE {
-            let added = self.next.as_ref().map(|words| &words[..self.width]);
-            let before = self
-                .before
-                .next_if(|&row| added.is_none_or(|added| row <= added));
-            match (before, added) {
-                (Some(row), _) => piece.extend_from_slice(bytemuck::cast_slice(row)),
-                (None, Some(row)) => {
-                    piece.extend_from_slice(bytemuck::cast_slice(row));
-                    self.advance()?;
-                }
-                (None, None) => break,
+        while piece.len() < PIECE && (self.next.is_some() || !self.before.is_empty()) {
+            let most =
+                (self.before.len() / self.width).min(PIECE / (self.width * size_of::<u32>()) + 1);
+            let rows = self.before_the_next(most);
+            let (before, rest) = self.before.split_at(rows * self.width);
+            piece.extend_from_slice(bytemuck::cast_slice(before));
+            self.before = rest;
+            // Unless there are more before it.
+            if let Some(next) = self.next.filter(|_| rows < most || rest.is_empty()) {
+                piece.extend_from_slice(bytemuck::cast_slice(&next[..self.width]));
+                self.advance()?;
             }
         }
         Ok(())
+    }
+
+    /// How many of `most` come before the next one that was added: long runs, mostly, so the end is looked for in
+    /// steps that double.
+    fn before_the_next(&self, most: usize) -> usize {
+        let width = self.width;
+        let Some(next) = &self.next else { return most };
+        let comes_before = |row: usize| self.before[row * width..][..width] <= next[..width];
+        let (mut rows, mut step) = (0, 1);
+        while rows + step <= most && comes_before(rows + step - 1) {
+            rows += step;
+            step *= 2;
+        }
+        while step > 0 {
+            if rows + step <= most && comes_before(rows + step - 1) {
+                rows += step;
+            }
+            step /= 2;
+        }
+        rows
     }
 }
 

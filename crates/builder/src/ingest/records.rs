@@ -47,12 +47,17 @@ pub(crate) trait Records: Send + Sync {
     /// How many there are.
     fn len(&self) -> u64;
 
-    /// All of them, as often as it is called.
-    fn iter(&self) -> io::Result<Box<dyn Iterator<Item = io::Result<Listen>> + '_>>;
+    /// Those at some places, as far as there are such; as often as it is called, and from any thread.
+    fn part(&self, places: Range<u64>) -> io::Result<Part<'_>>;
 
-    /// Those at some places, which there must be; as many at a time as fit in memory, from any thread.
-    fn read(&self, places: Range<u64>) -> io::Result<Vec<Listen>>;
+    /// All of them.
+    fn iter(&self) -> io::Result<Part<'_>> {
+        self.part(0..self.len())
+    }
 }
+
+/// Listens as they are read.
+pub(crate) type Part<'a> = Box<dyn Iterator<Item = io::Result<Listen>> + 'a>;
 
 /// Places in a file or memory as those of a slice of `len`, none where they are not.
 fn within(places: &Range<u64>, len: usize) -> Range<usize> {
@@ -137,18 +142,12 @@ impl Records for Mapped {
         self.rows().len() as u64
     }
 
-    fn iter(&self) -> io::Result<Box<dyn Iterator<Item = io::Result<Listen>> + '_>> {
-        Ok(Box::new(
-            self.rows().map(|words| Ok(listen(words, self.times))),
-        ))
-    }
-
-    fn read(&self, places: Range<u64>) -> io::Result<Vec<Listen>> {
+    fn part(&self, places: Range<u64>) -> io::Result<Part<'_>> {
         let width = width(self.times, self.labels);
         let places = within(&places, self.rows().len());
         let words = &self.words.as_slice()[places.start * width..places.end * width];
         let rows = words.chunks_exact(width);
-        Ok(rows.map(|words| listen(words, self.times)).collect())
+        Ok(Box::new(rows.map(|words| Ok(listen(words, self.times)))))
     }
 }
 
@@ -254,37 +253,21 @@ impl<const W: usize> Records for Runs<W> {
         self.len
     }
 
-    fn iter(&self) -> io::Result<Box<dyn Iterator<Item = io::Result<Listen>> + '_>> {
+    fn part(&self, places: Range<u64>) -> io::Result<Part<'_>> {
         let runs = self
             .spilled
             .as_ref()
             .and_then(|spilled| spilled.runs.as_ref());
         let Some(runs) = runs else {
-            return Ok(Box::new(
-                self.buffer.iter().map(|words| Ok(self.listen(words))),
-            ));
+            let words = self.buffer[within(&places, self.buffer.len())].iter();
+            return Ok(Box::new(words.map(|words| Ok(self.listen(words)))));
         };
-        let mut run = runs.of(READ_BYTES.1).next();
-        let words = std::iter::from_fn(move || run.as_mut().and_then(|run| run.next().transpose()));
+        // The runs are one by now.
+        let mut run = runs.part(places.start..places.end.min(self.len), READ_BYTES.1);
+        let words = std::iter::from_fn(move || run.next().transpose());
         Ok(Box::new(
             words.map(|words| words.map(|words| self.listen(&words))),
         ))
-    }
-
-    fn read(&self, places: Range<u64>) -> io::Result<Vec<Listen>> {
-        let runs = self
-            .spilled
-            .as_ref()
-            .and_then(|spilled| spilled.runs.as_ref());
-        let Some(runs) = runs else {
-            let places = within(&places, self.buffer.len());
-            let words = self.buffer[places].iter();
-            return Ok(words.map(|words| self.listen(words)).collect());
-        };
-        // The runs are one by now.
-        let mut words = vec![[0; W]; within(&places, usize::MAX).len()];
-        runs.read(places.start * Self::BYTES as u64, &mut words)?;
-        Ok(words.iter().map(|words| self.listen(words)).collect())
     }
 }
 
@@ -358,19 +341,26 @@ impl<const W: usize> SortedRuns<W> {
         Ok(())
     }
 
+    /// The records at some places of the file, read so many bytes at a time.
+    fn part(&self, places: Range<u64>, bytes: usize) -> Run<'_, W> {
+        let left = places.end.saturating_sub(places.start);
+        let most = usize::try_from(left).unwrap_or(usize::MAX);
+        Run {
+            runs: self,
+            next: places.start * Runs::<W>::BYTES as u64,
+            left,
+            buffer: Vec::with_capacity((bytes / Runs::<W>::BYTES).clamp(1, most.max(1))),
+            at: 0,
+        }
+    }
+
     /// The runs from their beginning, each read so many bytes at a time.
     fn of(&self, bytes: usize) -> impl Iterator<Item = Run<'_, W>> {
         let mut start = 0;
         self.lens.iter().map(move |&records| {
-            let run = Run {
-                runs: self,
-                next: start,
-                left: records,
-                buffer: Vec::with_capacity((bytes / Runs::<W>::BYTES).max(1)),
-                at: 0,
-            };
-            start += records * Runs::<W>::BYTES as u64;
-            run
+            let places = start..start + records;
+            start = places.end;
+            self.part(places, bytes)
         })
     }
 
@@ -491,7 +481,8 @@ mod tests {
         for from in (0..=all.len()).step_by(7) {
             let some = from..(from + 5).min(all.len());
             let places = from as u64..some.end as u64;
-            assert_eq!(records.read(places).unwrap(), all[some]);
+            let part: Vec<Listen> = records.part(places).unwrap().map(Result::unwrap).collect();
+            assert_eq!(part, all[some]);
         }
         all
     }

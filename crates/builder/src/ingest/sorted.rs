@@ -1,11 +1,12 @@
 //! A listening log sorted by user and item: ids in memory, listens wherever there is room.
 
 use std::io;
+use std::ops::Range;
 
 use super::exclusions::{ExclusionReport, Exclusions, LogCatalogue, decide_rows};
 use super::items::Items;
 use super::log::{Listen, Log};
-use super::records::{Records, Room, sorter};
+use super::records::{Part, Records, Room, sorter};
 use super::report::ReadReport;
 use crate::Dictionary;
 
@@ -81,6 +82,43 @@ impl SortedLog {
     /// The listens, ascending by user and item.
     pub fn listens(&self) -> io::Result<Box<dyn Iterator<Item = io::Result<Listen>> + '_>> {
         self.records.iter()
+    }
+
+    /// Those at some of the places, `0..len`, as far as there are such.
+    pub(crate) fn part(&self, places: Range<u64>) -> io::Result<Part<'_>> {
+        self.records.part(places)
+    }
+
+    /// Cuts the listens into at most so many parts, about alike, and no user's into two. `O(parts log n)`.
+    ///
+    /// # Errors
+    /// The listens cannot be read.
+    pub(crate) fn parts(&self, most: usize) -> io::Result<Vec<Range<u64>>> {
+        let user = |place: u64| -> io::Result<Option<u32>> {
+            let listen = self.part(place..place.saturating_add(1))?.next();
+            Ok(listen.transpose()?.map(|listen| listen.user))
+        };
+        let most = most.max(1) as u64;
+        let (mut parts, mut start) = (Vec::new(), 0);
+        for part in 1..=most {
+            let (mut low, mut high) = ((self.len() / most * part).max(start), self.len());
+            if part == most {
+                low = high;
+            }
+            // The end of the listens of the user who is cut.
+            let cut = low.checked_sub(1).map(user).transpose()?.flatten();
+            while low < high {
+                let middle = low + (high - low) / 2;
+                match user(middle)? == cut {
+                    true => low = middle + 1,
+                    false => high = middle,
+                }
+            }
+            parts.push(start..low);
+            start = low;
+        }
+        parts.retain(|part| !part.is_empty());
+        Ok(parts)
     }
 
     /// The same, to be read user by user. O(listens) once, and 8 bytes a user.
@@ -184,7 +222,7 @@ impl UserListens {
     pub fn of(&self, user: &str) -> io::Result<Vec<Listen>> {
         let user = self.log.users().ordinal(user).map(|user| user as usize);
         match user.and_then(|user| self.starts.get(user..user + 2)) {
-            Some(&[from, to]) => self.log.records.read(from..to),
+            Some(&[from, to]) => self.log.records.part(from..to)?.collect(),
             _ => Ok(Vec::new()),
         }
     }

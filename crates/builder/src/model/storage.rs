@@ -391,14 +391,22 @@ fn all<T>(
     problem: &'static str,
     holds: impl Fn(&T) -> bool,
 ) -> Result<(), ShapeError> {
-    match values.iter().position(|value| !holds(value)) {
-        None => Ok(()),
-        Some(at) => Err(ShapeError::Value {
+    // To stop at the first would be to look at one at a time.
+    const AT_A_TIME: usize = 1024;
+    let all_hold = |values: &[T]| values.iter().fold(true, |all, value| all & holds(value));
+    for (values, start) in values.chunks(AT_A_TIME).zip((0..).step_by(AT_A_TIME)) {
+        if all_hold(values) {
+            continue;
+        }
+        let at = values.iter().position(|value| !holds(value));
+        let at = start + at.unwrap_or_default();
+        return Err(ShapeError::Value {
             section,
             at,
             problem,
-        }),
+        });
     }
+    Ok(())
 }
 
 /// Reads the sections of a file that was verified against its checksums.
@@ -419,8 +427,18 @@ impl Reader<'_> {
     }
 
     fn model(&self, info: ModelInfo) -> Result<Model, LoadError> {
-        let items = self.dictionary("items")?;
-        let users = self.dictionary("users")?;
+        // Who asks for what lies anywhere waits: two tables wait at once.
+        let (users, rest) = thread::scope(|scope| {
+            let users = scope.spawn(|| {
+                let factors = self.column("user_factors")?;
+                Ok::<_, LoadError>((self.dictionary("users")?, factors))
+            });
+            let items = self.items();
+            let users = users.join().unwrap_or_else(|panic| resume_unwind(panic));
+            (users, items)
+        });
+        let (items, attributes, item_factors) = rest?;
+        let (users, user_factors) = users?;
         let held_out = self.column::<u32>("held_out")?;
         let (pairs, rest) = held_out.as_chunks::<2>();
         self.shape(length(
@@ -429,16 +447,22 @@ impl Reader<'_> {
             held_out.len(),
         ))?;
         Ok(Model {
-            attributes: self.attributes(items.len())?,
+            attributes,
             items,
             users,
-            item_factors: self.column("item_factors")?,
-            user_factors: self.column("user_factors")?,
+            item_factors,
+            user_factors,
             item_listeners: self.column("item_listeners")?,
             item_plays: self.column("item_plays")?,
             held_out: pairs.iter().map(|&[user, item]| (user, item)).collect(),
             info,
         })
+    }
+
+    fn items(&self) -> Result<(Dictionary, Vec<Attributes>, Vec<f32>), LoadError> {
+        let items = self.dictionary("items")?;
+        let attributes = self.attributes(items.len())?;
+        Ok((items, attributes, self.column("item_factors")?))
     }
 
     fn attributes(&self, items: usize) -> Result<Vec<Attributes>, LoadError> {
@@ -495,11 +519,13 @@ impl Reader<'_> {
     }
 
     fn dictionary(&self, section: &'static str) -> Result<Dictionary, LoadError> {
-        let mut dictionary = Dictionary::new();
-        for (at, string) in (0u32..).zip(self.strings(section, MAX_ID_BYTES)?) {
+        let table = StringTable::open(self.file, section)?;
+        let mut dictionary = Dictionary::with_capacity(table.len() as usize);
+        for at in 0..table.len() {
+            let string = self.string(&table, section, at, MAX_ID_BYTES)?;
             let problem = if string.is_empty() {
                 "is empty"
-            } else if dictionary.insert(&string) != Some(at) {
+            } else if dictionary.insert(string) != Some(at) {
                 "is there twice"
             } else {
                 continue;
@@ -512,12 +538,22 @@ impl Reader<'_> {
     fn strings(&self, section: &'static str, limit: usize) -> Result<Vec<String>, LoadError> {
         let table = StringTable::open(self.file, section)?;
         (0..table.len())
-            .map(|at| match table.get(at) {
-                None => Err(self.text(section, at, "is not valid UTF-8")),
-                Some(string) if string.len() > limit => Err(self.text(section, at, "is too long")),
-                Some(string) => Ok(string.to_owned()),
-            })
+            .map(|at| Ok(self.string(&table, section, at, limit)?.to_owned()))
             .collect()
+    }
+
+    fn string<'a>(
+        &self,
+        table: &'a StringTable,
+        section: &'static str,
+        at: u32,
+        limit: usize,
+    ) -> Result<&'a str, LoadError> {
+        match table.get(at) {
+            None => Err(self.text(section, at, "is not valid UTF-8")),
+            Some(string) if string.len() > limit => Err(self.text(section, at, "is too long")),
+            Some(string) => Ok(string),
+        }
     }
 
     fn column<T: bytemuck::AnyBitPattern>(&self, section: &str) -> Result<Vec<T>, LoadError> {

@@ -92,7 +92,12 @@ pub(super) fn fit(
         options.hyper
     };
     let progress = AtStage(stage, progress);
-    let mut als = Als::new(data, &hyper, options.threads)?;
+    let mut als = match start {
+        Some(known) => Als::warm(data, &hyper, options.threads, |users, items| {
+            known.write_all(users, items);
+        })?,
+        None => Als::new(data, &hyper, options.threads)?,
+    };
     let checkpoints = match options.checkpoints.as_deref() {
         Some(dir) => {
             let digest = checkpoint::digest(data, &hyper, start);
@@ -103,10 +108,8 @@ pub(super) fn fit(
     let saved = checkpoints
         .as_ref()
         .and_then(|checkpoints| checkpoints.load(als.factors()));
-    match (saved, start) {
-        (Some(saved), _) => als.resume(saved.iteration, saved.users, saved.items)?,
-        (None, Some(known)) => als.warm_start(|users, items| known.write_all(users, items)),
-        (None, None) => {}
+    if let Some(saved) = saved {
+        als.resume(saved.iteration, saved.users, saved.items)?;
     }
     while als.iteration() < hyper.iterations {
         als.step(&progress)?;

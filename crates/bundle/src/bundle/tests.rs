@@ -8,7 +8,7 @@ use crate::section::write_sections;
 
 /// A small whole bundle at `dir`; another seed gives other bytes.
 pub(crate) fn sealed(dir: &Path, seed: u64) -> Manifest {
-    let mut writer = BundleWriter::create(dir).unwrap();
+    let writer = BundleWriter::create(dir).unwrap();
     writer
         .add(INDEX_FILE, |path| {
             write_sections(path, &[("vectors", &seed.to_le_bytes(), true)])
@@ -94,7 +94,7 @@ fn sealed_opened_verified() {
 fn an_unsealed_bundle_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("b");
-    let mut writer = BundleWriter::create(&path).unwrap();
+    let writer = BundleWriter::create(&path).unwrap();
     writer
         .add(INDEX_FILE, |path| write_sections(path, &[]))
         .unwrap();

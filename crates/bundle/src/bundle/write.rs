@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 
@@ -19,7 +20,7 @@ use crate::section::WriteError;
 pub struct BundleWriter {
     target: PathBuf,
     staging: PathBuf,
-    files: BTreeMap<String, FileDigest>,
+    files: Mutex<BTreeMap<String, FileDigest>>,
 }
 
 /// A manifest, but for what sealing finds out: version id and files. See [`Manifest`].
@@ -101,17 +102,17 @@ impl BundleWriter {
         Ok(Self {
             target: target.to_owned(),
             staging,
-            files: BTreeMap::new(),
+            files: Mutex::default(),
         })
     }
 
     /// Writes a file of the bundle: `write` gets the path to write to and returns the file's digest,
-    /// as [`write_sections`](crate::write_sections) and its like do.
+    /// as [`write_sections`](crate::write_sections) and its like do. Threads may write one each.
     ///
     /// # Errors
     /// That of `write`, or [`SealError::BadName`].
     pub fn add(
-        &mut self,
+        &self,
         name: &str,
         write: impl FnOnce(&Path) -> Result<FileDigest, WriteError>,
     ) -> Result<(), SealError> {
@@ -121,7 +122,8 @@ impl BundleWriter {
             });
         }
         let digest = write(&self.staging.join(name))?;
-        self.files.insert(name.to_owned(), digest);
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.insert(name.to_owned(), digest);
         Ok(())
     }
 
@@ -130,11 +132,13 @@ impl BundleWriter {
     /// # Errors
     /// See [`SealError`]; nothing is left then.
     pub fn seal(self, draft: Draft) -> Result<Manifest, SealError> {
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = files.clone();
         let create_time = Timestamp::from_second(draft.create_time.as_second());
         let create_time = create_time.unwrap_or(draft.create_time);
         let manifest = Manifest {
             format: BUNDLE_FORMAT,
-            version: version_id(create_time, &self.files),
+            version: version_id(create_time, &files),
             parent: draft.parent,
             create_time,
             items: draft.items,
@@ -147,7 +151,7 @@ impl BundleWriter {
             model: draft.model,
             command: draft.command,
             seed: draft.seed,
-            files: self.files.clone(),
+            files,
             report: draft.report,
         };
         let bytes = manifest.to_bytes().map_err(|source| SealError::Json {

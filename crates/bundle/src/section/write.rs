@@ -167,13 +167,31 @@ impl SectionWriter<'_> {
         fill: impl FnOnce(&mut SectionWriter<'_>) -> Result<(), E>,
     ) -> Result<FileDigest, E> {
         durable::replace(path, |file| {
-            let mut writer = SectionWriter::new(file)?;
-            fill(&mut writer)?;
-            writer.finish()?;
+            Self::fill(file, fill)?;
             // Read back: the digest is of what the system holds, not of what we meant to write.
             file.seek(SeekFrom::Start(0))?;
             Ok(FileDigest::read(file)?)
         })
+    }
+
+    /// As [`write`](Self::write) for a file whose digest nobody asks for: it is not read back.
+    ///
+    /// # Errors
+    /// Those of [`write`](Self::write).
+    pub fn write_only<E: From<WriteError> + From<io::Error>>(
+        path: &Path,
+        fill: impl FnOnce(&mut SectionWriter<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        durable::replace(path, |file| Self::fill(file, fill))
+    }
+
+    fn fill<E: From<WriteError> + From<io::Error>>(
+        file: &mut dyn WriteSeek,
+        fill: impl FnOnce(&mut SectionWriter<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut writer = SectionWriter::new(file)?;
+        fill(&mut writer)?;
+        Ok(writer.finish()?)
     }
 
     /// Removes the file at `path`, where it is there, and what killed processes left of writing it.

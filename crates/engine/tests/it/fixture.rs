@@ -124,7 +124,7 @@ impl Blueprint {
                 .map(|s| s.bytes.clone())
         })?;
 
-        let mut writer = BundleWriter::create(&target)?;
+        let writer = BundleWriter::create(&target)?;
         writer.add(INDEX_FILE, |path| {
             SectionWriter::write(path, |out| {
                 for section in &sections {

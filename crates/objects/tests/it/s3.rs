@@ -55,7 +55,7 @@ fn store(url: &str, endpoint: &str, cache: &Path) -> Store {
 /// A bundle whose index has so many bytes.
 fn bundle(dir: &Path, seed: u8, bytes: usize) -> PathBuf {
     let target = dir.join(format!("bundle-{seed}"));
-    let mut writer = BundleWriter::create(&target).expect("a new directory");
+    let writer = BundleWriter::create(&target).expect("a new directory");
     let index = vec![seed; bytes];
     writer
         .add(INDEX_FILE, |path| {
