@@ -175,7 +175,7 @@ fn choose(
 
 /// Enters the links of the batch; returns what their targets are to link back, by target.
 fn enter(draft: &mut Draft, chosen: &[Chosen]) -> Vec<Back> {
-    let mut back = Vec::new();
+    let mut back = Vec::with_capacity(chosen.iter().map(|chosen| chosen.links.len()).sum());
     for Chosen {
         layer,
         position,
@@ -190,38 +190,46 @@ fn enter(draft: &mut Draft, chosen: &[Chosen]) -> Vec<Back> {
             source,
         }));
     }
-    back.sort_unstable();
+    back.par_sort_unstable();
     back
 }
 
 /// Second phase: every target takes up its links back, or the best of them and its own.
 fn link_back(draft: &mut Draft, coded: &Coded, back: &[Back], workers: &Workers) {
-    let groups: Vec<&[Back]> = back
-        .chunk_by(|a, b| (a.layer, a.target) == (b.layer, b.target))
-        .collect();
-    let frozen: &Draft = draft;
-    let rows: Vec<Vec<u32>> = groups
-        .par_iter()
-        .map(|group| {
-            let (number, target) = (group[0].layer, group[0].target);
-            let layer = frozen.layer(number);
-            let links = layer.row(target).iter().copied();
-            let mut row: Vec<u32> = links.filter(|link| *link != EMPTY).collect();
-            let known = row.len();
-            let sources = group.iter().map(|back| back.source);
-            row.extend(sources.filter(|source| !layer.row(target)[..known].contains(source)));
-            if row.len() <= layer.degree {
-                return row;
-            }
-            let room = layer.degree - layer.degree / HEADROOM;
-            workers.with(|worker| best(frozen, coded, (number, target), &row, room, worker))
-        })
-        .collect();
-    for (group, links) in groups.iter().zip(rows) {
-        let row = draft.row_mut(group[0].layer, group[0].target);
-        row.fill(EMPTY);
-        row[..links.len()].copy_from_slice(&links);
+    let (places, mut rows) = draft.rows_by_turn();
+    let groups = back.chunk_by(|a, b| (a.layer, a.target) == (b.layer, b.target));
+    let mut row_of = |group: &[Back]| rows.next(group[0].layer, group[0].target);
+    let groups: Vec<(&[Back], &mut [u32])> = groups.map(|group| (group, row_of(group))).collect();
+    groups.into_par_iter().for_each(|(group, row)| {
+        workers.with(|worker| take_up(places, coded, group, row, worker));
+    });
+}
+
+/// Enters links back into the row of their target, or the best of them and its own.
+fn take_up(
+    places: Places<'_>,
+    coded: &Coded,
+    group: &[Back],
+    row: &mut [u32],
+    worker: &mut Worker,
+) {
+    let known = row.iter().position(|link| *link == EMPTY);
+    let known = known.unwrap_or(row.len());
+    let mut links = std::mem::take(&mut worker.links);
+    links.clear();
+    links.extend_from_slice(&row[..known]);
+    let sources = group.iter().map(|back| back.source);
+    links.extend(sources.filter(|source| !row[..known].contains(source)));
+    if links.len() <= row.len() {
+        row[known..links.len()].copy_from_slice(&links[known..]);
+    } else {
+        let at = (group[0].layer, group[0].target);
+        let room = row.len() - row.len() / HEADROOM;
+        let kept = best(places, coded, at, &links, room, worker);
+        row[..kept.len()].copy_from_slice(kept);
+        row[kept.len()..].fill(EMPTY);
     }
+    worker.links = links;
 }
 
 /// Looks for the neighbours of a new item on each of its layers, from the top.
@@ -268,6 +276,7 @@ impl Neighbours<'_> {
             later,
             scores,
             query,
+            ..
         } = worker;
         coded.query(item, query);
         let scorer = coded.space().walker::<B>(query);
@@ -394,16 +403,16 @@ impl Neighbours<'_> {
 }
 
 /// The links that a node of a layer, given by its position, keeps of more than there is room for.
-pub(super) fn best(
-    draft: &Draft,
-    coded: &Coded,
+pub(super) fn best<'a>(
+    places: Places<'a>,
+    coded: &'a Coded,
     (number, position): (usize, u32),
-    links: &[u32],
+    links: &'a [u32],
     room: usize,
-    worker: &mut Worker,
-) -> Vec<u32> {
+    worker: &'a mut Worker,
+) -> &'a [u32] {
     Kernels::active().run(Best {
-        draft,
+        places,
         coded,
         number,
         position,
@@ -414,7 +423,7 @@ pub(super) fn best(
 }
 
 struct Best<'a> {
-    draft: &'a Draft,
+    places: Places<'a>,
     coded: &'a Coded,
     number: usize,
     position: u32,
@@ -423,11 +432,11 @@ struct Best<'a> {
     worker: &'a mut Worker,
 }
 
-impl Task for Best<'_> {
-    type Output = Vec<u32>;
+impl<'a> Task for Best<'a> {
+    type Output = &'a [u32];
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) -> Vec<u32> {
+    fn run<S: Simd>(self, simd: S) -> &'a [u32] {
         match self.coded.walk_stride() / BLOCK {
             2 => self.go::<S, 2>(simd),
             4 => self.go::<S, 4>(simd),
@@ -436,11 +445,11 @@ impl Task for Best<'_> {
     }
 }
 
-impl Best<'_> {
+impl<'a> Best<'a> {
     #[inline(always)]
-    fn go<S: Simd, const B: usize>(self, simd: S) -> Vec<u32> {
+    fn go<S: Simd, const B: usize>(self, simd: S) -> &'a [u32] {
         let Self {
-            draft,
+            places,
             coded,
             number,
             position,
@@ -457,10 +466,9 @@ impl Best<'_> {
             query,
             ..
         } = worker;
-        let layer = draft.layer(number);
         ends.clear();
-        ends.extend(links.iter().map(|position| layer.item(*position)));
-        let item = layer.item(position);
+        ends.extend(links.iter().map(|link| places.item(number, *link)));
+        let item = places.item(number, position);
         coded.query(item, query);
         let scorer = coded.space().walker::<B>(query);
         ends.iter().for_each(|end| scorer.prefetch(*end));
@@ -474,8 +482,10 @@ impl Best<'_> {
         );
         candidates.sort_unstable();
         coded.select::<S, B>(simd, item, candidates, room, prune, kept);
-        let kept = kept.iter();
-        kept.map(|end| draft.position(number, *end)).collect()
+        for end in &mut *kept {
+            *end = places.position(number, *end);
+        }
+        kept
     }
 }
 
@@ -488,6 +498,7 @@ pub(super) struct Worker {
     kept: Vec<u32>,
     ends: Vec<u32>,
     later: Vec<Ranked>,
+    links: Vec<u32>,
     scores: Vec<f32>,
     query: CodeQuery,
 }
@@ -523,11 +534,29 @@ impl Draft {
 
     /// Where an item is on a layer; [`EMPTY`] or past the layer's end if it is not there.
     fn position(&self, number: usize, item: u32) -> u32 {
-        if number == 0 {
-            item
-        } else {
-            self.nav_position[item as usize]
+        self.places().position(number, item)
+    }
+
+    /// Which items are where.
+    pub(super) fn places(&self) -> Places<'_> {
+        Places {
+            nav_items: &self.nav_items,
+            nav_position: &self.nav_position,
         }
+    }
+
+    /// The same, and all rows, to be written to.
+    fn rows_by_turn(&mut self) -> (Places<'_>, RowsByTurn<'_>) {
+        let places = Places {
+            nav_items: &self.nav_items,
+            nav_position: &self.nav_position,
+        };
+        let rows = RowsByTurn {
+            base: Rest::new(&mut self.links, 2 * self.m),
+            above: Rest::new(&mut self.nav_links, self.m),
+            counts: &self.counts,
+        };
+        (places, rows)
     }
 
     /// Layers above the base that an upper-layer position is on.
@@ -536,5 +565,77 @@ impl Draft {
             .iter()
             .take_while(|count| position < **count)
             .count()
+    }
+}
+
+/// Which items are where on the layers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Places<'a> {
+    nav_items: &'a [u32],
+    nav_position: &'a [u32],
+}
+
+impl Places<'_> {
+    /// The item at a position of a layer.
+    fn item(self, number: usize, position: u32) -> u32 {
+        match number {
+            0 => position,
+            _ => self.nav_items[position as usize],
+        }
+    }
+
+    /// Where an item is on a layer; [`EMPTY`] or past the layer's end if it is not there.
+    fn position(self, number: usize, item: u32) -> u32 {
+        match number {
+            0 => item,
+            _ => self.nav_position[item as usize],
+        }
+    }
+}
+
+/// Rows of all layers, given out in the order of layers and positions, each once: so that threads may write to them.
+struct RowsByTurn<'a> {
+    base: Rest<'a>,
+    above: Rest<'a>,
+    counts: &'a [u32],
+}
+
+impl<'a> RowsByTurn<'a> {
+    /// The row of a position of a layer, which comes after all that were asked for.
+    fn next(&mut self, layer: usize, position: u32) -> &'a mut [u32] {
+        let Some(above) = layer.checked_sub(1) else {
+            return self.base.row(position as usize);
+        };
+        let before: usize = self.counts[..above]
+            .iter()
+            .map(|count| *count as usize)
+            .sum();
+        self.above.row(before + position as usize)
+    }
+}
+
+/// The rows that are left.
+struct Rest<'a> {
+    rows: &'a mut [u32],
+    /// Number of the first one that is left.
+    first: usize,
+    degree: usize,
+}
+
+impl<'a> Rest<'a> {
+    fn new(rows: &'a mut [u32], degree: usize) -> Self {
+        Self {
+            rows,
+            first: 0,
+            degree,
+        }
+    }
+
+    fn row(&mut self, number: usize) -> &'a mut [u32] {
+        let rows = std::mem::take(&mut self.rows);
+        let (_, rows) = rows.split_at_mut((number - self.first) * self.degree);
+        let (row, rest) = rows.split_at_mut(self.degree);
+        (self.rows, self.first) = (rest, number + 1);
+        row
     }
 }

@@ -274,8 +274,9 @@ impl<'a> Old<'a> {
             row.sort_unstable();
             row.dedup();
             let at = (number, position);
-            let links =
-                workers.with(|worker| insert::best(frozen, coded, at, &row, before, worker));
+            let links = workers.with(|worker| {
+                insert::best(frozen.places(), coded, at, &row, before, worker).to_vec()
+            });
             Some((position, links))
         });
         let rows: Vec<(u32, Vec<u32>)> = rows.collect();
