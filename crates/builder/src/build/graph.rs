@@ -6,7 +6,7 @@ use rayon::ThreadPool;
 use refrain_bundle::Bundle;
 use refrain_bundle::section::OpenMode;
 use refrain_index::{
-    BuildParams, Checkpoints, Hints, Index, Parent, Progress, Section, build_resumable,
+    BuildParams, BuildStats, Checkpoints, Hints, Index, Parent, Progress, Section, build_resumable,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -22,6 +22,7 @@ const MARGIN: f64 = 0.005;
 /// A graph, and what became of the parent it was to start from.
 pub(super) struct Linked {
     pub(super) sections: Vec<Section>,
+    pub(super) stats: BuildStats,
     /// For the report; null where no parent was given.
     pub(super) reuse: Value,
     /// What the queries that choose `ef_search` should find, where it was asked.
@@ -43,7 +44,7 @@ pub(super) fn link(
         let checkpoint = checkpoint(input, params, options, Some(earlier.bundle.version()))?;
         let users = queries.shaping();
         let built = earlier.build(input, users, params, (progress, &*checkpoint))?;
-        let linked = built.stats().linked;
+        let stats = built.stats();
         let sections = built.into_sections();
         let reference = earlier.reference();
         let index = open(&sections)?;
@@ -52,7 +53,7 @@ pub(super) fn link(
         let floor = reference.recall_at_10 - MARGIN;
         told = json!({
             "version": earlier.bundle.version(),
-            "linked": linked,
+            "linked": stats.linked,
             "recall_at_10": recall,
             "reference": reference,
             "refused": recall.is_some_and(|recall| recall.mean < floor),
@@ -60,6 +61,7 @@ pub(super) fn link(
         if told["refused"] == false {
             return Ok(Linked {
                 sections,
+                stats,
                 reuse: told,
                 truth,
             });
@@ -73,6 +75,7 @@ pub(super) fn link(
     };
     let built = build_resumable(vectors, dim, params, hints, progress, &*checkpoint)?;
     Ok(Linked {
+        stats: built.stats(),
         sections: built.into_sections(),
         reuse: told,
         truth: None,

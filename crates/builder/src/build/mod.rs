@@ -206,6 +206,7 @@ pub fn build(
         .build()?;
     let Linked {
         sections,
+        stats,
         reuse,
         truth,
     } = graph::link(&input, &params, options, &queries, &pool, progress)?;
@@ -264,6 +265,12 @@ pub fn build(
             "target_recall": quality::TARGET_RECALL,
             "recall_at_10": recall,
             "reuse": reuse,
+            "graph": {
+                "links_an_item": (stats.mean_degree * 100.0).round() / 100.0,
+                "copies": stats.copies,
+                "attached": stats.repaired,
+                "links_answers_lacked": stats.shaped,
+            },
         },
     });
     if let Some(scenes) = scenes {

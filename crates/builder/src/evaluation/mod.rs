@@ -85,7 +85,7 @@ pub enum EvaluateError {
 /// Judges `factors` and popularity on `held_out`: (user, item) pairs, sorted and distinct, of users and
 /// items of `train`.
 ///
-/// Time `O(users × items × rank)`; the users are judged in parallel.
+/// Time `O(users × items × rank)` at most, see [`rank_by_factors`]; the users are judged in parallel.
 ///
 /// # Errors
 /// No held-out pair, or threads that cannot be started.

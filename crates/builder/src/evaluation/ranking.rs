@@ -4,8 +4,11 @@ use rayon::prelude::*;
 use refrain_als::{Factors, Interactions};
 use refrain_kernels::{Kernels, Metric};
 
-/// Users scored against a tile of items while it is in the cache.
-const USERS_PER_BATCH: usize = 32;
+/// Users scored against a tile of items while it is in the cache, at most.
+const USERS_PER_BATCH: usize = 128;
+
+/// Batches for each thread, at least, where there are users enough: some are done sooner than others.
+const BATCHES_PER_THREAD: usize = 8;
 
 /// Items of a tile: 64 KiB of factors at rank 64.
 const ITEMS_PER_TILE: usize = 256;
@@ -13,7 +16,10 @@ const ITEMS_PER_TILE: usize = 256;
 /// For each of `users` the `k` items with the largest inner product, best first, ties by ordinal. Items
 /// the user has in `train`, and items without `listeners`, are left out.
 ///
-/// Runs in the current rayon pool. `O(users × items × rank)`.
+/// Items are scored by falling length: no product is larger than that of the lengths, so a list is done when none that
+/// is left can get in. Learned vectors are long where items are popular, and few are.
+///
+/// Runs in the current rayon pool. `O(users × items × rank)` at most, and the factors of a tile a thread.
 #[must_use]
 pub fn rank_by_factors(
     factors: &Factors,
@@ -22,28 +28,67 @@ pub fn rank_by_factors(
     users: &[u32],
     k: usize,
 ) -> Vec<Vec<u32>> {
+    rank_by_tiles(factors, train, listeners, users, k, ITEMS_PER_TILE)
+}
+
+fn rank_by_tiles(
+    factors: &Factors,
+    train: &Interactions,
+    listeners: &[u32],
+    users: &[u32],
+    k: usize,
+    items_per_tile: usize,
+) -> Vec<Vec<u32>> {
     let rank = factors.rank;
+    let item_row = |item: u32| &factors.items[item as usize * rank..][..rank];
+    let user_row = |user: u32| &factors.users[user as usize * rank..][..rank];
+    let length = |row: &[f32]| {
+        row.iter()
+            .map(|v| f64::from(*v).powi(2))
+            .sum::<f64>()
+            .sqrt()
+    };
+    let heard = (0..).zip(listeners).filter(|&(_, &count)| count > 0);
+    let mut items: Vec<(f64, u32)> = heard
+        .map(|(item, _)| (length(item_row(item)), item))
+        .collect();
+    items.par_sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    // A product comes out larger than it is by no more than its rounding.
+    let slack = 1.0 + (rank + 8) as f64 * f64::from(f32::EPSILON);
+    let threads = rayon::current_num_threads();
+    let batch = users.len().div_ceil(BATCHES_PER_THREAD * threads);
     let kernels = Kernels::active();
     users
-        .par_chunks(USERS_PER_BATCH)
+        .par_chunks(batch.clamp(1, USERS_PER_BATCH))
         .flat_map_iter(|batch| {
             let mut best: Vec<Best> = batch.iter().map(|_| Best::new(k)).collect();
-            let mut scores = [0.0; ITEMS_PER_TILE];
-            for (tile, first) in factors
-                .items
-                .chunks(ITEMS_PER_TILE * rank)
-                .zip((0..).step_by(ITEMS_PER_TILE))
-            {
-                let scores = &mut scores[..tile.len() / rank];
-                for (best, &user) in best.iter_mut().zip(batch) {
-                    let query = &factors.users[user as usize * rank..][..rank];
-                    kernels.score_rows(Metric::InnerProduct, query, tile, rank, scores);
-                    let seen = train.user(user).0;
-                    for (&score, item) in scores.iter().zip(first..) {
-                        if score > best.threshold
-                            && listeners[item as usize] > 0
-                            && seen.binary_search(&item).is_err()
-                        {
+            let mut open: Vec<(usize, f64)> = (0..batch.len())
+                .map(|at| (at, length(user_row(batch[at]))))
+                .collect();
+            let mut scores = vec![0.0; items_per_tile];
+            let mut rows = Vec::with_capacity(items_per_tile * rank);
+            for tile in items.chunks(items_per_tile) {
+                let most = tile[0].0 * slack;
+                open.retain(|&(at, length)| length * most >= f64::from(best[at].threshold));
+                if open.is_empty() {
+                    break;
+                }
+                rows.clear();
+                for &(_, item) in tile {
+                    rows.extend_from_slice(item_row(item));
+                }
+                let scores = &mut scores[..tile.len()];
+                for &(at, _) in &open {
+                    kernels.score_rows(
+                        Metric::InnerProduct,
+                        user_row(batch[at]),
+                        &rows,
+                        rank,
+                        scores,
+                    );
+                    let (best, seen) = (&mut best[at], train.user(batch[at]).0);
+                    for (&score, &(_, item)) in scores.iter().zip(tile) {
+                        if score >= best.threshold && seen.binary_search(&item).is_err() {
                             best.insert(score, item);
                         }
                     }
@@ -81,12 +126,12 @@ pub fn rank_by_popularity(
     users.iter().map(list).collect()
 }
 
-/// The best `k` of scores offered in ascending order of their items.
+/// The best `k` of the scores of items, which are offered in any order; of equal scores the smaller ordinal is better.
 struct Best {
     k: usize,
     /// Best first.
     entries: Vec<(f32, u32)>,
-    /// What a score has to exceed to get in. Equal scores stay out: the smaller ordinal came first.
+    /// A smaller score does not get in.
     threshold: f32,
 }
 
@@ -100,7 +145,8 @@ impl Best {
     }
 
     fn insert(&mut self, score: f32, item: u32) {
-        let place = self.entries.partition_point(|entry| entry.0 >= score);
+        let better = |entry: &(f32, u32)| entry.0 > score || (entry.0 == score && entry.1 < item);
+        let place = self.entries.partition_point(better);
         self.entries.insert(place, (score, item));
         self.entries.truncate(self.k);
         if let (true, Some(last)) = (self.entries.len() == self.k, self.entries.last()) {
@@ -144,10 +190,24 @@ mod tests {
     #[test]
     fn equals_a_full_sort() {
         let (train, factors) = log();
-        let listeners = listeners(&train);
+        // Few are long, and not the first; halves are exact, so scores still tie.
+        let mut popular = factors.clone();
+        for (item, row) in (0i32..).zip(popular.items.chunks_exact_mut(popular.rank)) {
+            let shorter = 0.5_f32.powi((item * 11 % 300) / 60);
+            row.iter_mut().for_each(|value| *value *= shorter);
+        }
+        for factors in [factors, popular] {
+            for (k, items_per_tile) in [(20, ITEMS_PER_TILE), (20, 7), (3, 7), (1, 1), (90, 7)] {
+                check(&train, &factors, k, items_per_tile);
+            }
+        }
+    }
+
+    fn check(train: &Interactions, factors: &Factors, k: usize, items_per_tile: usize) {
+        let listeners = listeners(train);
         let users: Vec<u32> = (0..70).rev().collect();
-        let ranked = rank_by_factors(&factors, &train, &listeners, &users, 20);
-        let popular = rank_by_popularity(&train, &listeners, &users, 20);
+        let ranked = rank_by_tiles(factors, train, &listeners, &users, k, items_per_tile);
+        let popular = rank_by_popularity(train, &listeners, &users, k);
         for (index, &user) in users.iter().enumerate() {
             let seen = train.user(user).0;
             let allowed: Vec<u32> = (0..300)
@@ -163,10 +223,10 @@ mod tests {
             };
             let mut naive = allowed.clone();
             naive.sort_by(|&a, &b| score(b).total_cmp(&score(a)).then(a.cmp(&b)));
-            assert_eq!(ranked[index], naive[..20], "user {user}");
+            assert_eq!(ranked[index], naive[..k], "user {user}");
             let mut naive = allowed;
             naive.sort_by_key(|&item| (u32::MAX - listeners[item as usize], item));
-            assert_eq!(popular[index], naive[..20], "user {user}");
+            assert_eq!(popular[index], naive[..k], "user {user}");
         }
     }
 

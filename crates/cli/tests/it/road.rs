@@ -224,6 +224,9 @@ fn inspection_shows_what_is_inside() {
     let bundle = Made::shared().at("bundle");
     let inspected = document(&["inspect", arg(&bundle)]);
     assert_eq!(inspected["manifest"]["dim"], 16);
+    let graph = &inspected["manifest"]["report"]["index"]["graph"];
+    assert!(graph["links_an_item"].as_f64() > Some(4.0), "{graph}");
+    assert!(graph["links_answers_lacked"].as_u64() > Some(0), "{graph}");
     let popular = &inspected["most_popular"][0];
     let id = popular["item_id"].as_str().expect("id");
     let shown = ok(&["inspect", arg(&bundle), "--item", id]);
