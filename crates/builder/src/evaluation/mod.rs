@@ -23,7 +23,7 @@ pub use metrics::{Catalogue, Quality, Scores, judge, mean, measure};
 pub use ranking::{rank_by_factors, rank_by_popularity};
 pub(crate) use split::mix as hash;
 pub use split::{HoldOut, Split, SplitCounts, SplitError, split, without};
-pub(crate) use split::{Part, Reading, Sorted};
+pub(crate) use split::{Part, Sorted};
 
 use refrain_als::{Factors, Interactions};
 use serde::{Deserialize, Serialize};

@@ -9,7 +9,7 @@ use refrain_als::{Interactions, InteractionsError, Rows};
 use serde::{Deserialize, Serialize};
 
 use crate::Dictionary;
-use crate::ingest::{Listen, Room, SortedLog, for_each_user};
+use crate::ingest::{Listen, Room, Sequence, SortedLog, for_each_user};
 
 /// Users with fewer distinct items (random) or listens (last) keep all of them for training.
 const MIN_LISTENS: usize = 5;
@@ -100,7 +100,7 @@ pub(crate) struct Sorted<'a> {
     /// The first and the last time, if the log has times.
     pub(crate) times_us: Option<(i64, i64)>,
     /// Reads those at some places; from any thread.
-    pub(crate) read: &'a (dyn Fn(Range<u64>) -> io::Result<Reading<'a>> + Sync),
+    pub(crate) read: &'a (dyn Fn(Range<u64>) -> io::Result<Sequence<'a>> + Sync),
 }
 
 /// Listens that are read together: all of some users, after those of the part before.
@@ -169,9 +169,6 @@ fn with_sorted<T>(
         read: &|places| log.part(places),
     })
 }
-
-/// Listens as they are read.
-pub(crate) type Reading<'a> = Box<dyn Iterator<Item = io::Result<Listen>> + 'a>;
 
 impl Sorted<'_> {
     /// All listens as interactions: the plays of equal pairs are added. A thread for each of the parts.

@@ -22,7 +22,7 @@ use super::fields;
 use super::listens::{Listens, read_sorted};
 use super::log::Log;
 use super::options::{Field, ReadOptions};
-use super::records::{Mapped, Part, Records, Room, width, words_of};
+use super::records::{Mapped, Records, Room, Sequence, width, words_of};
 use super::report::{BadRow, FileReport, ReadReport};
 use super::sniff;
 use super::sorted::SortedLog;
@@ -492,7 +492,7 @@ fn digest(path: &Path, mut begun: Hasher, bytes: u64) -> io::Result<Hasher> {
 struct Merged<'a> {
     /// The words of those that are left.
     before: &'a [u32],
-    added: Part<'a>,
+    added: Sequence<'a>,
     /// The next one that was added.
     next: Option<[u32; 7]>,
     width: usize,

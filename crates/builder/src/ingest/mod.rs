@@ -46,6 +46,7 @@ pub use log::{Listen, Log};
 pub use options::{ColumnRef, Delimiter, Field, MappingError, ReadOptions};
 pub use read_items::{MAX_TAGS, read_ids, read_items};
 pub use records::Room;
+pub(crate) use records::Sequence;
 pub use report::{BadRow, FileReport, ReadReport};
 pub(crate) use sorted::for_each_user;
 #[cfg(test)]

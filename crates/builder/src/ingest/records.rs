@@ -48,16 +48,16 @@ pub(crate) trait Records: Send + Sync {
     fn len(&self) -> u64;
 
     /// Those at some places, as far as there are such; as often as it is called, and from any thread.
-    fn part(&self, places: Range<u64>) -> io::Result<Part<'_>>;
+    fn part(&self, places: Range<u64>) -> io::Result<Sequence<'_>>;
 
     /// All of them.
-    fn iter(&self) -> io::Result<Part<'_>> {
+    fn iter(&self) -> io::Result<Sequence<'_>> {
         self.part(0..self.len())
     }
 }
 
-/// Listens as they are read.
-pub(crate) type Part<'a> = Box<dyn Iterator<Item = io::Result<Listen>> + 'a>;
+/// Listens in their order, as they are read.
+pub(crate) type Sequence<'a> = Box<dyn Iterator<Item = io::Result<Listen>> + 'a>;
 
 /// Places in a file or memory as those of a slice of `len`, none where they are not.
 fn within(places: &Range<u64>, len: usize) -> Range<usize> {
@@ -142,7 +142,7 @@ impl Records for Mapped {
         self.rows().len() as u64
     }
 
-    fn part(&self, places: Range<u64>) -> io::Result<Part<'_>> {
+    fn part(&self, places: Range<u64>) -> io::Result<Sequence<'_>> {
         let width = width(self.times, self.labels);
         let places = within(&places, self.rows().len());
         let words = &self.words.as_slice()[places.start * width..places.end * width];
@@ -253,7 +253,7 @@ impl<const W: usize> Records for Runs<W> {
         self.len
     }
 
-    fn part(&self, places: Range<u64>) -> io::Result<Part<'_>> {
+    fn part(&self, places: Range<u64>) -> io::Result<Sequence<'_>> {
         let runs = self
             .spilled
             .as_ref()

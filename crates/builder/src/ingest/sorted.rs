@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::exclusions::{ExclusionReport, Exclusions, LogCatalogue, decide_rows};
 use super::items::Items;
 use super::log::{Listen, Log};
-use super::records::{Part, Records, Room, sorter};
+use super::records::{Records, Room, Sequence, sorter};
 use super::report::ReadReport;
 use crate::Dictionary;
 
@@ -85,7 +85,7 @@ impl SortedLog {
     }
 
     /// Those at some of the places, `0..len`, as far as there are such.
-    pub(crate) fn part(&self, places: Range<u64>) -> io::Result<Part<'_>> {
+    pub(crate) fn part(&self, places: Range<u64>) -> io::Result<Sequence<'_>> {
         self.records.part(places)
     }
 

@@ -9,8 +9,8 @@ use std::thread;
 use refrain_als::MAX_STRENGTH;
 
 use super::TrainJobError;
-use crate::evaluation::{Part, Reading, Sorted};
-use crate::ingest::{Listen, SortedLog};
+use crate::evaluation::{Part, Sorted};
+use crate::ingest::{Listen, Sequence, SortedLog};
 
 /// Marks a user or item that is dropped.
 const DROPPED: u32 = u32::MAX;
@@ -250,7 +250,7 @@ impl Core {
     }
 
     /// The kept ones of the log's listens at some places, ascending by their new ordinals.
-    fn read<'a>(&'a self, log: &'a SortedLog, places: Range<u64>) -> io::Result<Reading<'a>> {
+    fn read<'a>(&'a self, log: &'a SortedLog, places: Range<u64>) -> io::Result<Sequence<'a>> {
         if self.users.len() == self.new_user.len() && self.items.len() == self.new_item.len() {
             return log.part(places);
         }

@@ -102,7 +102,8 @@ struct Old<'a> {
     graph: Graph<'a>,
     /// Of each new item its place in the parent, or [`EMPTY`].
     place_of: Vec<u32>,
-    /// Of each place of the parent the new item, or [`EMPTY`]: none and, in the end, none that is kept.
+    /// Of each place of the parent the new item, or [`EMPTY`]; once some are [forgotten](Self::forget), only one that
+    /// keeps its links.
     item_at: Vec<u32>,
     /// Of each place of the parent its position above the base, or [`EMPTY`].
     position_of: Vec<u32>,
