@@ -428,7 +428,7 @@ impl Reader<'_> {
 
     fn model(&self, info: ModelInfo) -> Result<Model, LoadError> {
         // Who asks for what lies anywhere waits: two tables wait at once.
-        let (users, rest) = thread::scope(|scope| {
+        let (users, items) = thread::scope(|scope| {
             let users = scope.spawn(|| {
                 let factors = self.column("user_factors")?;
                 Ok::<_, LoadError>((self.dictionary("users")?, factors))
@@ -437,7 +437,7 @@ impl Reader<'_> {
             let users = users.join().unwrap_or_else(|panic| resume_unwind(panic));
             (users, items)
         });
-        let (items, attributes, item_factors) = rest?;
+        let (items, attributes, item_factors) = items?;
         let (users, user_factors) = users?;
         let held_out = self.column::<u32>("held_out")?;
         let (pairs, rest) = held_out.as_chunks::<2>();
