@@ -238,12 +238,12 @@ pub fn train(
     if log.is_empty() {
         return Err(TrainJobError::NoListens);
     }
-    let core = k_core(
-        &log,
-        options.min_user_items,
-        options.min_item_users,
-        options.threads,
-    )?;
+    let threads = options.threads;
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .map_err(|source| refrain_als::TrainError::Threads { threads, source })?;
+    let core = pool.install(|| k_core(&log, options.min_user_items, options.min_item_users))?;
     if core.listens == 0 {
         return Err(TrainJobError::EmptyCore {
             min_user_items: options.min_user_items,
@@ -272,7 +272,7 @@ pub fn train(
     let (fitted, names) = match fitted {
         Some(fitted) => (fitted, log.into_names()),
         None => {
-            let all = core.with_sorted(&log, |listens| listens.interactions())?;
+            let all = pool.install(|| core.with_sorted(&log, |listens| listens.interactions()))?;
             // The listens have said all they have to say: what follows needs their room.
             let names = log.into_names();
             let fitted = fit(&all, start, options, Stage::FitAll, progress)?;

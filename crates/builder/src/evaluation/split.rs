@@ -2,9 +2,8 @@
 
 use std::io;
 use std::ops::Range;
-use std::panic::resume_unwind;
-use std::thread;
 
+use rayon::prelude::*;
 use refrain_als::{Interactions, InteractionsError, Rows};
 use serde::{Deserialize, Serialize};
 
@@ -171,23 +170,28 @@ fn with_sorted<T>(
 }
 
 impl Sorted<'_> {
-    /// All listens as interactions: the plays of equal pairs are added. A thread for each of the parts.
+    /// All listens as interactions: the plays of equal pairs are added. The parts are read in the current pool.
     pub(crate) fn interactions(&self) -> Result<Interactions, SplitError> {
-        let Some((first, others)) = self.parts.split_first() else {
-            return Ok(Rows::new(self.users, self.items, 0).finish());
-        };
-        let all = self.parts.iter().map(|part| part.pairs).sum();
-        thread::scope(|scope| {
-            let others: Vec<_> = others
-                .iter()
-                .map(|part| scope.spawn(|| self.rows_without(&part.places, part.pairs, |_, _| {})))
-                .collect();
-            let mut rows = self.rows_without(&first.places, all, |_, _| {})?;
-            for other in others {
-                rows.append(other.join().unwrap_or_else(|panic| resume_unwind(panic))?);
+        let all = self.pairs();
+        let parts = self.parts.par_iter().enumerate().map(|(at, part)| {
+            // The others are appended to the first.
+            let room = if at == 0 { all } else { part.pairs };
+            self.rows_without(&part.places, room, |_, _| {})
+        });
+        let parts: Vec<Result<Rows, SplitError>> = parts.collect();
+        let mut rows = Rows::new(self.users, self.items, 0);
+        for (at, part) in parts.into_iter().enumerate() {
+            match at {
+                0 => rows = part?,
+                _ => rows.append(part?),
             }
-            Ok(rows.finish())
-        })
+        }
+        Ok(rows.finish())
+    }
+
+    /// Number of distinct pairs.
+    fn pairs(&self) -> usize {
+        self.parts.iter().map(|part| part.pairs).sum()
     }
 
     /// Those of the listens at some places, with room for so many pairs; `hold` flags the listens of a user that are
@@ -231,8 +235,7 @@ impl Sorted<'_> {
     pub(crate) fn split(&self, hold_out: HoldOut) -> Result<Split, SplitError> {
         let mut hold = self.holder(hold_out)?;
         let mut pairs = Vec::new();
-        let all = self.parts.iter().map(|part| part.pairs).sum();
-        let train = self.rows_without(&self.places(), all, |listens, held| {
+        let train = self.rows_without(&self.places(), self.pairs(), |listens, held| {
             hold(listens, held);
             let of_pair = |(listen, _): (&Listen, _)| (listen.user, listen.item);
             let flagged = listens.iter().zip(held.iter()).filter(|(_, held)| **held);

@@ -3,9 +3,8 @@
 
 use std::io;
 use std::ops::Range;
-use std::panic::resume_unwind;
-use std::thread;
 
+use rayon::prelude::*;
 use refrain_als::MAX_STRENGTH;
 
 use super::TrainJobError;
@@ -39,7 +38,7 @@ pub(super) struct Core {
 /// Keeps users with at least `min_user_items` distinct items and items with at least `min_item_users`
 /// distinct users, counting only what is itself kept. Users and items without a listen go in any case.
 ///
-/// `O(n)` for `n` sorted listens, which are counted by so many threads; each pair is in memory only where there is
+/// `O(n)` for `n` sorted listens, which are counted in the current pool; each pair is in memory only where there is
 /// something to drop: every round but the last drops something, and each pair is dropped once.
 ///
 /// # Errors
@@ -48,9 +47,8 @@ pub(super) fn k_core(
     log: &SortedLog,
     min_user_items: u32,
     min_item_users: u32,
-    threads: usize,
 ) -> Result<Core, TrainJobError> {
-    let parts = log.parts(threads)?;
+    let parts = log.parts(rayon::current_num_threads().min(most_parts(log)))?;
     if min_user_items <= 1 && min_item_users <= 1 {
         // Whoever has a listen is kept, which nearly always is everyone: rules may have taken somebody's last one.
         let (core, found) = kept(log, &Degrees::all(log, 1), &parts)?;
@@ -109,8 +107,16 @@ impl Degrees {
     }
 }
 
-/// The listens of users and items that have partners, and how many they have among one another. A thread for
-/// each of `parts`.
+/// Parts whose counts together take no more than four bytes a listen, at least one.
+fn most_parts(log: &SortedLog) -> usize {
+    let each = log.users().len() * size_of::<u32>()
+        + log.items().len() * (size_of::<u32>() + size_of::<Plays>());
+    let most = log.len().saturating_mul(4) / (each as u64).max(1);
+    usize::try_from(most).unwrap_or(usize::MAX).max(1)
+}
+
+/// The listens of users and items that have partners, and how many they have among one another; the parts are counted
+/// in the current pool.
 fn kept(
     log: &SortedLog,
     degrees: &Degrees,
@@ -129,18 +135,10 @@ fn kept(
         new_user,
         new_item,
     };
-    let counted: Vec<Counted> = thread::scope(|scope| {
-        let core = &core;
-        let count = |part: &Range<u64>| {
-            let places = part.clone();
-            scope.spawn(move || core.count(log, places))
-        };
-        let counting: Vec<_> = parts.iter().map(count).collect();
-        let counted = counting.into_iter().map(|part| part.join());
-        counted
-            .map(|part| part.unwrap_or_else(|panic| resume_unwind(panic)))
-            .collect::<Result<_, TrainJobError>>()
-    })?;
+    let counted = parts.par_iter().map(|part| core.count(log, part.clone()));
+    let counted: Vec<Result<Counted, TrainJobError>> = counted.collect();
+    // The first error of all, whichever thread was first.
+    let counted: Vec<Counted> = counted.into_iter().collect::<Result<_, _>>()?;
     let mut found = Degrees::all(log, 0);
     let mut item_plays = vec![Plays::default(); core.items.len()];
     for (part, places) in counted.iter().zip(parts) {
@@ -345,7 +343,7 @@ mod tests {
             (1, 1),
         ];
         let log = log(&pairs);
-        let core = k_core(&log, 2, 2, 2).unwrap();
+        let core = k_core(&log, 2, 2).unwrap();
         let expected = [
             (0, 0, 1.0, Some(0)),
             (0, 0, 8.0, Some(7)),
@@ -380,8 +378,12 @@ mod tests {
             let log = SortedLog::of(&log, &room).unwrap();
             let mut found = Vec::new();
             for threads in [1, 2, 3, 5, 40] {
-                let core = k_core(&log, 1, 1, threads).unwrap();
-                assert!(core.parts.len() <= threads.min(6));
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+                let pool = pool.build().unwrap();
+                let core = pool.install(|| k_core(&log, 1, 1)).unwrap();
+                // There are four users.
+                assert!(core.parts.len() <= threads.min(4));
+                assert!(core.parts.len() >= threads.min(2));
                 let starts = core.parts.iter().map(|part| part.places.start);
                 let users: Vec<u32> = starts
                     .map(|place| {
@@ -394,7 +396,8 @@ mod tests {
                     })
                     .collect();
                 assert!(users.is_sorted_by(|a, b| a < b), "{users:?}");
-                let all = core.with_sorted(&log, |listens| listens.interactions().unwrap());
+                let all = core.with_sorted(&log, |listens| listens.interactions());
+                let all = all.unwrap();
                 let plays: Vec<u64> = core
                     .item_plays
                     .iter()
@@ -415,6 +418,15 @@ mod tests {
         }
     }
 
+    /// Many threads do not make much memory: their counts are a part of what the listens take.
+    #[test]
+    fn no_more_parts_than_the_listens_are_worth() {
+        let long: Vec<(u32, u32)> = (0..3_600u32).map(|at| (at % 6, at / 6 % 6)).collect();
+        assert_eq!(most_parts(&log(&long)), 100);
+        assert_eq!(most_parts(&log(&long[..72])), 2);
+        assert_eq!(most_parts(&log(&long[..3])), 1);
+    }
+
     #[test]
     fn plays_add_up_exactly() {
         for count in [1.0, 0.1, 1.5e-3, 123_456_790.0, 1e9, 3e-12] {
@@ -431,7 +443,7 @@ mod tests {
     #[test]
     fn a_core_of_one_drops_only_what_has_no_listen() {
         let log = log(&[(1, 5), (3, 0)]);
-        let core = k_core(&log, 0, 1, 3).unwrap();
+        let core = k_core(&log, 0, 1).unwrap();
         assert_eq!(
             rows(&core, &log),
             [(0, 1, 1.0, Some(0)), (1, 0, 2.0, Some(1))]
@@ -441,7 +453,7 @@ mod tests {
 
     #[test]
     fn an_impossible_core_is_empty() {
-        let core = k_core(&log(&[(1, 5), (3, 0)]), 3, 1, 1).unwrap();
+        let core = k_core(&log(&[(1, 5), (3, 0)]), 3, 1).unwrap();
         assert!(core.users.is_empty() && core.listens == 0);
     }
 }
