@@ -24,6 +24,12 @@ pub use scalar::Scalar;
 /// Bytes of a block; rows are whole blocks, padded with zeros.
 pub const BLOCK: usize = 32;
 
+/// Values that [`Simd::insert`] moves together.
+pub const SORTED: usize = 8;
+
+/// Scores that are compared together.
+pub const WIDE: usize = 16;
+
 /// Codes of four bits in a block: its bytes hold the first half of them in their low nibbles, the
 /// second half in their high ones.
 pub const NIBBLES: usize = 2 * BLOCK;
@@ -104,11 +110,19 @@ impl<'a> CodeRows<'a> {
         self.codes.get(start..start + self.stride)
     }
 
-    /// Where a row starts; an id past the last is taken as the last. There is a row.
+    /// Where rows start; an id past the last is taken as the last.
+    ///
+    /// # Panics
+    /// When there is no row.
     #[inline(always)]
-    fn start(&self, id: u32) -> *const i8 {
-        let id = (id as usize).min(self.rows - 1);
-        self.codes.as_ptr().wrapping_add(id * self.stride)
+    fn starts<const R: usize>(&self, ids: [u32; R]) -> [*const i8; R] {
+        assert!(!self.is_empty(), "ids, but no rows");
+        let mut starts = [self.codes.as_ptr(); R];
+        for r in 0..R {
+            let id = (ids[r] as usize).min(self.rows - 1);
+            starts[r] = self.codes.as_ptr().wrapping_add(id * self.stride);
+        }
+        starts
     }
 
     /// Asks for the memory of a row. Any id will do. `B` as in [`Simd::dots`].
@@ -149,6 +163,33 @@ pub trait Simd: Copy + std::fmt::Debug + sealed::Sealed {
         rows: [*const i8; R],
     ) -> [i32; R];
 
+    /// Which of the scores are not less than `bar`, those that are no numbers among them: bit `i` for the `i`-th.
+    #[inline(always)]
+    fn not_below(self, scores: &[f32; WIDE], bar: f32) -> u32 {
+        let mut mask = 0;
+        for (at, score) in scores.iter().enumerate() {
+            mask |= u32::from(*score >= bar || score.is_nan()) << at;
+        }
+        mask
+    }
+
+    /// Puts `item` where it belongs in `sorted`, which ascends, and returns its place. No more than `limit` values
+    /// are kept: the one at that place gives way, and stands for nothing ([`u64::MAX`]) as all after it do already.
+    ///
+    /// # Panics
+    /// When the values are not a multiple of [`SORTED`], or `limit` is not one of the last as many places or the
+    /// end.
+    #[inline(always)]
+    fn insert(self, sorted: &mut [u64], limit: usize, item: u64) -> usize {
+        check_sorted(sorted, limit);
+        let at = sorted.partition_point(|other| *other < item);
+        if at < limit {
+            sorted.copy_within(at..limit - 1, at + 1);
+            sorted[at] = item;
+        }
+        at
+    }
+
     /// Scores `R` rows: `Σ query[i] rows[ids[r]][i]` for each. An id past the last row counts as the
     /// last row: ids may come from a damaged file.
     ///
@@ -165,12 +206,8 @@ pub trait Simd: Copy + std::fmt::Debug + sealed::Sealed {
         ids: [u32; R],
     ) -> [i32; R] {
         let blocks = blocks::<B>(query.len(), rows);
-        assert!(!rows.is_empty(), "ids, but no rows");
-        let mut starts = [rows.codes.as_ptr(); R];
-        for r in 0..R {
-            starts[r] = rows.start(ids[r]);
-        }
-        // SAFETY: `blocks` checked query and stride; `start` stays within the rows.
+        let starts = rows.starts(ids);
+        // SAFETY: `blocks` checked query and stride; `starts` stay within the rows.
         unsafe { self.sums(blocks, query.as_ptr(), starts) }
     }
 
@@ -187,12 +224,8 @@ pub trait Simd: Copy + std::fmt::Debug + sealed::Sealed {
         ids: [u32; R],
     ) -> [i32; R] {
         let blocks = blocks::<B>(query.0.len() / NIBBLES * BLOCK, rows);
-        assert!(!rows.is_empty(), "ids, but no rows");
-        let mut starts = [rows.codes.as_ptr(); R];
-        for r in 0..R {
-            starts[r] = rows.start(ids[r]);
-        }
-        // SAFETY: `blocks` checked query and stride, `NibbleValues` its values; `start` stays within
+        let starts = rows.starts(ids);
+        // SAFETY: `blocks` checked query and stride, `NibbleValues` its values; `starts` stay within
         // the rows.
         unsafe { self.nibble_sums(blocks, query.0.as_ptr(), starts) }
     }
@@ -207,6 +240,15 @@ fn blocks<const B: usize>(query: usize, rows: CodeRows<'_>) -> usize {
         assert_eq!(rows.stride, B * BLOCK, "compiled for another stride");
         B
     }
+}
+
+#[inline(always)]
+fn check_sorted(sorted: &[u64], limit: usize) {
+    assert!(sorted.len().is_multiple_of(SORTED), "no whole registers");
+    assert!(
+        limit <= sorted.len() && sorted.len() - limit < SORTED,
+        "a limit elsewhere than near the end"
+    );
 }
 
 /// The largest magnitude a value of a query may have, so that with `weight = Σ |query[i]| / max

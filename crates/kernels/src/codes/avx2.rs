@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{BLOCK, NIBBLES, Simd, Task, sealed::Sealed};
+use super::{BLOCK, NIBBLES, Simd, Task, WIDE, check_sorted, sealed::Sealed};
 
 /// AVX2 and FMA.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +44,26 @@ impl Simd for Avx2 {
             }
             fold_all(sums)
         }
+    }
+
+    #[inline(always)]
+    fn not_below(self, scores: &[f32; WIDE], bar: f32) -> u32 {
+        // SAFETY: a value of `Avx2` is only made where the machine has it; sixteen scores are two registers.
+        unsafe {
+            let bar = _mm256_set1_ps(bar);
+            let low = _mm256_loadu_ps(scores.as_ptr());
+            let high = _mm256_loadu_ps(scores.as_ptr().add(8));
+            let low = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NLT_UQ>(low, bar));
+            let high = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NLT_UQ>(high, bar));
+            (high << 8 | low).cast_unsigned()
+        }
+    }
+
+    #[inline(always)]
+    fn insert(self, sorted: &mut [u64], limit: usize, item: u64) -> usize {
+        check_sorted(sorted, limit);
+        // SAFETY: a value of `Avx2` is only made where the machine has it.
+        unsafe { insert(sorted, limit, item) }
     }
 
     #[inline(always)]
@@ -101,6 +121,54 @@ pub(super) unsafe fn nibble_sums<const R: usize>(
             first = end;
         }
         fold_all(sums)
+    }
+}
+
+/// [`Simd::insert`] as with AVX-512, four values at a time.
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt,lzcnt")]
+fn insert(sorted: &mut [u64], limit: usize, item: u64) -> usize {
+    /// Values of 64 bits in a register.
+    const LANES: usize = 4;
+    // There is only a comparison of signed integers: with the top bit turned over it is that of unsigned ones.
+    let turn = _mm256_set1_epi64x(i64::MIN);
+    let items = _mm256_set1_epi64x(item.cast_signed());
+    let turned = _mm256_xor_si256(items, turn);
+    let numbers = _mm256_set_epi64x(3, 2, 1, 0);
+    let (chunks, _) = sorted.as_chunks_mut::<LANES>();
+    let Some(mut at) = chunks.len().checked_sub(1) else {
+        return 0;
+    };
+    // SAFETY: a chunk is a register.
+    let load = |chunk: &[u64; LANES]| unsafe { _mm256_loadu_si256(chunk.as_ptr().cast()) };
+    let mut here = load(&chunks[at]);
+    loop {
+        let earlier = match at.checked_sub(1) {
+            Some(earlier) => load(&chunks[earlier]),
+            None => _mm256_setzero_si256(),
+        };
+        // The last of the earlier ones, then all but the last of these.
+        let last = _mm256_permute4x64_epi64::<0b11_11_11_11>(earlier);
+        let shifted = _mm256_permute4x64_epi64::<0b10_01_00_00>(here);
+        let before = _mm256_blend_epi32::<0b11>(shifted, last);
+        let here_less = _mm256_cmpgt_epi64(turned, _mm256_xor_si256(here, turn));
+        let before_less = _mm256_cmpgt_epi64(turned, _mm256_xor_si256(before, turn));
+        // What is less stays; the first that is not becomes the item, all others what is before them.
+        let moved = _mm256_blendv_epi8(before, items, before_less);
+        let after = _mm256_blendv_epi8(moved, here, here_less);
+        // Places from the limit on stand for nothing: all bits.
+        let kept = limit.saturating_sub(at * LANES).min(LANES);
+        let kept = _mm256_set1_epi64x(kept.cast_signed() as i64);
+        let within = _mm256_cmpgt_epi64(kept, numbers);
+        let after = _mm256_or_si256(after, _mm256_xor_si256(within, _mm256_set1_epi64x(-1)));
+        // SAFETY: a chunk is a register.
+        unsafe { _mm256_storeu_si256(chunks[at].as_mut_ptr().cast(), after) };
+        let smaller = _mm256_movemask_pd(_mm256_castsi256_pd(here_less));
+        // The lowest of them is less, and so are all before; or there is none.
+        if smaller & 1 != 0 || at == 0 {
+            return at * LANES + smaller.count_ones() as usize;
+        }
+        (here, at) = (earlier, at - 1);
     }
 }
 

@@ -3,8 +3,9 @@
 use std::arch::x86_64::*;
 
 use super::{
-    BLOCK, Simd, Task,
+    BLOCK, SORTED, Simd, Task, WIDE,
     avx2::{fold_all, nibble_sums},
+    check_sorted,
     sealed::Sealed,
 };
 
@@ -54,6 +55,22 @@ impl Simd for Avx512 {
         }
     }
 
+    #[inline(always)]
+    fn not_below(self, scores: &[f32; WIDE], bar: f32) -> u32 {
+        // SAFETY: a value of `Avx512` is only made where the machine has it; sixteen scores are a register.
+        unsafe {
+            let scores = _mm512_loadu_ps(scores.as_ptr());
+            _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(scores, _mm512_set1_ps(bar)).into()
+        }
+    }
+
+    #[inline(always)]
+    fn insert(self, sorted: &mut [u64], limit: usize, item: u64) -> usize {
+        check_sorted(sorted, limit);
+        // SAFETY: a value of `Avx512` is only made where the machine has it.
+        unsafe { insert(sorted, limit, item) }
+    }
+
     // A row of nibbles is a cache line: wider registers would stand half empty.
     #[inline(always)]
     unsafe fn nibble_sums<const R: usize>(
@@ -64,5 +81,46 @@ impl Simd for Avx512 {
     ) -> [i32; R] {
         // SAFETY: a machine with AVX-512 has AVX2; pointers by the caller's contract.
         unsafe { nibble_sums(blocks, query, rows) }
+    }
+}
+
+/// [`Simd::insert`]: from the end on, each value becomes the lesser of itself and the greater of `item` and the one before
+/// it. No search, whose every step would be mispredicted half of the time, and no call to move what is after it.
+/// A register always has its own eight values: what was stored by the last insertion is handed on to the next.
+///
+/// Not inlined: within a walk it would take the registers of others.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,popcnt,lzcnt")]
+fn insert(sorted: &mut [u64], limit: usize, item: u64) -> usize {
+    let items = _mm512_set1_epi64(item.cast_signed());
+    let nothing = _mm512_set1_epi64(-1);
+    let (chunks, _) = sorted.as_chunks_mut::<SORTED>();
+    let Some(mut at) = chunks.len().checked_sub(1) else {
+        return 0;
+    };
+    // SAFETY: a chunk is a register.
+    let load = |chunk: &[u64; SORTED]| unsafe { _mm512_loadu_si512(chunk.as_ptr().cast()) };
+    // Of the last chunk, places from the limit on.
+    let mut past = match limit - at * SORTED {
+        kept @ ..SORTED => u8::MAX << kept,
+        _ => 0,
+    };
+    let mut here = load(&chunks[at]);
+    loop {
+        let earlier = match at.checked_sub(1) {
+            Some(earlier) => load(&chunks[earlier]),
+            None => _mm512_setzero_si512(),
+        };
+        let before = _mm512_alignr_epi64::<7>(here, earlier);
+        let after = _mm512_min_epu64(here, _mm512_max_epu64(before, items));
+        let after = _mm512_mask_mov_epi64(after, past, nothing);
+        // SAFETY: a chunk is a register.
+        unsafe { _mm512_storeu_si512(chunks[at].as_mut_ptr().cast(), after) };
+        let smaller = _mm512_cmplt_epu64_mask(here, items);
+        // The lowest of them is less, and so are all before; or there is none.
+        if smaller & 1 != 0 || at == 0 {
+            return at * SORTED + smaller.count_ones() as usize;
+        }
+        (here, at, past) = (earlier, at - 1, 0);
     }
 }

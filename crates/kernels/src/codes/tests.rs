@@ -74,11 +74,11 @@ proptest! {
     #[test]
     fn every_level_returns_the_exact_integers(
         blocks in 1_usize..12,
-        rows in 1_usize..9,
+        rows in 1_usize..35,
         seed in prop::collection::vec(any::<u8>(), 32..64),
         extreme in any::<bool>(),
         start in 0_usize..5,
-        ids in prop::collection::vec(0_u32..9, 0..23),
+        ids in prop::collection::vec(0_u32..40, 0..40),
     ) {
         let stride = blocks * BLOCK;
         let byte = |at: usize| seed[at % seed.len()].wrapping_mul(31).wrapping_add(seed[at / 7 % seed.len()]);
@@ -108,11 +108,11 @@ proptest! {
     #[test]
     fn every_level_sums_nibbles_exactly(
         dim in 1_usize..700,
-        rows in 1_usize..9,
+        rows in 1_usize..35,
         seed in prop::collection::vec(any::<u8>(), 32..64),
         extreme in any::<bool>(),
         start in 0_usize..5,
-        ids in prop::collection::vec(0_u32..9, 0..23),
+        ids in prop::collection::vec(0_u32..40, 0..40),
     ) {
         let byte = |at: usize| seed[at % seed.len()].wrapping_mul(31).wrapping_add(seed[at / 7 % seed.len()]);
         let values: Vec<i8> = (0..dim).map(|at| {
@@ -144,6 +144,87 @@ proptest! {
             }
         }
     }
+}
+
+/// Items put one after another into what keeps the first `limit` of them.
+struct Insert<'a> {
+    limit: usize,
+    items: &'a [u64],
+}
+
+impl Task for Insert<'_> {
+    type Output = (Vec<u64>, Vec<usize>);
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Self::Output {
+        let mut sorted = vec![u64::MAX; self.limit.next_multiple_of(SORTED)];
+        let mut places = Vec::new();
+        for item in self.items {
+            places.push(simd.insert(&mut sorted, self.limit, *item));
+        }
+        (sorted, places)
+    }
+}
+
+struct NotBelow<'a>(&'a [f32; WIDE], f32);
+
+impl Task for NotBelow<'_> {
+    type Output = u32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> u32 {
+        simd.not_below(self.0, self.1)
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_level_keeps_the_least(
+        limit in 0_usize..40,
+        items in prop::collection::vec(prop_oneof![any::<u64>(), 0_u64..9, u64::MAX - 9..u64::MAX], 0..90),
+    ) {
+        let mut kept: Vec<u64> = Vec::new();
+        let places: Vec<usize> = items.iter().map(|item| {
+            let at = kept.partition_point(|other| other < item);
+            kept.insert(at, *item);
+            kept.truncate(limit);
+            at
+        }).collect();
+        kept.resize(limit.next_multiple_of(SORTED), u64::MAX);
+        for kernels in levels() {
+            let (sorted, at) = kernels.run(Insert { limit, items: &items });
+            prop_assert_eq!(&sorted, &kept, "{:?}", kernels);
+            prop_assert_eq!(&at, &places, "{:?}", kernels);
+        }
+    }
+
+    #[test]
+    fn every_level_tells_what_is_not_below(
+        scores in prop::collection::vec(prop_oneof![-2_i8..3, Just(i8::MIN)], WIDE),
+        bar in -2_i8..3,
+        open in any::<bool>(),
+    ) {
+        let number = |value: i8| if value == i8::MIN { f32::NAN } else { f32::from(value) };
+        let scores: Vec<f32> = scores.into_iter().map(number).collect();
+        let scores = scores.first_chunk().expect("as many");
+        let bar = if open { f32::NEG_INFINITY } else { f32::from(bar) };
+        let expected: u32 = (0..WIDE).map(|at| u32::from(scores[at].is_nan() || scores[at] >= bar) << at).sum();
+        for kernels in levels() {
+            prop_assert_eq!(kernels.run(NotBelow(scores, bar)), expected, "{:?}", kernels);
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "no whole registers")]
+fn what_is_no_whole_register_is_refused() {
+    Scalar.insert(&mut [1; 9], 9, 0);
+}
+
+#[test]
+#[should_panic(expected = "a limit elsewhere")]
+fn a_limit_far_from_the_end_is_refused() {
+    Scalar.insert(&mut [1; 16], 8, 0);
 }
 
 #[test]
