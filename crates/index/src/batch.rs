@@ -5,11 +5,14 @@ use rayon::prelude::*;
 use crate::{
     index::Index,
     scratch::Scratch,
-    search::{Hit, SearchError, SearchParams},
+    search::{Hit, SearchError, SearchParams, hit},
 };
 
 /// Queries answered by one task: enough to make the hand-over cheap.
 const CHUNK: usize = 16;
+
+/// Queries that all items are read for once.
+const TOGETHER: usize = 16;
 
 /// Why a batch was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,10 +49,7 @@ impl Index {
         params: &SearchParams<'_>,
     ) -> Result<Vec<Vec<Hit>>, BatchError> {
         let dim = self.dim();
-        if !queries.len().is_multiple_of(dim) {
-            let values = queries.len();
-            return Err(BatchError::Ragged { values, dim });
-        }
+        self.refuse_ragged(queries)?;
         let parts: Vec<Vec<Result<Vec<Hit>, BatchError>>> = queries
             .par_chunks(dim * CHUNK)
             .enumerate()
@@ -70,12 +70,51 @@ impl Index {
             .collect();
         parts.into_iter().flatten().collect()
     }
+
+    /// The `k` best of all items for each of the rows of `queries` (`q × dim`), on the threads of the rayon pool it
+    /// is called in, each as [`Index::search_exact`] would find them. O(q · n · dim); the items are read once for
+    /// some queries together.
+    ///
+    /// # Errors
+    /// [`BatchError`], for the first query that does not fit.
+    pub fn search_exact_batch(
+        &self,
+        queries: &[f32],
+        k: usize,
+    ) -> Result<Vec<Vec<Hit>>, BatchError> {
+        let dim = self.dim();
+        self.refuse_ragged(queries)?;
+        for (query, row) in queries.chunks_exact(dim).enumerate() {
+            self.refuse_bad(row)
+                .map_err(|source| BatchError::Query { query, source })?;
+        }
+        let k = k.min(self.len());
+        let parts: Vec<Vec<Vec<Hit>>> = queries
+            .par_chunks(dim * TOGETHER)
+            .map_init(Vec::new, |scratches, rows| {
+                scratches.resize_with(TOGETHER, Scratch::new);
+                self.exact_together(rows.chunks_exact(dim), k, scratches);
+                let asked = &scratches[..rows.len() / dim];
+                let hits = |scratch: &Scratch| scratch.results.items().iter().map(hit).collect();
+                asked.iter().map(hits).collect()
+            })
+            .collect();
+        Ok(parts.into_iter().flatten().collect())
+    }
+
+    fn refuse_ragged(&self, queries: &[f32]) -> Result<(), BatchError> {
+        let (values, dim) = (queries.len(), self.dim());
+        if values.is_multiple_of(dim) {
+            return Ok(());
+        }
+        Err(BatchError::Ragged { values, dim })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{BuildParams, made};
+    use crate::{BuildParams, Filter, made};
 
     #[test]
     fn a_batch_answers_as_one_by_one() {
@@ -99,10 +138,24 @@ mod tests {
             index.search_batch(&queries[..7], 5, &params),
             Err(BatchError::Ragged { values: 7, dim })
         );
+        assert_eq!(
+            index.search_exact_batch(&queries[..7], 5),
+            Err(BatchError::Ragged { values: 7, dim })
+        );
+        let exact = index.search_exact_batch(queries, 5).expect("fits");
+        assert_eq!(exact.len(), 37);
+        let all = Filter::default();
+        for (query, answer) in queries.chunks_exact(dim).zip(&exact) {
+            index
+                .search_exact(query, 5, &all, &mut scratch, &mut hits)
+                .expect("fits");
+            assert_eq!(&hits, answer);
+        }
         let mut bad = queries.to_vec();
         bad[dim * 20 + 3] = f32::NAN;
         let source = SearchError::NotFinite { dimension: 3 };
         let expected = BatchError::Query { query: 20, source };
-        assert_eq!(index.search_batch(&bad, 5, &params), Err(expected));
+        assert_eq!(index.search_batch(&bad, 5, &params), Err(expected.clone()));
+        assert_eq!(index.search_exact_batch(&bad, 5), Err(expected));
     }
 }

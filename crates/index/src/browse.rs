@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 
 use refrain_kernels::{
     Kernels, Metric,
-    codes::{BLOCK, Simd, Task},
+    codes::{BLOCK, Scalar, Simd, Task},
 };
 
 use crate::{
@@ -119,11 +119,11 @@ impl Browse<'_> {
         };
         self.window.reset(self.ef.max(k));
         for Reverse(item) in &self.met {
-            self.window.insert(*item);
+            self.window.insert(Scalar, *item);
         }
         for Reverse(item) in &self.scored {
-            self.window
-                .insert(Ranked::new(item.score() + square, item.position()));
+            let walked = Ranked::new(item.score() + square, item.position());
+            self.window.insert(Scalar, walked);
         }
     }
 
@@ -219,7 +219,7 @@ impl Explore<'_, '_> {
                 frontier.push(Reverse(item));
                 if admit.allows(item.position()) {
                     met.push(Reverse(item));
-                    window.insert(item);
+                    window.insert(simd, item);
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 
 use refrain_kernels::{
     Kernels, Metric,
-    codes::{self, Simd, Task},
+    codes::{self, Simd, Task, WIDE},
 };
 
 use crate::{
@@ -15,12 +15,9 @@ use crate::{
     layout::RUN,
     pool::{Pool, Ranked},
     scratch::{Block, Scratch},
-    space::{Scores, Space},
+    space::{Scorer, Scores, Space},
     walk::{Admit, End, Spent, count},
 };
-
-/// Scores that are compared at once with what a newcomer must have.
-const GLANCE: usize = 16;
 
 /// Items scored at a time: few enough for their scores to stay in the first-level cache.
 const STEP: usize = 256;
@@ -163,24 +160,21 @@ impl Head<'_> {
                 scorer.score(simd, &block.positions[..len], &mut block.scores);
                 spent.scored(len);
                 let mut bar = pool.bar_score();
-                for from in (0..len).step_by(GLANCE) {
-                    // Most of a head does not get in: that is seen of many at once.
-                    let slots = from..len.min(from + GLANCE);
-                    let scores = &block.scores[slots.clone()];
-                    if scores.iter().fold(true, |all, score| all & (*score < bar)) {
-                        continue;
-                    }
-                    for slot in slots {
+                for from in (0..len).step_by(WIDE) {
+                    let mut better = block.not_below(simd, from..len, bar);
+                    while better != 0 {
+                        let slot = from + better.trailing_zeros() as usize;
+                        better &= better - 1;
                         let score = block.scores[slot];
                         if score < bar {
                             continue;
                         }
                         let item = Ranked::new(score, block.positions[slot]);
                         match self.admit {
-                            None => pool.insert(item),
+                            None => pool.insert(simd, item),
                             Some(admit) => {
                                 frontier.push(Reverse(item));
-                                admit.offer(pool, item);
+                                admit.offer(simd, pool, item);
                             }
                         }
                         bar = pool.bar_score();
@@ -236,7 +230,7 @@ pub(crate) fn refine<S: Simd>(
             let hopeless =
                 bound.best(item.score(), space.weighted_step(place)) < results.bar_score();
             if !hopeless {
-                whole_score.take(place, results);
+                whole_score.take(simd, place, results);
             }
         }
         return;
@@ -266,7 +260,7 @@ pub(crate) fn refine<S: Simd>(
         }
         for (place, score) in places.iter().zip(&block.scores) {
             let hopeless = bound.best(*score, space.weighted_step(*place)) < results.bar_score();
-            missed = match !hopeless && whole_score.take(*place, results) {
+            missed = match !hopeless && whole_score.take(simd, *place, results) {
                 true => 0,
                 false => missed + 1,
             };
@@ -289,7 +283,7 @@ struct Whole<'a> {
 impl Whole<'_> {
     /// Scores an item into the results; whether it got in.
     #[inline(always)]
-    fn take(&mut self, place: u32, results: &mut Pool) -> bool {
+    fn take(&mut self, simd: impl Simd, place: u32, results: &mut Pool) -> bool {
         let ordinal = self.ordinals.get(place as usize).copied();
         let ordinal = ordinal.unwrap_or(u32::MAX);
         if ordinal as usize >= self.ordinals.len() {
@@ -300,7 +294,7 @@ impl Whole<'_> {
         let newcomer = Ranked::new(score, ordinal);
         let better = newcomer < results.bar();
         match self.cap {
-            None => results.insert(newcomer),
+            None => results.insert(simd, newcomer),
             Some(cap) => results.insert_capped(newcomer, cap.groups.group(ordinal), cap.most()),
         }
         better
@@ -310,6 +304,7 @@ impl Whole<'_> {
     #[inline(always)]
     fn offer(
         &mut self,
+        simd: impl Simd,
         bound: &Bound,
         (place, score): (u32, f32),
         filter: Option<&Filter<'_>>,
@@ -320,7 +315,7 @@ impl Whole<'_> {
         }
         let ordinal = self.ordinals.get(place as usize).copied();
         let allowed = filter.is_none_or(|filter| ordinal.is_some_and(|at| filter.allows(at)));
-        allowed && self.take(place, results)
+        allowed && self.take(simd, place, results)
     }
 }
 
@@ -436,19 +431,15 @@ impl Scan<'_> {
             ..
         } = scratch;
         let n = space.len();
-        let scorer = space.scanner::<B>(coded);
-        let bound = Bound::new(&space, query, coded);
         let mut spent = Spent::default();
-        let widest = space.widest;
-        // The worst that may still get in; nothing is known before there are results.
-        let mut least = bound.least(results.bar_score(), widest);
-        let mut whole_score = Whole {
+        let whole = Whole {
             space: &space,
             ordinals,
             cap,
             query,
             row,
         };
+        let mut scanner = Scanner::<B>::new(space, coded, whole, results);
         let chosen = match filter.allow {
             Some(allow) if gathers(n, allow.len()) => {
                 let listed = allow.iter().filter(|ordinal| !filter.excludes(*ordinal));
@@ -465,7 +456,7 @@ impl Scan<'_> {
                     let mut count = 0;
                     for place in ids.by_ref().take(STEP) {
                         block.positions[count] = place;
-                        scorer.prefetch(place);
+                        scanner.scorer.prefetch(place);
                         count += 1;
                     }
                     if count == 0 {
@@ -474,20 +465,8 @@ impl Scan<'_> {
                     if past(deadline) {
                         return (End::Deadline, spent);
                     }
-                    let chosen = &block.positions[..count];
-                    scorer.score(simd, chosen, &mut block.scores);
-                    spent.scored(count);
-                    for (place, score) in chosen.iter().zip(&block.scores) {
-                        // Asked once more: in a damaged file a place may lead to another ordinal.
-                        // Not the other way round: what is not a number gets in while there is room.
-                        if *score < least {
-                            continue;
-                        }
-                        let all = Some(filter);
-                        if whole_score.offer(&bound, (*place, *score), all, results) {
-                            least = bound.least(results.bar_score(), widest);
-                        }
-                    }
+                    // Asked once more: in a damaged file a place may lead to another ordinal.
+                    scanner.take(simd, (block, count), Some(filter), &mut spent);
                 }
             }
             None => {
@@ -496,30 +475,159 @@ impl Scan<'_> {
                     if past(deadline) {
                         return (End::Deadline, spent);
                     }
-                    // Under inner product the longest come first: no item from here on can be
-                    // better than its length allows.
-                    let longest = space.lengths.get(first / RUN).copied();
-                    if longest.is_some_and(|longest| bound.longest(longest) < results.bar_score()) {
-                        return (End::Complete, spent);
+                    if scanner.is_done(first) {
+                        break;
                     }
-                    let len = STEP.min(n - first);
-                    for (at, place) in block.positions[..len].iter_mut().enumerate() {
-                        *place = count(first + at);
-                    }
-                    let chosen = &block.positions[..len];
-                    scorer.score(simd, chosen, &mut block.scores);
-                    spent.scored(len);
-                    for (place, score) in chosen.iter().zip(&block.scores) {
-                        // Not the other way round: what is not a number gets in while there is room.
-                        if *score < least {
-                            continue;
-                        }
-                        if whole_score.offer(&bound, (*place, *score), asked, results) {
-                            least = bound.least(results.bar_score(), widest);
-                        }
-                    }
+                    let len = all_from(first, n, block);
+                    scanner.take(simd, (block, len), asked, &mut spent);
                 }
                 (End::Complete, spent)
+            }
+        }
+    }
+}
+
+/// Every item scored for each of several queries, to be compiled for each instruction set: a step of items is
+/// in the nearest cache when the second query comes to it.
+pub(crate) struct ScanTogether<'a> {
+    pub(crate) space: Space<'a>,
+    pub(crate) ordinals: &'a [u32],
+    /// Of each, `results` (reset by the caller to `k`) ends with the best.
+    pub(crate) scratches: &'a mut [Scratch],
+}
+
+impl Task for ScanTogether<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        match self.space.rows.stride() / codes::BLOCK {
+            2 => self.go::<S, 2>(simd),
+            4 => self.go::<S, 4>(simd),
+            _ => self.go::<S, 0>(simd),
+        }
+    }
+}
+
+impl ScanTogether<'_> {
+    #[inline(always)]
+    fn go<S: Simd, const B: usize>(self, simd: S) {
+        let Self {
+            space,
+            ordinals,
+            scratches,
+        } = self;
+        let n = space.len();
+        let mut block = Block::default();
+        let mut spent = Spent::default();
+        let mut scanners = Vec::with_capacity(scratches.len());
+        for scratch in scratches {
+            let whole = Whole {
+                space: &space,
+                ordinals,
+                cap: None,
+                query: &scratch.query,
+                row: &mut scratch.row,
+            };
+            let (coded, results) = (&scratch.coded, &mut scratch.results);
+            scanners.push(Scanner::<B>::new(space, coded, whole, results));
+        }
+        for first in (0..n).step_by(STEP) {
+            let len = all_from(first, n, &mut block);
+            let mut done = true;
+            for scanner in &mut scanners {
+                if scanner.is_done(first) {
+                    continue;
+                }
+                done = false;
+                scanner.take(simd, (&mut block, len), None, &mut spent);
+            }
+            if done {
+                return;
+            }
+        }
+    }
+}
+
+/// Puts the places of a step into the block, and returns how many they are.
+#[inline(always)]
+fn all_from(first: usize, n: usize, block: &mut Block) -> usize {
+    let len = STEP.min(n - first);
+    for (place, position) in (first..).zip(&mut block.positions[..len]) {
+        *position = count(place);
+    }
+    len
+}
+
+/// What a scan knows of one query: what it scores by, and the best it has found.
+struct Scanner<'a, const B: usize> {
+    scorer: Scorer<'a, B>,
+    bound: Bound,
+    /// The least score that may still get in.
+    least: f32,
+    whole: Whole<'a>,
+    results: &'a mut Pool,
+}
+
+impl<'a, const B: usize> Scanner<'a, B> {
+    #[inline(always)]
+    fn new(
+        space: Space<'a>,
+        coded: &'a CodeQuery,
+        whole: Whole<'a>,
+        results: &'a mut Pool,
+    ) -> Self {
+        let bound = Bound::new(&space, whole.query, coded);
+        Self {
+            scorer: space.scanner(coded),
+            bound,
+            // Nothing is known before there are results.
+            least: bound.least(results.bar_score(), space.widest),
+            whole,
+            results,
+        }
+    }
+
+    /// Whether no item from a place on can get in: under inner product the longest come first, and none
+    /// can be better than its length allows.
+    #[inline(always)]
+    fn is_done(&self, first: usize) -> bool {
+        let longest = self.scorer.space.lengths.get(first / RUN).copied();
+        longest.is_some_and(|longest| self.bound.longest(longest) < self.results.bar_score())
+    }
+
+    /// Scores the first places of a block, and takes those that are among the best and that the filter, if any,
+    /// allows.
+    #[inline(always)]
+    fn take<S: Simd>(
+        &mut self,
+        simd: S,
+        (block, len): (&mut Block, usize),
+        filter: Option<&Filter<'_>>,
+        spent: &mut Spent,
+    ) {
+        let places = &block.positions[..len];
+        // In registers: behind the reference every score would be thought to change it.
+        let scorer = self.scorer;
+        scorer.score(simd, places, &mut block.scores);
+        spent.scored(len);
+        for from in (0..len).step_by(WIDE) {
+            // Not the other way round: what is not a number gets in while there is room.
+            let mut better = block.not_below(simd, from..len, self.least);
+            while better != 0 {
+                let slot = from + better.trailing_zeros() as usize;
+                better &= better - 1;
+                let item = (block.positions[slot], block.scores[slot]);
+                if item.1 < self.least {
+                    continue;
+                }
+                if self
+                    .whole
+                    .offer(simd, &self.bound, item, filter, self.results)
+                {
+                    let bar = self.results.bar_score();
+                    self.least = self.bound.least(bar, self.scorer.space.widest);
+                }
             }
         }
     }

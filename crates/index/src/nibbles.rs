@@ -16,7 +16,11 @@ use refrain_kernels::{
     prefetch_at,
 };
 
-use crate::{codes, layout::WHOLE, space::Scores};
+use crate::{
+    codes,
+    layout::WHOLE,
+    space::{Scores, at},
+};
 
 /// Whether vectors of a kind are walked by nibbles.
 pub(crate) fn are_walked(metric: Metric, dim: usize) -> bool {
@@ -130,14 +134,21 @@ pub(crate) struct NibbleScorer<'a> {
 }
 
 impl NibbleScorer<'_> {
+    /// What items score whose sums with the query are these.
     #[inline(always)]
-    fn finish(&self, sum: i32, place: u32) -> f32 {
-        let at = place as usize * TERMS;
-        let [step, square] = match self.nibbles.terms.get(at..at + TERMS) {
-            Some(&[step, square]) => [step, square],
-            _ => [0.0; TERMS],
-        };
-        (sum as f32 - self.query.middle) * (self.query.factor * step) - square
+    fn finish(&self, sums: [i32; 4], places: &[u32; 4]) -> [f32; 4] {
+        let terms = self.nibbles.terms.as_chunks::<TERMS>().0;
+        let (mut factors, mut squares) = ([0.0; 4], [0.0; 4]);
+        for r in 0..4 {
+            let [step, square] = at(terms, places[r]);
+            factors[r] = self.query.factor * step;
+            squares[r] = square;
+        }
+        let mut scores = [0.0; 4];
+        for r in 0..4 {
+            scores[r] = (sums[r] as f32 - self.query.middle) * factors[r] - squares[r];
+        }
+        scores
     }
 }
 
@@ -153,21 +164,10 @@ impl Scores for NibbleScorer<'_> {
     }
 
     #[inline(always)]
-    fn score<S: Simd>(&self, simd: S, places: &[u32], scores: &mut [f32]) {
-        let scores = &mut scores[..places.len()];
-        let (quads, rest) = places.as_chunks::<4>();
-        let (score_quads, score_rest) = scores.as_chunks_mut::<4>();
+    fn score_four<S: Simd>(&self, simd: S, places: &[u32; 4]) -> [f32; 4] {
         let (query, rows) = (&self.query.values, self.nibbles.rows);
-        for (quad, scores) in quads.iter().zip(score_quads) {
-            let sums = simd.nibble_dots::<BLOCKS, 4>(query, rows, *quad);
-            for r in 0..4 {
-                scores[r] = self.finish(sums[r], quad[r]);
-            }
-        }
-        for (place, score) in rest.iter().zip(score_rest) {
-            let [sum] = simd.nibble_dots::<BLOCKS, 1>(query, rows, [*place]);
-            *score = self.finish(sum, *place);
-        }
+        let sums = simd.nibble_dots::<BLOCKS, 4>(query, rows, *places);
+        self.finish(sums, places)
     }
 }
 

@@ -1,11 +1,14 @@
 //! The order of results, and the sorted pool a walk keeps.
 
+use refrain_kernels::codes::{SORTED, Scalar, Simd};
+
 /// A scored position as one integer: smaller is better, ties by position. The lowest bit marks
 /// what the walk has expanded.
 ///
 /// Holding score and position together makes every comparison one instruction, and the order
 /// total: equal answers at any thread count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(transparent)]
 pub(crate) struct Ranked(u64);
 
 impl Ranked {
@@ -61,7 +64,9 @@ impl Ranked {
 /// The best `capacity` seen so far, sorted, best first.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
+    /// The first `len` of them; then [`Ranked::WORST`], to the end of a register that holds the last place.
     items: Vec<Ranked>,
+    len: usize,
     /// Of which group each is, where groups are capped; else empty.
     groups: Vec<u32>,
     capacity: usize,
@@ -77,9 +82,10 @@ impl Pool {
     pub(crate) fn reset(&mut self, capacity: usize) {
         self.items.clear();
         self.groups.clear();
-        self.items.reserve(capacity);
-        self.capacity = capacity;
+        self.len = 0;
+        self.capacity = 0;
         self.cursor = 0;
+        self.widen(capacity);
     }
 
     /// How many it holds at most.
@@ -90,41 +96,47 @@ impl Pool {
     /// From now on it holds so many, if that is more.
     #[inline(always)]
     pub(crate) fn widen(&mut self, capacity: usize) {
-        self.capacity = self.capacity.max(capacity);
+        if capacity > self.capacity {
+            self.capacity = capacity;
+            let whole = capacity.next_multiple_of(SORTED);
+            self.items.resize(whole, Ranked::WORST);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.len == self.capacity
     }
 
     /// What a newcomer must be better than.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn bar(&self) -> Ranked {
-        if self.items.len() < self.capacity {
-            Ranked::WORST
-        } else {
-            self.items.last().copied().unwrap_or(Ranked(0))
-        }
+        // While there is room, nothing is at the last place.
+        let last = self.capacity.checked_sub(1);
+        last.map_or(Ranked(0), |last| self.items[last])
     }
 
     /// A newcomer of a smaller score is not taken.
     #[inline(always)]
     pub(crate) fn bar_score(&self) -> f32 {
-        if self.items.len() < self.capacity {
-            f32::NEG_INFINITY
-        } else {
-            self.items.last().map_or(f32::INFINITY, |last| last.score())
+        if !self.is_full() {
+            return f32::NEG_INFINITY;
         }
+        self.items()
+            .last()
+            .map_or(f32::INFINITY, |last| last.score())
     }
 
-    /// Takes the newcomer in if it is better than the bar; the worst gives way when full.
-    /// O(log capacity) comparisons and one move of memory.
-    #[inline(never)]
-    pub(crate) fn insert(&mut self, item: Ranked) {
+    /// Takes the newcomer in if it is better than the bar; the worst gives way when full. One pass over what is worse.
+    #[inline(always)]
+    pub(crate) fn insert(&mut self, simd: impl Simd, item: Ranked) {
         if item >= self.bar() {
             return;
         }
-        let at = self.items.partition_point(|other| *other < item);
-        if self.items.len() == self.capacity {
-            self.items.pop();
-        }
-        self.items.insert(at, item);
+        self.len = (self.len + 1).min(self.capacity);
+        let whole = self.len.next_multiple_of(SORTED);
+        let limit = self.capacity.min(whole);
+        let items = &mut self.items[..whole];
+        let at = simd.insert(bytemuck::cast_slice_mut(items), limit, item.0);
         self.cursor = self.cursor.min(at);
     }
 
@@ -146,24 +158,24 @@ impl Pool {
                 if self.items[worst] < item {
                     return;
                 }
-                self.items.remove(worst);
+                self.items[worst..self.len].rotate_left(1);
+                self.len -= 1;
+                self.items[self.len] = Ranked::WORST;
                 self.groups.remove(worst);
             }
         }
-        let at = self.items.partition_point(|other| *other < item);
-        if self.items.len() == self.capacity {
-            self.items.pop();
+        let at = self.items().partition_point(|other| *other < item);
+        if self.is_full() {
             self.groups.pop();
         }
-        self.items.insert(at, item);
         self.groups.insert(at, group);
-        self.cursor = self.cursor.min(at);
+        self.insert(Scalar, item);
     }
 
     /// The best that has not been expanded, now marked as such.
     #[inline]
     pub(crate) fn expand(&mut self) -> Option<u32> {
-        let rest = &self.items[self.cursor..];
+        let rest = &self.items[self.cursor..self.len];
         let at = self.cursor + rest.iter().position(|item| !item.expanded())?;
         self.items[at].0 |= 1;
         self.cursor = at + 1;
@@ -173,7 +185,7 @@ impl Pool {
     /// The best that has not been expanded.
     #[inline(always)]
     pub(crate) fn next(&self) -> Option<u32> {
-        let rest = self.items.get(self.cursor..)?;
+        let rest = self.items.get(self.cursor..self.len)?;
         rest.iter()
             .find(|item| !item.expanded())
             .map(|item| item.position())
@@ -185,18 +197,26 @@ impl Pool {
             self.groups.is_empty(),
             "positions would no longer be those of their groups"
         );
-        self.items.retain(|item| stays(item.position()));
+        let mut kept = 0;
+        for at in 0..self.len {
+            let item = self.items[at];
+            self.items[kept] = item;
+            kept += usize::from(stays(item.position()));
+        }
+        self.items[kept..self.len].fill(Ranked::WORST);
+        self.len = kept;
         self.cursor = 0;
     }
 
     /// The score of rank `k`, from 1; `None` if there are not that many.
     #[inline]
     pub(crate) fn score_at(&self, k: usize) -> Option<Ranked> {
-        self.items.get(k.checked_sub(1)?).copied()
+        self.items().get(k.checked_sub(1)?).copied()
     }
 
+    #[inline(always)]
     pub(crate) fn items(&self) -> &[Ranked] {
-        &self.items
+        &self.items[..self.len]
     }
 }
 
@@ -227,10 +247,14 @@ mod tests {
             let all: Vec<Ranked> =
                 scores.iter().zip(0..).map(|(s, i)| Ranked::new(f32::from(*s), i)).collect();
             let mut pool = Pool::default();
-            pool.reset(capacity);
+            // What was in it before leaves no trace, nor does it matter when it grew.
+            pool.reset(30);
+            (0..30).for_each(|at| pool.insert(Scalar, Ranked::new(9.0, at)));
+            pool.reset(capacity / 2);
+            pool.widen(capacity);
             let mut expanded = Vec::new();
             for chunk in all.chunks(7) {
-                chunk.iter().for_each(|item| pool.insert(*item));
+                chunk.iter().for_each(|item| pool.insert(Scalar, *item));
                 let open = pool.items().iter().find(|item| !item.expanded());
                 let best = open.map(|item| item.position());
                 prop_assert_eq!(pool.expand(), best);
@@ -240,11 +264,21 @@ mod tests {
             sorted.sort_unstable();
             let kept: Vec<u32> = pool.items().iter().map(|item| item.position()).collect();
             let best: Vec<u32> = sorted.iter().take(capacity).map(|i| i.position()).collect();
-            prop_assert_eq!(kept, best);
+            prop_assert_eq!(&kept, &best);
             let mut once = expanded.clone();
             once.sort_unstable();
             once.dedup();
             prop_assert_eq!(once.len(), expanded.len());
+            prop_assert_eq!(pool.score_at(capacity + 1), None);
+            let odd = |position: u32| position % 2 == 1;
+            let left: Vec<u32> = kept.into_iter().filter(|at| odd(*at)).collect();
+            pool.retain(odd);
+            let stayed = |pool: &Pool| pool.items().iter().map(|item| item.position()).collect::<Vec<_>>();
+            prop_assert_eq!(stayed(&pool), left.clone());
+            // There is room again where some went.
+            let before = left.len();
+            pool.insert(Scalar, Ranked::new(-9.0, 1_000));
+            prop_assert_eq!(stayed(&pool).len(), (before + 1).min(capacity));
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The memory of a search, kept between searches.
 
-use std::{cmp::Reverse, collections::BinaryHeap};
+use std::{cmp::Reverse, collections::BinaryHeap, ops::Range};
+
+use refrain_kernels::codes::{Simd, WIDE};
 
 use crate::{
     codes::CodeQuery,
@@ -49,6 +51,19 @@ pub(crate) struct Block {
     /// Their places, where the two differ.
     pub(crate) places: [u32; BLOCK],
     pub(crate) scores: [f32; BLOCK],
+}
+
+impl Block {
+    /// Which of the next [`WIDE`] slots of a range have a score that is not below the bar: bit `i` for the `i`-th. Told of
+    /// many at once, it takes no branch for each, which would be as good as random.
+    #[inline(always)]
+    pub(crate) fn not_below(&self, simd: impl Simd, slots: Range<usize>, bar: f32) -> u32 {
+        let within = u32::MAX >> (32 - slots.len().clamp(1, WIDE));
+        match self.scores[slots.start..].first_chunk() {
+            Some(scores) => simd.not_below(scores, bar) & within,
+            None => 0, // never: a block is a multiple of that, and so is where one begins
+        }
+    }
 }
 
 impl Default for Block {

@@ -250,6 +250,28 @@ impl Index {
         stats(end, spent)
     }
 
+    /// As [`Index::search_exact`] of each of some queries, which all fit, into `results` of a scratch each.
+    pub(crate) fn exact_together<'a>(
+        &self,
+        queries: impl Iterator<Item = &'a [f32]>,
+        k: usize,
+        scratches: &mut [Scratch],
+    ) {
+        let space = self.space();
+        let mut asked = 0;
+        for (query, scratch) in queries.zip(&mut *scratches) {
+            space.unit(query, &mut scratch.query);
+            scratch.coded.set(&scratch.query, space.rows.stride());
+            scratch.results.reset(k);
+            asked += 1;
+        }
+        Kernels::active().run(exact::ScanTogether {
+            space,
+            ordinals: self.ordinals(),
+            scratches: &mut scratches[..asked],
+        });
+    }
+
     /// Down the layers, the beam on the base layer, and what it found scored by all bytes.
     #[expect(clippy::too_many_arguments, reason = "one call in three places")]
     fn walk(
@@ -548,7 +570,7 @@ fn stats(end: End, spent: Spent) -> SearchStats {
     }
 }
 
-fn hit(item: &Ranked) -> Hit {
+pub(crate) fn hit(item: &Ranked) -> Hit {
     Hit {
         ordinal: item.position(),
         score: item.score(),

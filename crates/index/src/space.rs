@@ -219,11 +219,29 @@ pub(crate) trait Scores: Copy {
     /// Asks for the memory that scoring an item takes.
     fn prefetch(&self, place: u32);
 
+    /// Scores four items.
+    fn score_four<S: Simd>(&self, simd: S, places: &[u32; 4]) -> [f32; 4];
+
     /// Scores items: the inner product, or `2 q·x - |x|²` for l2.
     ///
     /// # Panics
     /// When there are fewer places for scores than items.
-    fn score<S: Simd>(&self, simd: S, places: &[u32], scores: &mut [f32]);
+    #[inline(always)]
+    fn score<S: Simd>(&self, simd: S, places: &[u32], scores: &mut [f32]) {
+        let scores = &mut scores[..places.len()];
+        let (fours, rest) = places.as_chunks::<4>();
+        let (four_scores, scores) = scores.as_chunks_mut::<4>();
+        for (places, scores) in fours.iter().zip(four_scores) {
+            *scores = self.score_four(simd, places);
+        }
+        // One to three take no longer than four.
+        if let Some(last) = rest.last() {
+            let mut places = [*last; 4];
+            places[..rest.len()].copy_from_slice(rest);
+            let four = self.score_four(simd, &places);
+            scores.copy_from_slice(&four[..rest.len()]);
+        }
+    }
 }
 
 /// Scores by high bytes alone; `B` as in [`Simd::dots`].
@@ -243,16 +261,41 @@ impl<'a, const B: usize> Scorer<'a, B> {
         Self { weights, ..self }
     }
 
+    /// What items score whose products with the query are these. One thing for all, then the next: so the
+    /// numbers stay in a register.
     #[inline(always)]
-    fn finish(&self, dot: i32, place: u32) -> f32 {
-        let rung = self.scales.get(place as usize).copied().unwrap_or(0);
-        let step = self.space.steps[usize::from(rung)];
-        let product = dot as f32 * (step * self.coded.factor);
-        if self.space.squares.is_empty() {
-            product
-        } else {
-            2.0 * product - self.space.square(place)
+    fn finish(&self, dots: [i32; 4], places: &[u32; 4]) -> [f32; 4] {
+        let l2 = !self.space.squares.is_empty();
+        let factor = if l2 { 2.0 } else { 1.0 } * self.coded.factor;
+        let (mut factors, mut squares) = ([0.0; 4], [0.0; 4]);
+        for r in 0..4 {
+            factors[r] = self.space.steps[usize::from(at(self.scales, places[r]))] * factor;
         }
+        if l2 {
+            for r in 0..4 {
+                squares[r] = at(self.space.squares, places[r]);
+            }
+        }
+        let mut scores = [0.0; 4];
+        for r in 0..4 {
+            scores[r] = dots[r] as f32 * factors[r] - squares[r];
+        }
+        if !self.weights.is_empty() {
+            for r in 0..4 {
+                scores[r] *= at(self.weights, places[r]);
+            }
+        }
+        scores
+    }
+}
+
+/// The value at a place; of one past the end, which only a damaged file leads to, the last. Without a branch: what
+/// is loaded for many places comes together.
+#[inline(always)]
+pub(crate) fn at<T: Copy + Default>(values: &[T], place: u32) -> T {
+    match values.len().checked_sub(1) {
+        Some(last) => values[(place as usize).min(last)],
+        None => T::default(),
     }
 }
 
@@ -274,25 +317,8 @@ impl<const B: usize> Scores for Scorer<'_, B> {
     }
 
     #[inline(always)]
-    fn score<S: Simd>(&self, simd: S, places: &[u32], scores: &mut [f32]) {
-        let scores = &mut scores[..places.len()];
-        let (quads, rest) = places.as_chunks::<4>();
-        let (score_quads, score_rest) = scores.as_chunks_mut::<4>();
-        let query = &self.coded.values;
-        for (quad, scores) in quads.iter().zip(score_quads) {
-            let dots = simd.dots::<B, 4>(query, self.rows, *quad);
-            for r in 0..4 {
-                scores[r] = self.finish(dots[r], quad[r]);
-            }
-        }
-        for (place, score) in rest.iter().zip(score_rest) {
-            let [dot] = simd.dots::<B, 1>(query, self.rows, [*place]);
-            *score = self.finish(dot, *place);
-        }
-        if !self.weights.is_empty() {
-            for (place, score) in places.iter().zip(scores) {
-                *score *= self.weights.get(*place as usize).copied().unwrap_or(0.0);
-            }
-        }
+    fn score_four<S: Simd>(&self, simd: S, places: &[u32; 4]) -> [f32; 4] {
+        let dots = simd.dots::<B, 4>(&self.coded.values, self.rows, *places);
+        self.finish(dots, places)
     }
 }

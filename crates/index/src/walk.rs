@@ -6,7 +6,10 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use refrain_kernels::{codes::Simd, prefetch};
+use refrain_kernels::{
+    codes::{Simd, WIDE},
+    prefetch,
+};
 
 use crate::{
     cap::Cap,
@@ -159,13 +162,18 @@ pub(crate) fn beam<S: Simd>(
             Some(items) => score_above(simd, items, scorer, block, count, spent),
         }
         let mut bar = pool.bar_score();
-        let new = block.positions[..count].iter().zip(&block.scores);
-        for (position, score) in new {
-            if *score >= bar {
-                // Most that get in are expanded in the end.
-                prefetch(layer.row(*position));
-                pool.insert(Ranked::new(*score, *position));
-                bar = pool.bar_score();
+        for first in (0..count).step_by(WIDE) {
+            let mut better = block.not_below(simd, first..count, bar);
+            while better != 0 {
+                let at = first + better.trailing_zeros() as usize;
+                better &= better - 1;
+                let (position, score) = (block.positions[at], block.scores[at]);
+                if score >= bar {
+                    // Most that get in are expanded in the end.
+                    prefetch(layer.row(position));
+                    pool.insert(simd, Ranked::new(score, position));
+                    bar = pool.bar_score();
+                }
             }
         }
         let Some(node) = pool.expand() else {
@@ -205,19 +213,19 @@ impl Admit<'_> {
 
     /// Takes into the pool what may come back.
     #[inline(always)]
-    pub(crate) fn keep(&self, pool: &mut Pool, item: Ranked, ordinal: u32) {
+    pub(crate) fn keep(&self, simd: impl Simd, pool: &mut Pool, item: Ranked, ordinal: u32) {
         match self.cap {
-            None => pool.insert(item),
+            None => pool.insert(simd, item),
             Some(cap) => pool.insert_capped(item, cap.groups.group(ordinal), cap.walked()),
         }
     }
 
     /// As [`Admit::keep`], if it may come back.
     #[inline(always)]
-    pub(crate) fn offer(&self, pool: &mut Pool, item: Ranked) {
+    pub(crate) fn offer(&self, simd: impl Simd, pool: &mut Pool, item: Ranked) {
         let ordinal = self.ordinals.get(item.position() as usize);
         if let Some(ordinal) = ordinal.filter(|ordinal| self.filter.allows(**ordinal)) {
-            self.keep(pool, item, *ordinal);
+            self.keep(simd, pool, item, *ordinal);
         }
     }
 
@@ -285,7 +293,7 @@ pub(crate) fn beam_filtered<S: Simd>(
                 let bit = allowed.trailing_zeros() as usize;
                 let at = first + bit;
                 let item = Ranked::new(block.scores[at], block.positions[at]);
-                admit.keep(found, item, block.places[bit]);
+                admit.keep(simd, found, item, block.places[bit]);
                 allowed &= allowed - 1;
             }
         }

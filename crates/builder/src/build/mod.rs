@@ -26,7 +26,7 @@ use refrain_bundle::section::{OpenMode, WriteError};
 use refrain_bundle::{
     BundleWriter, FileDigest, Item, Manifest, SectionFile, write_items, write_sections,
 };
-use refrain_index::{BuildParams, Hints, Index, Progress, SearchError};
+use refrain_index::{BatchError, BuildParams, Hints, Index, Progress};
 use refrain_kernels::Metric;
 use serde_json::json;
 
@@ -150,7 +150,7 @@ pub enum BuildError {
     },
     /// A query was refused.
     #[error("a calibration query was refused: {0}")]
-    Search(#[from] SearchError),
+    Search(#[from] BatchError),
     /// The bundle was not sealed.
     #[error(transparent)]
     Seal(#[from] SealError),

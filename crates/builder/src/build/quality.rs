@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use refrain_bundle::Bundle;
 use refrain_bundle::manifest::RecallPoint;
-use refrain_index::{Filter, Hit, Index, Scratch, SearchError, SearchParams};
+use refrain_index::{BatchError, Filter, Hit, Index, Scratch, SearchParams};
 use serde::Serialize;
 
 /// Answers that recall is measured over.
@@ -129,7 +129,7 @@ pub(super) fn calibrate(
     index: &Index,
     queries: &Queries,
     truth: Option<Truth>,
-) -> Result<Calibration, SearchError> {
+) -> Result<Calibration, BatchError> {
     let truth = match truth {
         Some(truth) => truth,
         None => exact(index, queries.calibration(), K)?,
@@ -170,7 +170,7 @@ pub(super) fn recall_at(
     index: &Index,
     queries: &Queries,
     ef_search: u32,
-) -> Result<Option<(Recall, Truth)>, SearchError> {
+) -> Result<Option<(Recall, Truth)>, BatchError> {
     if queries.len() == 0 {
         return Ok(None);
     }
@@ -221,7 +221,7 @@ pub enum EvaluateError {
     },
     /// A query was refused.
     #[error("a golden query was refused: {0}")]
-    Search(#[from] SearchError),
+    Search(#[from] BatchError),
     /// The bundle has no golden queries to ask.
     #[error("{}: the bundle has no golden queries", bundle.display())]
     NoQueries {
@@ -264,7 +264,7 @@ pub fn evaluate_index(
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build()?;
-    let measure = || -> Result<Vec<Found>, SearchError> {
+    let measure = || -> Result<Vec<Found>, BatchError> {
         let truth = exact(&index, golden.queries(), k)?;
         sizes
             .iter()
@@ -303,15 +303,8 @@ impl Found {
 pub(super) type Truth = Vec<Vec<Hit>>;
 
 /// O(items) a query.
-fn exact(index: &Index, queries: &[f32], k: usize) -> Result<Truth, SearchError> {
-    queries
-        .par_chunks_exact(index.dim())
-        .map_init(Scratch::default, |scratch, query| {
-            let mut hits = Vec::with_capacity(k);
-            index.search_exact(query, k, &Filter::default(), scratch, &mut hits)?;
-            Ok(hits)
-        })
-        .collect()
+fn exact(index: &Index, queries: &[f32], k: usize) -> Result<Truth, BatchError> {
+    index.search_exact_batch(queries, k)
 }
 
 /// Recall of the walk. Items that score as well as the last exact one count as found, whichever of
@@ -321,7 +314,7 @@ fn recall(
     queries: &[f32],
     truth: &[Vec<Hit>],
     ef_search: u32,
-) -> Result<Found, SearchError> {
+) -> Result<Found, BatchError> {
     let params = SearchParams {
         ef_search: ef_search as usize,
         filter: Filter::default(),
@@ -332,10 +325,13 @@ fn recall(
     let asked: Vec<(f64, f64, f64)> = queries
         .par_chunks_exact(index.dim())
         .zip(truth)
+        .enumerate()
         .map_init(
             || (Scratch::default(), Vec::new()),
-            |(scratch, hits), (query, truth)| {
-                let stats = index.search(query, truth.len(), &params, scratch, hits)?;
+            |(scratch, hits), (at, (query, truth))| {
+                let stats = index
+                    .search(query, truth.len(), &params, scratch, hits)
+                    .map_err(|source| BatchError::Query { query: at, source })?;
                 let last = truth.last().map_or(f32::INFINITY, |hit| hit.score);
                 let found = hits.iter().filter(|hit| hit.score >= last).count();
                 let share = found.min(truth.len()) as f64 / truth.len().max(1) as f64;
@@ -346,7 +342,7 @@ fn recall(
                 ))
             },
         )
-        .collect::<Result<_, SearchError>>()?;
+        .collect::<Result<_, BatchError>>()?;
     // Summed in the order of the queries: the same at any thread count.
     let n = asked.len().max(1) as f64;
     let mean = |of: fn(&(f64, f64, f64)) -> f64| asked.iter().map(of).sum::<f64>() / n;

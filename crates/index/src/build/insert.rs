@@ -324,7 +324,9 @@ impl Neighbours<'_> {
                     .map(|(mate, score)| Ranked::new(*score, draft.position(number, *mate))),
             );
             candidates.sort_unstable();
-            candidates.iter().for_each(|mate| pool.insert(*mate));
+            for mate in &*candidates {
+                pool.insert(simd, *mate);
+            }
             let seed = match number {
                 0 => position.map_or(start.base, |position| {
                     Some(draft.nav_items[position as usize])
