@@ -116,6 +116,8 @@ pub enum SearchError {
 /// | 50,000 | 128 | 6.5 | 5.1 | 1.04 | 2.9, 4.4, 6.0 |
 /// | 20,000 | 768 | 131.4 | 0.6 | 0.78 | 3.3, 0.7, 0.9 |
 ///
+/// With AVX-512 and what a search does now: 2.3 to 3.7 ns a vector of 64 or 128 dimensions, the walk 3.2 to 5.3, gathered 3.1 to 5.
+///
 /// An exact answer that cost a little more than the walk is no loss of recall. Where a sketch is
 /// walked a scan reads all dimensions, and the walk is cheaper than this says.
 const WALK_COST: usize = 4;
@@ -151,7 +153,7 @@ impl Index {
                 ..SearchStats::default()
             });
         }
-        let costs = self.predict(ef, &params.filter);
+        let costs = self.predict(ef, params);
         if costs.exact <= costs.walk {
             return Ok(self.exact(query, k, params, scratch, out));
         }
@@ -319,10 +321,20 @@ impl Index {
         params.ef_search.max(least).min(self.len())
     }
 
-    fn predict(&self, ef: usize, filter: &Filter<'_>) -> Costs {
-        let n = self.len();
+    fn predict(&self, ef: usize, params: &SearchParams<'_>) -> Costs {
+        let (n, filter) = (self.len(), &params.filter);
         let listed = filter.allow.map(OrdinalSet::len);
-        Costs::predict(n, self.params().m, ef, filter.expected(n), listed)
+        let space = self.space().debiased(params.debias);
+        let head = if space.lengths.is_empty() {
+            0
+        } else {
+            head(&space, ef, spare(ef, params).is_some())
+        };
+        let costs = Costs::predict(n, self.params().m, ef, filter.expected(n), listed);
+        Costs {
+            walk: costs.walk.saturating_add(head),
+            ..costs
+        }
     }
 
     fn refuse(&self, query: &[f32], params: &SearchParams<'_>) -> Result<(), SearchError> {
@@ -440,8 +452,7 @@ impl Walk<'_> {
             // the bound is near, all that can be in the answer.
             let head = exact::Head {
                 reach: scan,
-                // What may not come back is often what is longest: the best of the rest lie deeper.
-                first: space.heads.at(if open { ef } else { 2 * ef }, space.len()),
+                first: head(&space, ef, open),
                 deadline: params.deadline,
                 budget: scan_budget,
                 admit: (!open).then_some(admit),
@@ -509,6 +520,14 @@ impl Walk<'_> {
     }
 }
 
+/// Of the longest vectors, how many are scored before a walk by inner product. Where it asks about each item (not
+/// `open`), more: what may not come back is often what is longest, and the best of the rest lie deeper.
+#[inline(always)]
+fn head(space: &Space<'_>, ef: usize, open: bool) -> usize {
+    let width = if open { ef } else { 2 * ef };
+    space.heads.at(width, space.len())
+}
+
 /// Places that a walk keeps beside `ef` for what may not come back, where that is no more than half of `ef`: it is walked
 /// over as if it might, and left out at the end; `None` where each item is to be asked about. A walk that asks keeps
 /// what it goes along and what may come back in two places, and takes half as long again.
@@ -530,8 +549,8 @@ pub enum Strategy {
 }
 
 /// How an index of `n` items searches where `allowed` of them may come back, `listed` where they
-/// are an allow-list. Under inner product a scan ends early, and a walk may turn
-/// out to have been one: see [`SearchStats::exact`].
+/// are an allow-list. Under inner product a scan ends early, and a walk begins with the longest vectors, as many as their
+/// lengths say, or may turn out to have been a scan: see [`SearchStats::exact`].
 pub fn strategy(n: usize, m: usize, ef_search: usize, allowed: usize, listed: bool) -> Strategy {
     let costs = Costs::predict(n, m, ef_search, allowed, listed.then_some(allowed));
     if costs.exact <= costs.walk {
@@ -587,5 +606,59 @@ pub(crate) fn normalise(vector: &mut [f32]) {
             let scaled = (f64::from(*value) * scale) as f32;
             *value = scaled;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BuildParams, made};
+
+    /// By inner product, the longest vectors first: a tenth of all are long enough to be likely in an answer. The walk
+    /// alone would be cheaper than a scan, with these before it it is not.
+    #[test]
+    fn what_is_scored_before_a_walk_is_part_of_its_cost() {
+        let (n, dim) = (4_000_u16, 4);
+        let vectors: Vec<f32> = (0..n)
+            .flat_map(|item| {
+                let angle = f32::from(item) * 2.399_963;
+                let length = if item % 10 == 0 { 1.0 } else { 0.6 };
+                let (sin, cos) = angle.sin_cos();
+                [
+                    sin * length,
+                    cos * length,
+                    length * 0.1,
+                    -sin * 0.1 * length,
+                ]
+            })
+            .collect();
+        let index = made::index(&vectors, dim, &BuildParams::default());
+        let (ef, m) = (60, index.params().m);
+        let n = index.len();
+        let space = index.space();
+        let before = head(&space, ef, true);
+        let walk = ef * m * WALK_COST;
+        assert!(walk < n && n <= walk + before, "{walk} + {before}, {n}");
+        // Along it all are short: no bound ends the scan, or the walk before it has begun.
+        let query = [0.0, 0.0, 0.0, 1.0];
+        let params = SearchParams {
+            ef_search: ef,
+            ..SearchParams::default()
+        };
+        assert_eq!(strategy(n, m, ef, n, false), Strategy::Walk);
+        let (mut scratch, mut hits) = (Scratch::new(), Vec::new());
+        let stats = index
+            .search(&query, 10, &params, &mut scratch, &mut hits)
+            .expect("fits");
+        let scored = stats.distance_comps as usize;
+        assert!(stats.exact && stats.hops == 0 && scored == n, "{stats:?}");
+        let narrow = SearchParams {
+            ef_search: 20,
+            ..params
+        };
+        let stats = index
+            .search(&query, 10, &narrow, &mut scratch, &mut hits)
+            .expect("fits");
+        assert!(stats.hops > 0, "{stats:?}");
     }
 }
