@@ -8,6 +8,9 @@
 //! features enabled and hands the [`Task`] a value of [`Simd`], whose methods are inlined into the
 //! task. Only code that is inlined (`#[inline(always)]`) gains by it: a closure or an iterator
 //! adaptor between the task and a call of `Simd` is a function of its own, without the features.
+//!
+//! What else takes a search much of its time is here for the same reason: telling which of many scores may get into
+//! what it keeps ([`Simd::not_below`]), and putting them there ([`Simd::insert`]).
 
 use crate::{Kernels, Level, kernels::prefetch_line};
 
