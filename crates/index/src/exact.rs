@@ -161,10 +161,7 @@ impl Head<'_> {
                 spent.scored(len);
                 let mut bar = pool.bar_score();
                 for from in (0..len).step_by(WIDE) {
-                    let mut better = block.not_below(simd, from..len, bar);
-                    while better != 0 {
-                        let slot = from + better.trailing_zeros() as usize;
-                        better &= better - 1;
+                    for slot in block.not_below(simd, from..len, bar) {
                         let score = block.scores[slot];
                         if score < bar {
                             continue;
@@ -613,10 +610,7 @@ impl<'a, const B: usize> Scanner<'a, B> {
         spent.scored(len);
         for from in (0..len).step_by(WIDE) {
             // Not the other way round: what is not a number gets in while there is room.
-            let mut better = block.not_below(simd, from..len, self.least);
-            while better != 0 {
-                let slot = from + better.trailing_zeros() as usize;
-                better &= better - 1;
+            for slot in block.not_below(simd, from..len, self.least) {
                 let item = (block.positions[slot], block.scores[slot]);
                 if item.1 < self.least {
                     continue;

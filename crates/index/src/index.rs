@@ -277,6 +277,11 @@ impl Index {
         bytemuck::cast_slice(&self.places)
     }
 
+    /// Of inner product: what a search scores before it walks.
+    pub(crate) fn heads(&self) -> Heads {
+        Heads(self.header.heads)
+    }
+
     pub(crate) fn space(&self) -> Space<'_> {
         Space {
             metric: self.metric,
@@ -289,7 +294,7 @@ impl Index {
             steps: &self.steps,
             squares: bytemuck::cast_slice(&self.squares),
             lengths: bytemuck::cast_slice(&self.lengths),
-            heads: Heads(self.header.heads),
+            heads: self.heads(),
             weights: &[],
             widest: self.steps.iter().copied().fold(0.0, f32::max),
             centre: bytemuck::cast_slice(&self.centre),

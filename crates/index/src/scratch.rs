@@ -54,15 +54,39 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    /// Which of the next [`WIDE`] slots of a range have a score that is not below the bar: bit `i` for the `i`-th. Told of
-    /// many at once, it takes no branch for each, which would be as good as random.
+    /// Which of the next [`WIDE`] slots of a range have a score that is not below the bar. Told of many at once, it takes no
+    /// branch for each, which would be as good as random.
     #[inline(always)]
-    pub(crate) fn not_below(&self, simd: impl Simd, slots: Range<usize>, bar: f32) -> u32 {
+    pub(crate) fn not_below(&self, simd: impl Simd, slots: Range<usize>, bar: f32) -> Slots {
         let within = u32::MAX >> (32 - slots.len().clamp(1, WIDE));
-        match self.scores[slots.start..].first_chunk() {
+        let mask = match self.scores[slots.start..].first_chunk() {
             Some(scores) => simd.not_below(scores, bar) & within,
             None => 0, // never: a block is a multiple of that, and so is where one begins
+        };
+        Slots {
+            first: slots.start,
+            mask,
         }
+    }
+}
+
+/// Some slots of a block, in order.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    first: usize,
+    /// Bit `i` for the `i`-th from the first.
+    mask: u32,
+}
+
+impl Iterator for Slots {
+    type Item = usize;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<usize> {
+        let slot = self.first + self.mask.trailing_zeros() as usize;
+        let some = self.mask != 0;
+        self.mask &= self.mask.wrapping_sub(1);
+        some.then_some(slot)
     }
 }
 

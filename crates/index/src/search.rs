@@ -1,7 +1,7 @@
 //! Searching an index: which way of answering is cheapest, and the guarantee that it is complete.
 
 use refrain_kernels::{
-    Kernels,
+    Kernels, Metric,
     codes::{BLOCK, Simd, Task},
 };
 
@@ -12,6 +12,7 @@ use crate::{
     debias::Debias,
     exact,
     filter::{Filter, OrdinalSet},
+    heads::Heads,
     index::Index,
     nibbles::NibbleQuery,
     pool::Ranked,
@@ -324,11 +325,10 @@ impl Index {
     fn predict(&self, ef: usize, params: &SearchParams<'_>) -> Costs {
         let (n, filter) = (self.len(), &params.filter);
         let listed = filter.allow.map(OrdinalSet::len);
-        let space = self.space().debiased(params.debias);
-        let head = if space.lengths.is_empty() {
-            0
-        } else {
-            head(&space, ef, spare(ef, params).is_some())
+        let heads = params.debias.map_or(self.heads(), |debias| debias.heads);
+        let head = match self.metric() {
+            Metric::InnerProduct => head(heads, n, ef, spare(ef, params).is_some()),
+            Metric::Cosine | Metric::L2 => 0,
         };
         let costs = Costs::predict(n, self.params().m, ef, filter.expected(n), listed);
         Costs {
@@ -452,7 +452,7 @@ impl Walk<'_> {
             // the bound is near, all that can be in the answer.
             let head = exact::Head {
                 reach: scan,
-                first: head(&space, ef, open),
+                first: head(space.heads, space.len(), ef, open),
                 deadline: params.deadline,
                 budget: scan_budget,
                 admit: (!open).then_some(admit),
@@ -523,9 +523,8 @@ impl Walk<'_> {
 /// Of the longest vectors, how many are scored before a walk by inner product. Where it asks about each item (not
 /// `open`), more: what may not come back is often what is longest, and the best of the rest lie deeper.
 #[inline(always)]
-fn head(space: &Space<'_>, ef: usize, open: bool) -> usize {
-    let width = if open { ef } else { 2 * ef };
-    space.heads.at(width, space.len())
+fn head(heads: Heads, n: usize, ef: usize, open: bool) -> usize {
+    heads.at(if open { ef } else { 2 * ef }, n)
 }
 
 /// Places that a walk keeps beside `ef` for what may not come back, where that is no more than half of `ef`: it is walked
@@ -635,8 +634,7 @@ mod tests {
         let index = made::index(&vectors, dim, &BuildParams::default());
         let (ef, m) = (60, index.params().m);
         let n = index.len();
-        let space = index.space();
-        let before = head(&space, ef, true);
+        let before = head(index.heads(), n, ef, true);
         let walk = ef * m * WALK_COST;
         assert!(walk < n && n <= walk + before, "{walk} + {before}, {n}");
         // Along it all are short: no bound ends the scan, or the walk before it has begun.

@@ -163,11 +163,8 @@ pub(crate) fn beam<S: Simd>(
         }
         let mut bar = pool.bar_score();
         for first in (0..count).step_by(WIDE) {
-            let mut better = block.not_below(simd, first..count, bar);
-            while better != 0 {
-                let at = first + better.trailing_zeros() as usize;
-                better &= better - 1;
-                let (position, score) = (block.positions[at], block.scores[at]);
+            for slot in block.not_below(simd, first..count, bar) {
+                let (position, score) = (block.positions[slot], block.scores[slot]);
                 if score >= bar {
                     // Most that get in are expanded in the end.
                     prefetch(layer.row(position));

@@ -132,7 +132,7 @@ pub(super) fn calibrate(
 ) -> Result<Calibration, BatchError> {
     let truth = match truth {
         Some(truth) => truth,
-        None => exact(index, queries.calibration(), K)?,
+        None => index.search_exact_batch(queries.calibration(), K)?,
     };
     let mut points = Vec::new();
     let mut chosen = None;
@@ -151,7 +151,7 @@ pub(super) fn calibrate(
     }
     let widest = points.last().map_or(LEAST_DEFAULT, |point| point.ef_search);
     let ef_search = chosen.unwrap_or(widest);
-    let held_out = exact(index, queries.held_out(), K)?;
+    let held_out = index.search_exact_batch(queries.held_out(), K)?;
     let measured = recall(index, queries.held_out(), &held_out, ef_search)?.recall;
     // The halves follow one another, so their answers are those of the first queries of all.
     let golden = answers(index, truth.iter().chain(&held_out).take(GOLDEN));
@@ -174,7 +174,7 @@ pub(super) fn recall_at(
     if queries.len() == 0 {
         return Ok(None);
     }
-    let truth = exact(index, queries.calibration(), K)?;
+    let truth = index.search_exact_batch(queries.calibration(), K)?;
     let found = recall(index, queries.calibration(), &truth, ef_search)?;
     Ok(Some((found.recall, truth)))
 }
@@ -265,7 +265,7 @@ pub fn evaluate_index(
         .num_threads(threads)
         .build()?;
     let measure = || -> Result<Vec<Found>, BatchError> {
-        let truth = exact(&index, golden.queries(), k)?;
+        let truth = index.search_exact_batch(golden.queries(), k)?;
         sizes
             .iter()
             .map(|&ef| recall(&index, golden.queries(), &truth, ef))
@@ -301,11 +301,6 @@ impl Found {
 
 /// The exact answer to each query.
 pub(super) type Truth = Vec<Vec<Hit>>;
-
-/// O(items) a query.
-fn exact(index: &Index, queries: &[f32], k: usize) -> Result<Truth, BatchError> {
-    index.search_exact_batch(queries, k)
-}
 
 /// Recall of the walk. Items that score as well as the last exact one count as found, whichever of
 /// equals the walk meets first.
