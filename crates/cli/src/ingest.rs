@@ -110,7 +110,7 @@ pub(crate) fn listens(
     Ok(log)
 }
 
-/// Reads listens for training: sorted, in bounded memory.
+/// Reads listens sorted, in bounded memory, and keeps them for the next time where that is asked for.
 pub(crate) fn sorted(
     paths: &[PathBuf],
     options: &ReadOptions,
@@ -118,20 +118,36 @@ pub(crate) fn sorted(
     (sort, room): (&SortArgs, Room),
     output: &Output,
 ) -> anyhow::Result<SortedLog> {
+    let Some(dir) = &sort.keep_listens else {
+        return sorted_once(paths, options, labelled, room, output);
+    };
     let log = {
         let progress = output.progress("read listens");
         let told = |done, total| progress.set(done, total);
-        match &sort.keep_listens {
-            Some(dir) => ingest::read_kept(paths, options, labelled, room, dir, &told),
-            None => ingest::read_sorted(paths, options, labelled, room, &told),
-        }
-        .map_err(|error| failure("cannot read the listens", error))?
+        ingest::read_kept(paths, options, labelled, room, dir, &told)
+            .map_err(|error| failure("cannot read the listens", error))?
     };
     tell(log.report(), output);
-    if sort.keep_listens.is_some() {
-        let before = output::count(log.report().rows_before);
-        output.line(format_args!("{before} of the rows were read before"));
-    }
+    let before = output::count(log.report().rows_before);
+    output.line(format_args!("{before} of the rows were read before"));
+    Ok(log)
+}
+
+/// Reads listens sorted, in bounded memory, whatever is kept.
+pub(crate) fn sorted_once(
+    paths: &[PathBuf],
+    options: &ReadOptions,
+    labelled: bool,
+    room: Room,
+    output: &Output,
+) -> anyhow::Result<SortedLog> {
+    let log = {
+        let progress = output.progress("read listens");
+        let told = |done, total| progress.set(done, total);
+        ingest::read_sorted(paths, options, labelled, room, &told)
+            .map_err(|error| failure("cannot read the listens", error))?
+    };
+    tell(log.report(), output);
     Ok(log)
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use refrain::v1 as pb;
-use refrain_builder::ingest::{Listen, Log};
+use refrain_builder::ingest::{Listen, Log, plays};
 
 use crate::wire;
 
@@ -62,17 +62,6 @@ pub(crate) fn listen(log: &Log, row: u32) -> Listen {
         context: known(&log.context),
         session: known(&log.session),
     }
-}
-
-/// How many plays a listen stands for: whole, at least 1 and at most what an event may say.
-pub(crate) fn plays(count: f32) -> u32 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "clamped to what an event may say"
-    )]
-    let plays = count.round().clamp(1.0, 1e9) as u32;
-    plays
 }
 
 /// A row as an event. `unknown_time` is when it happened in a log without times.
@@ -153,12 +142,5 @@ mod tests {
         let events = events(&log, &[0, 1, 2, 3], jiff::Timestamp::UNIX_EPOCH);
         let counts: Vec<_> = events.iter().map(|e| (&*e.item_id, e.count)).collect();
         assert_eq!(counts, [("x", Some(6)), ("y", Some(2))]);
-    }
-
-    #[test]
-    fn plays_are_whole_and_within_limits() {
-        assert_eq!(plays(0.2), 1);
-        assert_eq!(plays(3.6), 4);
-        assert_eq!(plays(f32::MAX), 1_000_000_000);
     }
 }

@@ -11,6 +11,7 @@ mod segments;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io;
 
 use refrain_engine::{Request, RequestError, Scratch, Seen, Subject, Version, fold_in};
 use refrain_ranking::Variant;
@@ -23,7 +24,7 @@ use self::segments::{Plan, Share};
 use super::bootstrap::{Paired, paired};
 use super::metrics::{Catalogue, Quality, Scores, judge, mean};
 use super::{LIST_LENGTH, hash};
-use crate::ingest::{Exclusions, Log};
+use crate::ingest::{Exclusions, SortedLog, UserListens};
 
 /// Answers over which the index is compared with exact search.
 const RECALL_AT: usize = 10;
@@ -32,12 +33,13 @@ const RECALL_AT: usize = 10;
 const RECALL_USERS: usize = 4_096;
 
 /// What to judge by.
-#[derive(Debug, Clone, Copy)]
+#[expect(missing_debug_implementations, reason = "most of it is elsewhere")]
+#[derive(Clone, Copy)]
 pub struct Listening<'a> {
-    /// What the profiles are made of.
-    pub history: &'a Log,
+    /// What the profiles are made of; with its labels, if there are exclusions that ask for them.
+    pub history: &'a UserListens,
     /// What came later.
-    pub later: &'a Log,
+    pub later: &'a SortedLog,
     /// What listeners excluded.
     pub exclusions: &'a Exclusions,
 }
@@ -140,6 +142,9 @@ pub enum OfflineError {
     /// More items than can be counted.
     #[error("more different items than a dictionary holds")]
     TooManyItems,
+    /// Listens that were put into a file cannot be read again.
+    #[error("cannot read listens from a temporary file: {0}")]
+    Read(#[from] io::Error),
     /// A request was refused: the bundle is damaged.
     #[error("a request was refused: {0}")]
     Request(#[from] RequestError),
@@ -181,7 +186,7 @@ pub fn evaluate_offline(
     let catalogue = Catalogue {
         size: version.items().len() as usize,
         listeners: &listeners,
-        users: listening.history.users.len(),
+        users: listening.history.log().users().len(),
         vectors: Some((&vectors, version.index().dim())),
     };
     let quality = |lists: &[Vec<u32>]| {
@@ -318,7 +323,7 @@ impl Cases<'_> {
             .par_iter()
             .enumerate()
             .map_init(Scratch::default, |scratch, (at, case)| {
-                let profile = self.profile(case);
+                let profile = self.profile(case)?;
                 let solved = fold_in(version, &profile, options.now_us, &weights, scratch)?;
                 let request = Request {
                     seen: Seen::Exclude,
@@ -442,7 +447,7 @@ fn protocol(
     format!(
         "profiles of {} listens with {} exclusion rules, judged by {} later listens; variant {:?}, the whole \
          catalogue ranked, heard items left out; {sampled}; paired bootstrap with {} resamples, seed {}",
-        listening.history.len(),
+        listening.history.log().len(),
         listening.exclusions.len(),
         listening.later.len(),
         variant.name,

@@ -6,6 +6,7 @@
 //! every run and for every order of deltas.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use rayon::ThreadPoolBuildError;
 use rayon::prelude::*;
@@ -13,7 +14,7 @@ use refrain_als::{FoldIn, FoldInError, FoldInScratch, Hyper, MAX_STRENGTH};
 use refrain_engine::Version;
 
 use super::{Drafts, FreshenReport};
-use crate::ingest::Log;
+use crate::ingest::{SortedLog, for_each_user};
 
 /// Listens that cannot be folded in.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,9 @@ pub enum FoldError {
     /// The model cannot fold in: the version is damaged.
     #[error(transparent)]
     FoldIn(#[from] FoldInError),
+    /// Listens that were put into a file cannot be read again.
+    #[error("cannot read listens from a temporary file: {0}")]
+    Read(#[from] io::Error),
     /// No threads.
     #[error("cannot start threads: {0}")]
     Threads(#[from] ThreadPoolBuildError),
@@ -53,7 +57,7 @@ pub enum FoldError {
 /// rank³).
 pub(super) fn first_listens(
     version: &Version,
-    log: &Log,
+    log: &SortedLog,
     threads: usize,
     drafts: &mut Drafts<'_>,
     report: &mut FreshenReport,
@@ -63,23 +67,29 @@ pub(super) fn first_listens(
     let base = version.bundle().items();
     // New to the version, and not placed by a vector either.
     let new: Vec<bool> = log
-        .items
+        .items()
         .iter()
         .map(|id| items.ordinal(id).is_none() && drafts.begun(id).is_none())
         .collect();
-    let is_new = |item: u32| new.get(item as usize).copied().unwrap_or(false);
+    let in_base: Vec<Option<u32>> = log.items().iter().map(|id| base.ordinal(id)).collect();
+    // Plays of each new item by listener, and of each of those listeners by item of the base.
     let mut heard: BTreeMap<u32, BTreeMap<u32, f64>> = BTreeMap::new();
-    for listen in log
-        .listens()
-        .filter(|listen| is_new(listen.item) && listen.count > 0.0)
-    {
-        let plays = heard
-            .entry(listen.item)
-            .or_default()
-            .entry(listen.user)
-            .or_default();
-        *plays += f64::from(listen.count);
-    }
+    let mut tastes: BTreeMap<u32, BTreeMap<u32, f64>> = BTreeMap::new();
+    for_each_user(log.listens()?, &mut Vec::new(), |user, listens| {
+        for listen in listens.iter().filter(|listen| new[listen.item as usize]) {
+            let of_item = heard.entry(listen.item).or_default();
+            *of_item.entry(user).or_default() += f64::from(listen.count);
+            tastes.entry(user).or_default();
+        }
+        if let Some(taste) = tastes.get_mut(&user) {
+            for listen in listens {
+                if let Some(ordinal) = in_base[listen.item as usize] {
+                    *taste.entry(ordinal).or_default() += f64::from(listen.count);
+                }
+            }
+        }
+        Ok::<(), io::Error>(())
+    })?;
     if heard.is_empty() {
         return Ok(());
     }
@@ -100,19 +110,6 @@ pub(super) fn first_listens(
     let users_side = FoldIn::new(rank, base.len() as usize, model.gram().to_vec(), &hyper)?;
     let users = usize::try_from(version.manifest().users).unwrap_or(usize::MAX);
     let items_side = FoldIn::new(rank, users, user_gram.to_vec(), &hyper)?;
-
-    let mut tastes: BTreeMap<u32, BTreeMap<u32, f64>> = heard
-        .values()
-        .flat_map(BTreeMap::keys)
-        .map(|&user| (user, BTreeMap::new()))
-        .collect();
-    let in_base: Vec<Option<u32>> = log.items.iter().map(|id| base.ordinal(id)).collect();
-    for listen in log.listens() {
-        let known = in_base.get(listen.item as usize).copied().flatten();
-        if let (Some(ordinal), Some(taste)) = (known, tastes.get_mut(&listen.user)) {
-            *taste.entry(ordinal).or_default() += f64::from(listen.count);
-        }
-    }
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build()?;
@@ -155,7 +152,7 @@ pub(super) fn first_listens(
             .collect()
     });
     for (item, vector) in folded? {
-        let id = log.items.get(item).unwrap_or_default();
+        let id = log.items().get(item).unwrap_or_default();
         if vector.iter().all(|&value| value == 0.0) {
             report.without_listeners.push(id.to_owned());
             continue;
@@ -169,7 +166,7 @@ pub(super) fn first_listens(
         )]
         let popularity = listeners as f32;
         draft.popularity = popularity;
-        if let Some(described) = log.described.get(id) {
+        if let Some(described) = log.described().get(id) {
             draft.take(described);
         }
         report.new_folded += 1;

@@ -20,16 +20,17 @@ use refrain_index::Delta;
 pub use self::fold::FoldError;
 
 use crate::build::VectorSet;
-use crate::ingest::{Attributes, Items, Log};
+use crate::ingest::{Attributes, Items, SortedLog};
 
 /// What is new.
-#[derive(Debug, Clone, Copy, Default)]
+#[expect(missing_debug_implementations, reason = "most of it is elsewhere")]
+#[derive(Clone, Copy, Default)]
 pub struct Fresh<'a> {
     /// Vectors of new or known items.
     pub vectors: Option<&'a VectorSet>,
     /// Listens. Items that the version does not know are folded in from them; of known ones they say
     /// what their listeners like.
-    pub listens: Option<&'a Log>,
+    pub listens: Option<&'a SortedLog>,
     /// Attributes. What is given replaces what is known; what is empty changes nothing.
     pub items: Option<&'a Items>,
     /// Items to be shown no more.

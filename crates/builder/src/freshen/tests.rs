@@ -6,6 +6,7 @@ use refrain_kernels::Metric;
 use super::*;
 use crate::Dictionary;
 use crate::build::{BuildOptions, Source, build};
+use crate::ingest::{Log, sorted};
 use crate::model::{Model, ModelCounts, ModelInfo};
 
 const USERS: u32 = 240;
@@ -101,7 +102,7 @@ fn a_new_item_lands_where_its_listeners_are() {
         let dir = tempfile::tempdir().unwrap();
         let base = version(&dir.path().join("bundle"), metric);
         let like = 5;
-        let log = log(like, "new");
+        let log = sorted(&log(like, "new"));
         let fresh = Fresh {
             listens: Some(&log),
             ..Fresh::default()
@@ -261,6 +262,7 @@ fn what_cannot_be_is_refused() {
     log.user.push(log.users.insert("stranger").unwrap());
     log.item.push(log.items.insert("new").unwrap());
     log.count.push(1.0);
+    let log = sorted(&log);
     let fresh = Fresh {
         listens: Some(&log),
         ..Fresh::default()

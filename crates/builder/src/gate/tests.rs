@@ -150,7 +150,7 @@ fn gated(bundle: &Path, champion: &Path) -> GateReport {
 fn gated_by(gate: &str, bundle: &Path, champion: &Path) -> GateReport {
     let version = Version::open(bundle, OpenMode::Map).unwrap();
     let champion = Version::open(champion, OpenMode::Map).unwrap();
-    let (history, later) = (log(false), log(true));
+    let (history, later) = (sorted(&log(false)).by_user().unwrap(), sorted(&log(true)));
     let listening = Listening {
         history: &history,
         later: &later,

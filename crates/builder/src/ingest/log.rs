@@ -34,7 +34,7 @@ pub struct Log {
     /// What the log itself says about items (artist, title columns); often empty.
     pub described: Items,
     /// Up to when the rules are complete that took listens out, in microseconds since 1970 UTC; `None` when
-    /// none did, or their files do not say. [`Log::exclude`] sets it.
+    /// none did, or their files do not say. [`super::SortedLog::exclude`] sets it.
     pub excluded_until_us: Option<i64>,
     /// What was read, dropped and found bad.
     pub report: ReadReport,

@@ -51,6 +51,6 @@ pub use report::{BadRow, FileReport, ReadReport};
 pub(crate) use sorted::for_each_user;
 #[cfg(test)]
 pub(crate) use sorted::sorted;
-pub use sorted::{SortedLog, UserListens};
+pub use sorted::{SortedLog, UserListens, plays};
 pub use table::ProgressFn;
 pub use value::{MAX_COUNT, MAX_ID_BYTES, MAX_NAME_BYTES};

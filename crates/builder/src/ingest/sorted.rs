@@ -1,7 +1,10 @@
 //! A listening log sorted by user and item: ids in memory, listens wherever there is room.
 
+use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
+
+use refrain_taste::{Event, EventKind};
 
 use super::exclusions::{ExclusionReport, Exclusions, LogCatalogue, decide_rows};
 use super::items::Items;
@@ -173,7 +176,9 @@ impl SortedLog {
         kept.finish()
     }
 
-    /// As [`Log::exclude`]. The log must have been read with its labels, which are let go of here.
+    /// Takes excluded listens out, and scales the count of those a weaker rule covers by `1 - strength`. `items` tells
+    /// artists and tags. Ids stay, even of users and items without a listen left; the log keeps the watermark of the
+    /// rules. It must have been read with its labels, which are let go of here. O(listens × log of those of a user).
     ///
     /// # Errors
     /// A file for what is beyond `room` that cannot be written, or read.
@@ -215,28 +220,85 @@ pub struct UserListens {
 }
 
 impl UserListens {
+    /// The log that is read.
+    pub fn log(&self) -> &SortedLog {
+        &self.log
+    }
+
     /// The listens of a user, ascending by item; none of one who is not known.
     ///
     /// # Errors
     /// They cannot be read.
-    pub fn of(&self, user: &str) -> io::Result<Vec<Listen>> {
-        let user = self.log.users().ordinal(user).map(|user| user as usize);
-        match user.and_then(|user| self.starts.get(user..user + 2)) {
-            Some(&[from, to]) => self.log.records.part(from..to)?.collect(),
+    pub fn of(&self, user: u32) -> io::Result<Vec<Listen>> {
+        let user = user as usize;
+        match self.starts.get(user..).unwrap_or_default() {
+            &[from, to, ..] => self.log.records.part(from..to)?.collect(),
             _ => Ok(Vec::new()),
         }
     }
 
-    /// What the ordinals of listens stand for: item, context and session.
-    pub fn names(&self) -> (&Dictionary, &Dictionary, &Dictionary) {
+    /// The listens of a user as the events of a profile: those that say the same are one event that counts them, as a
+    /// server has it. None of one who is not known.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn events(&self, user: &str) -> io::Result<Vec<Event>> {
         let Log {
+            users,
             items,
             contexts,
             sessions,
             ..
         } = &self.log.names;
-        (items, contexts, sessions)
+        let Some(user) = users.ordinal(user) else {
+            return Ok(Vec::new());
+        };
+        let listens = self.of(user)?;
+        let mut events: Vec<(Event, f32)> = Vec::with_capacity(listens.len());
+        let mut known: HashMap<_, usize> = HashMap::with_capacity(listens.len());
+        let name = |ordinal: Option<u32>, names: &Dictionary| {
+            ordinal
+                .and_then(|ordinal| names.get(ordinal))
+                .map(str::to_owned)
+        };
+        for told in listens {
+            let at = *known
+                .entry((told.item, told.time_us, told.context, told.session))
+                .or_insert(events.len());
+            if let Some((_, count)) = events.get_mut(at) {
+                *count += told.count;
+                continue;
+            }
+            let event = Event {
+                time_us: told.time_us.unwrap_or_default(),
+                event_id: at.to_string(),
+                item: name(Some(told.item), items).unwrap_or_default(),
+                kind: EventKind::Play,
+                played_ms: None,
+                context: name(told.context, contexts),
+                session: name(told.session, sessions),
+                count: 1,
+            };
+            events.push((event, told.count));
+        }
+        let counted = events.into_iter().map(|(event, count)| Event {
+            count: plays(count),
+            ..event
+        });
+        Ok(counted.collect())
     }
+}
+
+/// How many plays a count stands for: whole, at least 1 and at most what an event may say.
+#[must_use]
+pub fn plays(count: f32) -> u32 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "clamped to what an event may say"
+    )]
+    let plays = count.round().clamp(1.0, 1e9) as u32;
+    plays
 }
 
 /// Takes a listen that is kept.
@@ -298,19 +360,29 @@ mod tests {
                 ..Room::default()
             };
             let users = SortedLog::of(&log, &room).unwrap().by_user().unwrap();
-            let items = |user| -> Vec<u32> {
-                users
-                    .of(user)
-                    .unwrap()
-                    .iter()
-                    .map(|listen| listen.item)
-                    .collect()
+            let items = |user: u32| -> Vec<u32> {
+                let listens = users.of(user).unwrap();
+                listens.iter().map(|listen| listen.item).collect()
             };
-            assert_eq!(items("c"), [0]);
-            assert_eq!(items("b"), [0, 0, 2]);
-            assert_eq!(items("a"), [1]);
-            assert!(items("d").is_empty() && items("nobody").is_empty());
-            assert_eq!(users.names().0.get(2), Some("z"));
+            assert_eq!(items(2), [0]);
+            assert_eq!(items(0), [0, 0, 2]);
+            assert_eq!(items(1), [1]);
+            // One without listens, nobody, and the number that no user has.
+            assert!(items(3).is_empty() && items(4).is_empty() && items(u32::MAX).is_empty());
+
+            let told = |user| -> Vec<(String, u32)> {
+                let events = users.events(user).unwrap().into_iter();
+                events.map(|event| (event.item, event.count)).collect()
+            };
+            assert_eq!(told("b"), [("x".to_owned(), 2), ("z".to_owned(), 1)]);
+            assert!(told("d").is_empty() && told("nobody").is_empty());
         }
+    }
+
+    #[test]
+    fn plays_are_whole_and_within_limits() {
+        assert_eq!(plays(0.2), 1);
+        assert_eq!(plays(3.6), 4);
+        assert_eq!(plays(f32::MAX), 1_000_000_000);
     }
 }

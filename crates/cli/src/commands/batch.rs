@@ -1,7 +1,5 @@
 //! `refrain batch`: recommendations for many listeners or seeds, in process.
 
-use std::collections::HashMap;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,13 +9,12 @@ use refrain_builder::batch::{self, Job};
 use refrain_builder::ingest::{Exclusions, UserListens};
 use refrain_bundle::OpenMode;
 use refrain_engine::{Policy, Seen, Version};
-use refrain_taste::{Event, EventKind, Profile, ProfileStore, RedbStore, StoreOptions, Weights};
+use refrain_taste::{Profile, ProfileStore, RedbStore, StoreOptions, Weights};
 use serde_json::json;
 
 use super::train;
 use crate::failure::{Exit, Failure};
 use crate::ingest::{self, ReadArgs, SortArgs};
-use crate::listens;
 use crate::output::{self, Output};
 
 /// Recommend to many at once: Parquet of users or seeds in, Parquet of recommendations out
@@ -205,48 +202,10 @@ impl Source {
             Self::Store(store) => store.profile(user).map_err(|error| error.to_string()),
             Self::Nobody => Err("no --profiles and no --listens were given".to_owned()),
             Self::Log { log, exclusions } => {
-                let events = events(log, user).map_err(|error| error.to_string())?;
+                let events = log.events(user).map_err(|error| error.to_string())?;
                 let rules = exclusions.of(user).to_vec();
                 Ok(Arc::new(Profile::new(1, events, rules)))
             }
         }
     }
-}
-
-/// Rows that say the same are one event that counts them, as a server has it.
-fn events(log: &UserListens, user: &str) -> io::Result<Vec<Event>> {
-    let listens = log.of(user)?;
-    let (items, contexts, sessions) = log.names();
-    let mut events: Vec<(Event, f32)> = Vec::with_capacity(listens.len());
-    let mut known: HashMap<_, usize> = HashMap::with_capacity(listens.len());
-    let name = |ordinal: Option<u32>, names: &refrain_builder::Dictionary| {
-        ordinal
-            .and_then(|ordinal| names.get(ordinal))
-            .map(str::to_owned)
-    };
-    for told in listens {
-        let at = *known
-            .entry((told.item, told.time_us, told.context, told.session))
-            .or_insert(events.len());
-        if let Some((_, count)) = events.get_mut(at) {
-            *count += told.count;
-            continue;
-        }
-        let event = Event {
-            time_us: told.time_us.unwrap_or_default(),
-            event_id: at.to_string(),
-            item: name(Some(told.item), items).unwrap_or_default(),
-            kind: EventKind::Play,
-            played_ms: None,
-            context: name(told.context, contexts),
-            session: name(told.session, sessions),
-            count: 1,
-        };
-        events.push((event, told.count));
-    }
-    let counted = events.into_iter().map(|(event, count)| Event {
-        count: listens::plays(count),
-        ..event
-    });
-    Ok(counted.collect())
 }

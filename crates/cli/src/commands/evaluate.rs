@@ -23,7 +23,7 @@ use serde_json::json;
 
 use super::train;
 use crate::failure::{Exit, Failure};
-use crate::ingest::{self, ReadArgs};
+use crate::ingest::{self, ReadArgs, SortArgs};
 use crate::output::{self, Column, Output};
 
 /// Measure a bundle: recall of its index, its answers against held-out listens, and a gate
@@ -95,6 +95,8 @@ pub(crate) struct Args {
     /// Threads; the result is the same with any number [default: one a core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    #[command(flatten)]
+    sort: SortArgs,
     #[command(flatten)]
     read: ReadArgs,
 }
@@ -243,8 +245,12 @@ fn judge(
         return Ok(None);
     }
     let read = args.read.options()?;
-    let history = ingest::listens(&args.listens, &read, output)?;
-    let later = ingest::listens(&args.held_out, &read, output)?;
+    let room = || args.sort.room(args.html.as_deref());
+    let again = || Failure::new("cannot read the listens again");
+    // Rules ask for the labels of what was heard before; what came later is only asked for.
+    let history = ingest::sorted(&args.listens, &read, true, (&args.sort, room()), output)?;
+    let history = history.by_user().with_context(again)?;
+    let later = ingest::sorted_once(&args.held_out, &read, false, room(), output)?;
     let exclusions = if args.exclusions.is_empty() {
         Exclusions::default()
     } else {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use anyhow::Context as _;
 use refrain_builder::build::VectorSet;
 use refrain_builder::freshen::{Fresh, FreshenError, FreshenReport, freshen};
 use refrain_builder::ingest;
@@ -13,7 +14,7 @@ use serde_json::json;
 use super::store::{StoreArgs, actor, failure};
 use super::train;
 use crate::failure::{Exit, Failure};
-use crate::ingest::ReadArgs;
+use crate::ingest::{ReadArgs, SortArgs};
 use crate::output::{self, Output};
 
 /// How often it starts over when someone else publishes a delta at the same time.
@@ -75,6 +76,8 @@ pub(crate) struct Args {
     /// Threads; the result is the same with any number [default: one a core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    #[command(flatten)]
+    sort: SortArgs,
     #[command(flatten)]
     read: ReadArgs,
     /// Read this field of an item from that column: a name, a position from 1, or none; repeat
@@ -229,7 +232,7 @@ fn count(n: usize) -> u32 {
 /// Everything that was given, read.
 struct Inputs {
     vectors: Option<VectorSet>,
-    listens: Option<ingest::Log>,
+    listens: Option<ingest::SortedLog>,
     items: ingest::Items,
     remove: Vec<String>,
     restore: Vec<String>,
@@ -247,13 +250,19 @@ impl Inputs {
         let items = crate::ingest::items(&args.items, &of_items, output)?;
         let mut listens = None;
         if !args.listens.is_empty() {
-            let mut log = crate::ingest::listens(&args.listens, &args.read.options()?, output)?;
-            if !args.exclusions.is_empty() {
+            let room = args.sort.room(None);
+            let read = args.read.options()?;
+            // Rules ask for labels, and nothing else does.
+            let labelled = !args.exclusions.is_empty();
+            let sort = (&args.sort, room.clone());
+            let mut log = crate::ingest::sorted(&args.listens, &read, labelled, sort, output)?;
+            if labelled {
                 let plain = args.read.items_options(&[])?;
                 let exclusions = crate::ingest::exclusions(&args.exclusions, &plain, output)?;
-                let mut described = log.described.clone();
+                let mut described = log.described().clone();
                 described.merge(&items);
-                log.exclude(&exclusions, &described);
+                log.exclude(&exclusions, &described, &room)
+                    .with_context(|| Failure::new("cannot read the listens again"))?;
             }
             listens = Some(log);
         }

@@ -1,9 +1,9 @@
 //! Whom to judge by: profiles and what was heard later, in ordinals that two versions share.
 
-use std::collections::BTreeMap;
+use std::io;
 
 use refrain_engine::Version;
-use refrain_taste::{Event, EventKind, Profile};
+use refrain_taste::Profile;
 
 use super::segments::Share;
 use super::{
@@ -11,6 +11,7 @@ use super::{
 };
 use crate::Dictionary;
 use crate::evaluation::LIST_LENGTH;
+use crate::ingest::for_each_user;
 
 /// One listener.
 pub(super) struct Case {
@@ -31,8 +32,6 @@ pub(super) struct Cases<'a> {
     pub(super) counts: OfflineCounts,
     version: &'a str,
     of_champion: Vec<u32>,
-    /// Rows of the history by user.
-    rows: Vec<Vec<u32>>,
     /// Listeners in the history of each joint item.
     listeners: Vec<u32>,
     /// When each joint item was first heard, where the history has times.
@@ -63,61 +62,56 @@ impl<'a> Cases<'a> {
         let known = u32::try_from(joint.len()).map_err(|_| OfflineError::TooManyItems)?;
         let mut insert = |id: &str| joint.insert(id).ok_or(OfflineError::TooManyItems);
         let of_history: Vec<u32> = history
-            .items
+            .log()
+            .items()
             .iter()
             .map(&mut insert)
             .collect::<Result<_, _>>()?;
         let of_later: Vec<u32> = later
-            .items
+            .items()
             .iter()
             .map(&mut insert)
             .collect::<Result<_, _>>()?;
 
-        let mut rows: Vec<Vec<u32>> = vec![Vec::new(); history.users.len()];
-        for (row, &user) in (0u32..).zip(&history.user) {
-            rows[user as usize].push(row);
-        }
         let mut first_heard_us = vec![None; joint.len()];
-        for listen in history.listens() {
-            let first: &mut Option<i64> =
-                &mut first_heard_us[of_history[listen.item as usize] as usize];
+        let mut listeners = vec![0u32; joint.len()];
+        let mut last = None;
+        for listen in history.log().listens()? {
+            let listen = listen?;
+            let item = of_history[listen.item as usize] as usize;
+            let pair = Some((listen.user, listen.item));
+            listeners[item] += u32::from(pair != last);
+            last = pair;
+            let first: &mut Option<i64> = &mut first_heard_us[item];
             *first = match (*first, listen.time_us) {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
             };
         }
-        let mut listeners = vec![0u32; joint.len()];
-        let mut heard_by: Vec<Vec<u32>> = Vec::with_capacity(rows.len());
-        for rows in &rows {
-            let mut heard: Vec<u32> = rows
+        let heard = |user: u32| -> io::Result<Vec<u32>> {
+            let listens = history.of(user)?;
+            let items = listens
                 .iter()
-                .map(|&row| of_history[history.item[row as usize] as usize])
-                .collect();
+                .map(|listen| of_history[listen.item as usize]);
+            let mut heard: Vec<u32> = items.collect();
             heard.sort_unstable();
             heard.dedup();
-            for &item in &heard {
-                listeners[item as usize] += 1;
-            }
-            heard_by.push(heard);
-        }
+            Ok(heard)
+        };
 
-        let mut later_of: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-        for (&user, &item) in later.user.iter().zip(&later.item) {
-            later_of
-                .entry(user)
-                .or_default()
-                .push(of_later[item as usize]);
-        }
         let mut counts = OfflineCounts::default();
-        let users = later_of.len();
+        let mut users = 0;
         let mut cases = Vec::new();
-        for (user, mut truth) in later_of {
-            let id = later.users.get(user).unwrap_or_default();
-            let Some(user) = history.users.ordinal(id) else {
+        for_each_user(later.listens()?, &mut Vec::new(), |user, listens| {
+            users += 1;
+            let id = later.users().get(user).unwrap_or_default();
+            let Some(user) = history.log().users().ordinal(id) else {
                 counts.users_unknown += 1;
-                continue;
+                return Ok(());
             };
-            let heard = &heard_by[user as usize];
+            let heard = heard(user)?;
+            let items = listens.iter().map(|listen| of_later[listen.item as usize]);
+            let mut truth: Vec<u32> = items.collect();
             truth.sort_unstable();
             truth.dedup();
             truth.retain(|item| heard.binary_search(item).is_err());
@@ -127,14 +121,16 @@ impl<'a> Cases<'a> {
             counts.pairs += truth.len();
             if truth.is_empty() {
                 counts.users_without_truth += 1;
-                continue;
+                return Ok(());
             }
+            // What they heard is known of those who are judged: most may not be.
             cases.push(Case {
                 user,
-                heard: heard.clone(),
+                heard: Vec::new(),
                 truth,
             });
-        }
+            Ok::<(), io::Error>(())
+        })?;
         counts.users_eligible = cases.len();
         if cases.is_empty() {
             return Err(OfflineError::Nobody {
@@ -149,13 +145,15 @@ impl<'a> Cases<'a> {
         }
         cases.sort_unstable_by_key(|case| case.user);
         counts.users = cases.len();
+        for case in &mut cases {
+            case.heard = heard(case.user)?;
+        }
         Ok(Self {
             listening,
             cases,
             counts,
             version: version.id(),
             of_champion,
-            rows,
             listeners,
             first_heard_us,
         })
@@ -183,37 +181,15 @@ impl<'a> Cases<'a> {
     }
 
     /// The profile of a case, as the server would have it.
-    pub(super) fn profile(&self, case: &Case) -> Profile {
+    pub(super) fn profile(&self, case: &Case) -> io::Result<Profile> {
         let history = self.listening.history;
-        let name = |ordinal: Option<u32>, names: &Dictionary| {
-            ordinal
-                .and_then(|ordinal| names.get(ordinal))
-                .map(str::to_owned)
-        };
-        let events = self.rows[case.user as usize]
-            .iter()
-            .map(|&row| {
-                let listen = history.listen(row as usize);
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    clippy::cast_sign_loss,
-                    reason = "clamped to what an event may say"
-                )]
-                let count = listen.count.round().clamp(1.0, 1e9) as u32;
-                Event {
-                    time_us: listen.time_us.unwrap_or_default(),
-                    event_id: row.to_string(),
-                    item: name(Some(listen.item), &history.items).unwrap_or_default(),
-                    kind: EventKind::Play,
-                    played_ms: None,
-                    context: name(listen.context, &history.contexts),
-                    session: name(listen.session, &history.sessions),
-                    count,
-                }
-            })
-            .collect();
-        let user = history.users.get(case.user).unwrap_or_default();
-        Profile::new(1, events, self.listening.exclusions.of(user).to_vec())
+        let user = history.log().users().get(case.user).unwrap_or_default();
+        let events = history.events(user)?;
+        Ok(Profile::new(
+            1,
+            events,
+            self.listening.exclusions.of(user).to_vec(),
+        ))
     }
 
     /// What each list is worth by the truth that a share leaves; none where it leaves nothing.

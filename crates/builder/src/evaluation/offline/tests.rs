@@ -3,7 +3,7 @@ use refrain_ranking::Variants;
 
 use super::*;
 use crate::build::{BuildOptions, Source, build};
-use crate::ingest::{Items, Log, sorted};
+use crate::ingest::{Items, Log, Room, sorted};
 use crate::train::{EvaluationPlan, TrainOptions, train};
 
 /// Users of four groups that keep to the 30 items of their group; `later` selects rows after a moment.
@@ -28,6 +28,10 @@ fn log(later: bool) -> Log {
         }
     }
     log
+}
+
+fn by_user(log: &Log) -> UserListens {
+    sorted(log).by_user().unwrap()
 }
 
 fn bundle(dir: &std::path::Path, name: &str, shuffle: bool) -> Version {
@@ -87,7 +91,7 @@ fn a_good_version_beats_its_shuffled_self_popularity_and_chance() {
         bundle(dir.path(), "good", false),
         bundle(dir.path(), "bad", true),
     );
-    let (history, later) = (log(false), log(true));
+    let (history, later) = (by_user(&log(false)), sorted(&log(true)));
     let listening = Listening {
         history: &history,
         later: &later,
@@ -229,7 +233,7 @@ fn scenes_reach_ranking_evaluation_and_new_items() {
         "{shown:?}"
     );
 
-    let (history, later) = (log(false), log(true));
+    let (history, later) = (by_user(&log(false)), sorted(&log(true)));
     let listening = Listening {
         history: &history,
         later: &later,
@@ -265,7 +269,7 @@ fn scenes_reach_ranking_evaluation_and_new_items() {
     }
     let out = dir.path().join("delta");
     let what = crate::freshen::Fresh {
-        listens: Some(&fresh),
+        listens: Some(&sorted(&fresh)),
         ..crate::freshen::Fresh::default()
     };
     crate::freshen::freshen(&version, what, &out, 1).unwrap();
@@ -281,7 +285,7 @@ fn scenes_reach_ranking_evaluation_and_new_items() {
 fn what_a_listener_excluded_neither_shapes_nor_counts() {
     let dir = tempfile::tempdir().unwrap();
     let version = bundle(dir.path(), "good", false);
-    let (history, later) = (log(false), log(true));
+    let (history, later) = (by_user(&log(false)), sorted(&log(true)));
     let file = dir.path().join("rules.csv");
     let mut rules = "user,scope,value\n".to_owned();
     // Half of the listeners exclude everything they heard.
@@ -307,14 +311,44 @@ fn what_a_listener_excluded_neither_shapes_nor_counts() {
     assert_eq!(with.counts, without.counts);
 }
 
+/// Plays of one day that are told one by one, in another order and out of files are the same profile.
+#[test]
+fn it_is_the_same_wherever_the_listens_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let version = bundle(dir.path(), "good", false);
+    let judge = |history: &UserListens, later: &SortedLog| {
+        let listening = Listening {
+            history,
+            later,
+            exclusions: &Exclusions::default(),
+        };
+        evaluate_offline(&version, None, &plain(), listening, &options(2), &|_, _| {}).unwrap()
+    };
+    let report = judge(&by_user(&log(false)), &sorted(&log(true)));
+    let little = Room {
+        bytes: 100,
+        dir: dir.path().to_owned(),
+    };
+    let out_of_files = |later| SortedLog::of(&log(later), &little).unwrap();
+    assert_eq!(
+        judge(&out_of_files(false).by_user().unwrap(), &out_of_files(true)),
+        report
+    );
+
+    let mut reversed = log(false);
+    reversed.user.reverse();
+    reversed.item.reverse();
+    reversed.time_us.as_mut().unwrap().reverse();
+    assert_eq!(judge(&by_user(&reversed), &sorted(&log(true))), report);
+}
+
 #[test]
 fn nobody_to_judge_by_is_an_error_that_says_why() {
     let dir = tempfile::tempdir().unwrap();
     let version = bundle(dir.path(), "good", false);
-    let history = log(false);
     let listening = Listening {
-        history: &history,
-        later: &history,
+        history: &by_user(&log(false)),
+        later: &sorted(&log(false)),
         exclusions: &Exclusions::default(),
     };
     let error = evaluate_offline(&version, None, &plain(), listening, &options(1), &|_, _| {})
