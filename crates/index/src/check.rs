@@ -102,9 +102,13 @@ impl Index {
     /// The first [`StructureError`], with its place.
     pub fn check(&self) -> Result<(), StructureError> {
         thread::scope(|scope| {
-            let graph = scope.spawn(|| self.check_graph());
+            let graph = thread::Builder::new().spawn_scoped(scope, || self.check_graph());
             self.check_items()?;
-            graph.join().unwrap_or_else(|panic| resume_unwind(panic))
+            match graph {
+                Ok(graph) => graph.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                // There is no thread to be had.
+                Err(_) => self.check_graph(),
+            }
         })
     }
 

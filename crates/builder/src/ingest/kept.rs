@@ -6,9 +6,7 @@
 //! Anything else, a damaged file or another version of the program, and all is read.
 
 use std::io::{self, Read, Seek, SeekFrom};
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::Duration;
 
 use refrain_bundle::{
@@ -29,6 +27,7 @@ use super::sorted::SortedLog;
 use super::source::{self, Source};
 use super::table::{Before, FileEnd, ProgressFn, Reading, Tail, TextEnd};
 use crate::Dictionary;
+use crate::both::both;
 
 /// As [`read_sorted`](super::read_sorted), but what is read is kept in `dir`, which is made, and of a log that was
 /// kept there before only what has been added is read. One file is kept a log: of other first files, options or labels
@@ -408,12 +407,7 @@ fn known(file: &SectionFile, head: Head, paths: &[PathBuf], grown: Option<Grown>
         Some(all)
     };
     // Who asks for what lies anywhere waits: two tables wait at once.
-    let (users, items) = thread::scope(|scope| {
-        let users = scope.spawn(|| strings("users"));
-        let items = strings("items");
-        let users = users.join();
-        (users.unwrap_or_else(|panic| resume_unwind(panic)), items)
-    });
+    let (users, items) = both(|| strings("users"), || strings("items"));
     let mut names = Log {
         users: users?,
         items: items?,

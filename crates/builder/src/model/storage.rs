@@ -1,9 +1,7 @@
 //! Writing a model so that it appears whole or not at all, and reading it back with suspicion.
 
 use std::io::{self, Write};
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use refrain_bundle::{
     Corruption, FileDigest, OpenError, OpenMode, SectionFile, SectionSpec, SectionWriter,
@@ -13,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Model, ModelInfo};
 use crate::Dictionary;
+use crate::both::both;
 use crate::ingest::{Attributes, MAX_ID_BYTES, MAX_NAME_BYTES, MAX_TAGS};
 
 /// The readable half.
@@ -225,14 +224,10 @@ impl Model {
             path: &path,
         };
         // What is read meanwhile is believed only if every byte is what was written.
-        let (sound, model) = thread::scope(|scope| {
-            let sound = scope.spawn(|| reader.check(&document.sections));
-            let model = reader.model(document.model);
-            (
-                sound.join().unwrap_or_else(|panic| resume_unwind(panic)),
-                model,
-            )
-        });
+        let (sound, model) = both(
+            || reader.check(&document.sections),
+            || reader.model(document.model),
+        );
         sound?;
         let model = model?;
         model
@@ -428,15 +423,13 @@ impl Reader<'_> {
 
     fn model(&self, info: ModelInfo) -> Result<Model, LoadError> {
         // Who asks for what lies anywhere waits: two tables wait at once.
-        let (users, items) = thread::scope(|scope| {
-            let users = scope.spawn(|| {
+        let (users, items) = both(
+            || {
                 let factors = self.column("user_factors")?;
                 Ok::<_, LoadError>((self.dictionary("users")?, factors))
-            });
-            let items = self.items();
-            let users = users.join().unwrap_or_else(|panic| resume_unwind(panic));
-            (users, items)
-        });
+            },
+            || self.items(),
+        );
         let (items, attributes, item_factors) = items?;
         let (users, user_factors) = users?;
         let held_out = self.column::<u32>("held_out")?;
