@@ -111,9 +111,9 @@ struct Setting {
 const SWEEP: [usize; 13] = [10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 800];
 /// The setting of the `load` phase.
 const MIDDLE: Setting = Setting { ef: 96 };
-/// Queries before the clock starts: a setting is timed in a process of its own, where other libraries have answered all queries
-/// before.
-const WARM_UP: usize = 2_000;
+/// Before the clock starts, all queries are answered once, or as many as take this long: a setting is timed in a process of its
+/// own, where the libraries beside it have answered all of them before in theirs.
+const WARM_UP: Duration = Duration::from_millis(250);
 const INDEX_FILE: &str = "index.rfs";
 
 /// Runs `refrain bench`.
@@ -428,8 +428,7 @@ impl<'a> Run<'a> {
         barrier: &std::sync::Barrier,
     ) -> anyhow::Result<Duration> {
         let mut searcher = self.searcher(setting);
-        let warmed = (0..WARM_UP.min(self.count()))
-            .try_for_each(|at| searcher.search((first + at) % self.count()).map(|_| ()));
+        let warmed = searcher.warm_up(first);
         // Every worker arrives, or the others would wait for ever.
         barrier.wait();
         warmed?;
@@ -445,9 +444,7 @@ impl<'a> Run<'a> {
     /// Answers the queries one after another, each with its own clock.
     fn latency(&self, setting: Setting) -> anyhow::Result<Value> {
         let mut searcher = self.searcher(setting);
-        for at in 0..WARM_UP.min(self.count()) {
-            searcher.search(at)?;
-        }
+        searcher.warm_up(0)?;
         let mut micros = Vec::with_capacity(self.count());
         for at in 0..self.count() {
             let started = Instant::now();
@@ -470,6 +467,18 @@ struct Searcher<'a> {
 }
 
 impl Searcher<'_> {
+    /// Answers all queries, from `first` on, until [`WARM_UP`] is over.
+    fn warm_up(&mut self, first: usize) -> anyhow::Result<()> {
+        let (count, started) = (self.run.count(), Instant::now());
+        for at in 0..count {
+            if started.elapsed() > WARM_UP {
+                break;
+            }
+            self.search((first + at) % count)?;
+        }
+        Ok(())
+    }
+
     fn search(&mut self, query: usize) -> anyhow::Result<&[Hit]> {
         let dim = self.run.index.dim();
         let query = &self.run.queries[query * dim..(query + 1) * dim];
