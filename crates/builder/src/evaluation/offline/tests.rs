@@ -340,6 +340,19 @@ fn it_is_the_same_wherever_the_listens_are() {
     reversed.item.reverse();
     reversed.time_us.as_mut().unwrap().reverse();
     assert_eq!(judge(&by_user(&reversed), &sorted(&log(true))), report);
+
+    // Who hears an item twice is one listener.
+    let mut twice = log(false);
+    twice.user.extend_from_within(..);
+    twice.item.extend_from_within(..);
+    twice.count.extend_from_within(..);
+    twice.time_us.as_mut().unwrap().extend_from_within(..);
+    let repeated = judge(&by_user(&twice), &sorted(&log(true)));
+    let of_listeners = |report: &OfflineReport| {
+        let heard = report.popularity_of_heard;
+        (report.popularity, report.counts, heard)
+    };
+    assert_eq!(of_listeners(&repeated), of_listeners(&report));
 }
 
 #[test]
