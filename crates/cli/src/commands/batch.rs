@@ -202,9 +202,11 @@ impl Source {
             Self::Store(store) => store.profile(user).map_err(|error| error.to_string()),
             Self::Nobody => Err("no --profiles and no --listens were given".to_owned()),
             Self::Log { log, exclusions } => {
-                let events = log.events(user).map_err(|error| error.to_string())?;
+                let known = log.log().users().ordinal(user);
+                let events = known.map(|user| log.events(user)).transpose();
+                let events = events.map_err(|error| error.to_string())?;
                 let rules = exclusions.of(user).to_vec();
-                Ok(Arc::new(Profile::new(1, events, rules)))
+                Ok(Arc::new(Profile::new(1, events.unwrap_or_default(), rules)))
             }
         }
     }

@@ -184,12 +184,8 @@ impl<'a> Cases<'a> {
     pub(super) fn profile(&self, case: &Case) -> io::Result<Profile> {
         let history = self.listening.history;
         let user = history.log().users().get(case.user).unwrap_or_default();
-        let events = history.events(user)?;
-        Ok(Profile::new(
-            1,
-            events,
-            self.listening.exclusions.of(user).to_vec(),
-        ))
+        let rules = self.listening.exclusions.of(user).to_vec();
+        Ok(Profile::new(1, history.events(case.user)?, rules))
     }
 
     /// What each list is worth by the truth that a share leaves; none where it leaves nothing.
