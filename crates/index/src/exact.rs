@@ -154,10 +154,8 @@ impl Head<'_> {
         loop {
             while at < end {
                 let len = STEP.min(end - at);
-                for (place, position) in (at..).zip(&mut block.positions[..len]) {
-                    *position = count(place);
-                }
-                scorer.score(simd, &block.positions[..len], &mut block.scores);
+                scorer.steps(at, &mut block.steps[..len]);
+                scorer.score_run(simd, at, &block.steps[..len], &mut block.scores[..len]);
                 spent.scored(len);
                 let mut bar = pool.bar_score();
                 for from in (0..len).step_by(WIDE) {
@@ -166,7 +164,7 @@ impl Head<'_> {
                         if score < bar {
                             continue;
                         }
-                        let item = Ranked::new(score, block.positions[slot]);
+                        let item = Ranked::new(score, count(at + slot));
                         match self.admit {
                             None => pool.insert(simd, item),
                             Some(admit) => {
@@ -475,8 +473,9 @@ impl Scan<'_> {
                     if scanner.is_done(first) {
                         break;
                     }
-                    let len = all_from(first, n, block);
-                    scanner.take(simd, (block, len), asked, &mut spent);
+                    let len = STEP.min(n - first);
+                    scanner.scorer.steps(first, &mut block.steps[..len]);
+                    scanner.take_run(simd, first, (block, len), asked, &mut spent);
                 }
                 (End::Complete, spent)
             }
@@ -530,30 +529,23 @@ impl ScanTogether<'_> {
             scanners.push(Scanner::<B>::new(space, coded, whole, results));
         }
         for first in (0..n).step_by(STEP) {
-            let len = all_from(first, n, &mut block);
+            let len = STEP.min(n - first);
+            if let Some(any) = scanners.first() {
+                any.scorer.steps(first, &mut block.steps[..len]);
+            }
             let mut done = true;
             for scanner in &mut scanners {
                 if scanner.is_done(first) {
                     continue;
                 }
                 done = false;
-                scanner.take(simd, (&mut block, len), None, &mut spent);
+                scanner.take_run(simd, first, (&mut block, len), None, &mut spent);
             }
             if done {
                 return;
             }
         }
     }
-}
-
-/// Puts the places of a step into the block, and returns how many they are.
-#[inline(always)]
-fn all_from(first: usize, n: usize, block: &mut Block) -> usize {
-    let len = STEP.min(n - first);
-    for (place, position) in (first..).zip(&mut block.positions[..len]) {
-        *position = count(place);
-    }
-    len
 }
 
 /// What a scan knows of one query: what it scores by, and the best it has found.
@@ -603,26 +595,50 @@ impl<'a, const B: usize> Scanner<'a, B> {
         filter: Option<&Filter<'_>>,
         spent: &mut Spent,
     ) {
-        let places = &block.positions[..len];
         // In registers: behind the reference every score would be thought to change it.
         let scorer = self.scorer;
-        scorer.score(simd, places, &mut block.scores);
+        scorer.score(simd, &block.positions[..len], &mut block.scores);
         spent.scored(len);
         for from in (0..len).step_by(WIDE) {
-            // Not the other way round: what is not a number gets in while there is room.
             for slot in block.not_below(simd, from..len, self.least) {
-                let item = (block.positions[slot], block.scores[slot]);
-                if item.1 < self.least {
-                    continue;
-                }
-                if self
-                    .whole
-                    .offer(simd, &self.bound, item, filter, self.results)
-                {
-                    let bar = self.results.bar_score();
-                    self.least = self.bound.least(bar, self.scorer.space.widest);
-                }
+                self.offer(simd, (block.positions[slot], block.scores[slot]), filter);
             }
+        }
+    }
+
+    /// As [`Scanner::take`] of the items from `first` on, whose steps are in the block.
+    #[inline(always)]
+    fn take_run<S: Simd>(
+        &mut self,
+        simd: S,
+        first: usize,
+        (block, len): (&mut Block, usize),
+        filter: Option<&Filter<'_>>,
+        spent: &mut Spent,
+    ) {
+        let scorer = self.scorer;
+        scorer.score_run(simd, first, &block.steps[..len], &mut block.scores[..len]);
+        spent.scored(len);
+        for from in (0..len).step_by(WIDE) {
+            for slot in block.not_below(simd, from..len, self.least) {
+                self.offer(simd, (count(first + slot), block.scores[slot]), filter);
+            }
+        }
+    }
+
+    /// Takes an item that was not below what may get in when its neighbours were compared.
+    #[inline(always)]
+    fn offer(&mut self, simd: impl Simd, item: (u32, f32), filter: Option<&Filter<'_>>) {
+        // Not the other way round: what is not a number gets in while there is room.
+        if item.1 < self.least {
+            return;
+        }
+        if self
+            .whole
+            .offer(simd, &self.bound, item, filter, self.results)
+        {
+            let bar = self.results.bar_score();
+            self.least = self.bound.least(bar, self.scorer.space.widest);
         }
     }
 }

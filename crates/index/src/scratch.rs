@@ -51,6 +51,8 @@ pub(crate) struct Block {
     /// Their places, where the two differ.
     pub(crate) places: [u32; BLOCK],
     pub(crate) scores: [f32; BLOCK],
+    /// Their steps, where they lie one after another.
+    pub(crate) steps: [f32; BLOCK],
 }
 
 impl Block {
@@ -96,6 +98,7 @@ impl Default for Block {
             positions: [0; BLOCK],
             places: [0; BLOCK],
             scores: [0.0; BLOCK],
+            steps: [0.0; BLOCK],
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     heads::Heads,
     nibbles::{NibbleQuery, NibbleScorer, Nibbles},
     search::normalise,
+    walk::count,
 };
 
 /// The coded items of an index, by place; borrowed from a file or from a build.
@@ -242,6 +243,24 @@ pub(crate) trait Scores: Copy {
             scores.copy_from_slice(&four[..rest.len()]);
         }
     }
+
+    /// Writes what [`Scores::score_run`] takes of the items from `first` on besides their codes: the same for every query.
+    fn steps(&self, _first: usize, _steps: &mut [f32]) {}
+
+    /// As [`Scores::score`] of as many items as there are scores, which lie one after another from `first` on: nothing
+    /// has to be looked up for each. `steps` come from [`Scores::steps`].
+    ///
+    /// # Panics
+    /// When there are fewer items or steps than scores.
+    #[inline(always)]
+    fn score_run<S: Simd>(&self, simd: S, first: usize, _steps: &[f32], scores: &mut [f32]) {
+        let mut at = count(first);
+        for scores in scores.chunks_mut(4) {
+            let places = [at, at + 1, at + 2, at + 3];
+            scores.copy_from_slice(&self.score_four(simd, &places)[..scores.len()]);
+            at += 4;
+        }
+    }
 }
 
 /// Scores by high bytes alone; `B` as in [`Simd::dots`].
@@ -261,12 +280,23 @@ impl<'a, const B: usize> Scorer<'a, B> {
         Self { weights, ..self }
     }
 
+    /// What a product of codes and query stands for, for an item's step.
+    #[inline(always)]
+    fn factor(&self) -> f32 {
+        let twice = if self.space.squares.is_empty() {
+            1.0
+        } else {
+            2.0
+        };
+        twice * self.coded.factor
+    }
+
     /// What items score whose products with the query are these. One thing for all, then the next: so the
     /// numbers stay in a register.
     #[inline(always)]
     fn finish(&self, dots: [i32; 4], places: &[u32; 4]) -> [f32; 4] {
         let l2 = !self.space.squares.is_empty();
-        let factor = if l2 { 2.0 } else { 1.0 } * self.coded.factor;
+        let factor = self.factor();
         let (mut factors, mut squares) = ([0.0; 4], [0.0; 4]);
         for r in 0..4 {
             factors[r] = self.space.steps[usize::from(at(self.scales, places[r]))] * factor;
@@ -320,5 +350,102 @@ impl<const B: usize> Scores for Scorer<'_, B> {
     fn score_four<S: Simd>(&self, simd: S, places: &[u32; 4]) -> [f32; 4] {
         let dots = simd.dots::<B, 4>(&self.coded.values, self.rows, *places);
         self.finish(dots, places)
+    }
+
+    #[inline(always)]
+    fn steps(&self, first: usize, steps: &mut [f32]) {
+        let scales = &self.scales[first..][..steps.len()];
+        for (step, scale) in steps.iter_mut().zip(scales) {
+            *step = self.space.steps[usize::from(*scale)];
+        }
+    }
+
+    // The same operations in the same order as `finish`: scores do not depend on which of the two computes them.
+    #[inline(always)]
+    fn score_run<S: Simd>(&self, simd: S, first: usize, steps: &[f32], scores: &mut [f32]) {
+        let (query, factor) = (&self.coded.values, self.factor());
+        let (fours, rest) = scores.as_chunks_mut::<4>();
+        let (four_steps, rest_steps) = steps.as_chunks::<4>();
+        let mut at = first;
+        for (scores, steps) in fours.iter_mut().zip(four_steps) {
+            let dots = simd.run_dots::<B, 4>(query, self.rows, at);
+            for r in 0..4 {
+                scores[r] = dots[r] as f32 * (steps[r] * factor);
+            }
+            at += 4;
+        }
+        for (score, step) in rest.iter_mut().zip(rest_steps) {
+            let [dot] = simd.run_dots::<B, 1>(query, self.rows, at);
+            *score = dot as f32 * (step * factor);
+            at += 1;
+        }
+        if !self.space.squares.is_empty() {
+            let squares = &self.space.squares[first..][..scores.len()];
+            for (score, square) in scores.iter_mut().zip(squares) {
+                *score -= square;
+            }
+        }
+        if !self.weights.is_empty() {
+            let weights = &self.weights[first..][..scores.len()];
+            for (score, weight) in scores.iter_mut().zip(weights) {
+                *score *= weight;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use refrain_kernels::codes::Task;
+
+    use super::*;
+    use crate::{BuildParams, made};
+
+    /// Items of a run, scored as a run and one by one.
+    struct Both<'a, const B: usize>(Scorer<'a, B>, std::ops::Range<usize>);
+
+    impl<const B: usize> Task for Both<'_, B> {
+        type Output = (Vec<f32>, Vec<f32>);
+
+        #[inline(always)]
+        fn run<S: Simd>(self, simd: S) -> Self::Output {
+            let Self(scorer, run) = self;
+            let mut steps = vec![0.0; run.len()];
+            let (mut one_by_one, mut together) = (steps.clone(), steps.clone());
+            let places: Vec<u32> = run.clone().map(count).collect();
+            scorer.score(simd, &places, &mut one_by_one);
+            scorer.steps(run.start, &mut steps);
+            scorer.score_run(simd, run.start, &steps, &mut together);
+            (one_by_one, together)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_run_scores_what_its_items_score(
+            metric in prop::sample::select(Metric::ALL.to_vec()),
+            dim in 1_usize..=70,
+            seed in prop::collection::vec(-1.0_f32..1.0, 60),
+            ends in (0_usize..=40, 0_usize..=40),
+            weighted in any::<bool>(),
+        ) {
+            let n = 40;
+            let value = |at: usize| seed[at * 7 % seed.len()] * seed[at / 3 % seed.len()] * (1 + at % 5) as f32;
+            let vectors: Vec<f32> = (0..n * dim).map(value).collect();
+            let query: Vec<f32> = (0..dim).map(|at| value(at + 7_000)).collect();
+            let index = made::index(&vectors, dim, &BuildParams { metric, ..BuildParams::default() });
+            let space = index.space();
+            let (mut unit, mut coded) = (Vec::new(), CodeQuery::default());
+            space.unit(&query, &mut unit);
+            coded.set(&unit, space.rows.stride());
+            let weights: Vec<f32> = (0..n).map(|at| 0.5 + at as f32 / 7.0).collect();
+            let scorer = space.scanner::<0>(&coded);
+            let scorer = if weighted { scorer.weighted(&weights) } else { scorer };
+            let run = ends.0.min(ends.1)..ends.0.max(ends.1);
+            let (one_by_one, together) = Kernels::active().run(Both(scorer, run));
+            let bits = |scores: &[f32]| scores.iter().map(|score| score.to_bits()).collect::<Vec<_>>();
+            prop_assert_eq!(bits(&one_by_one), bits(&together));
+        }
     }
 }

@@ -128,6 +128,24 @@ impl<'a> CodeRows<'a> {
         starts
     }
 
+    /// Where `R` rows start that lie one after another.
+    ///
+    /// # Panics
+    /// When there are not that many from `first` on.
+    #[inline(always)]
+    fn starts_from<const R: usize>(&self, first: usize) -> [*const i8; R] {
+        assert!(
+            first <= self.rows && R <= self.rows - first,
+            "rows past the last"
+        );
+        let start = self.codes.as_ptr().wrapping_add(first * self.stride);
+        let mut starts = [start; R];
+        for r in 0..R {
+            starts[r] = start.wrapping_add(r * self.stride);
+        }
+        starts
+    }
+
     /// Asks for the memory of a row. Any id will do. `B` as in [`Simd::dots`].
     #[inline(always)]
     pub fn prefetch<const B: usize>(&self, id: u32) {
@@ -211,6 +229,23 @@ pub trait Simd: Copy + std::fmt::Debug + sealed::Sealed {
         let blocks = blocks::<B>(query.len(), rows);
         let starts = rows.starts(ids);
         // SAFETY: `blocks` checked query and stride; `starts` stay within the rows.
+        unsafe { self.sums(blocks, query.as_ptr(), starts) }
+    }
+
+    /// As [`Simd::dots`], of the `R` rows from `first` on.
+    ///
+    /// # Panics
+    /// When the query is not as long as a row, `B` is wrong, or there are not that many rows.
+    #[inline(always)]
+    fn run_dots<const B: usize, const R: usize>(
+        self,
+        query: &[i16],
+        rows: CodeRows<'_>,
+        first: usize,
+    ) -> [i32; R] {
+        let blocks = blocks::<B>(query.len(), rows);
+        let starts = rows.starts_from(first);
+        // SAFETY: `blocks` checked query and stride; `starts_from` that all rows are there.
         unsafe { self.sums(blocks, query.as_ptr(), starts) }
     }
 

@@ -30,6 +30,33 @@ impl Task for Score<'_> {
     }
 }
 
+/// All rows from the first on, one after another.
+struct Run<'a> {
+    query: &'a [i16],
+    rows: CodeRows<'a>,
+}
+
+impl Task for Run<'_> {
+    type Output = Vec<i32>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Vec<i32> {
+        let Self { query, rows } = self;
+        let whole = rows.len() / 4 * 4;
+        let mut out = Vec::new();
+        for first in (0..whole).step_by(4) {
+            out.extend(match rows.stride() / BLOCK {
+                2 => simd.run_dots::<2, 4>(query, rows, first),
+                _ => simd.run_dots::<0, 4>(query, rows, first),
+            });
+        }
+        for at in whole..rows.len() {
+            out.extend(simd.run_dots::<0, 1>(query, rows, at));
+        }
+        out
+    }
+}
+
 struct NibbleScore<'a> {
     query: &'a NibbleValues,
     rows: CodeRows<'a>,
@@ -100,8 +127,30 @@ proptest! {
                 let at = (*id as usize).min(exact.len() - 1);
                 prop_assert_eq!(i64::from(*sum), exact[at], "{:?}", kernels);
             }
+            let all = kernels.run(Run { query: &query, rows });
+            let all: Vec<i64> = all.into_iter().map(i64::from).collect();
+            prop_assert_eq!(&all, &exact, "{:?}", kernels);
         }
     }
+}
+
+/// Three rows of the four from the second on.
+struct PastTheEnd;
+
+impl Task for PastTheEnd {
+    type Output = [i32; 4];
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> [i32; 4] {
+        let rows = CodeRows::new(&[0; 4 * BLOCK], BLOCK);
+        simd.run_dots::<0, 4>(&[0; BLOCK], rows, 1)
+    }
+}
+
+#[test]
+#[should_panic(expected = "rows past the last")]
+fn a_run_ends_at_the_last_row() {
+    Kernels::active().run(PastTheEnd);
 }
 
 proptest! {
