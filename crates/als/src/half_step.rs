@@ -83,16 +83,46 @@ pub(crate) fn solve(
     };
     let blocks = blocks(confidences, solved, rank);
     for_all_rows(rank, blocks, counter, |scratch: &mut Scratch, row, out| {
-        let (others, values) = confidences.row(row);
-        let observations = others
-            .iter()
-            .zip(values)
-            .map(|(&other, confidence)| Observation {
-                other,
-                confidence,
-                preferred: true,
-            });
-        side.solve(fixed, observations, scratch, out).is_ok()
+        side.solve(fixed, observations(confidences, row), scratch, out)
+            .is_ok()
+    })
+}
+
+/// Solves, exactly, the rows of one side that are zero, against the fixed other side, and leaves all others as they are,
+/// but for those of which nothing is observed: they become zero. The error is the lowest unsolvable row.
+pub(crate) fn solve_new(
+    confidences: Confidences<'_>,
+    hyper: &Hyper,
+    fixed: &[f32],
+    rows: &mut [f32],
+) -> Result<(), usize> {
+    let rank = hyper.rank;
+    let side = Side::new(hyper, fixed.len() / rank, gram_in_pool(fixed, rank));
+    let fixed = Fixed {
+        factors: fixed,
+        rotated: None,
+    };
+    let blocks = blocks(confidences, rows, rank);
+    let untold = Counter::new(&(), 0, 1);
+    let solved = for_all_rows(rank, blocks, &untold, |scratch: &mut Scratch, row, out| {
+        let is_known = out.iter().any(|&value| value != 0.0);
+        if is_known && !confidences.row(row).0.is_empty() {
+            return true;
+        }
+        side.solve(fixed, observations(confidences, row), scratch, out)
+            .is_ok()
+    });
+    solved.map(|_| ())
+}
+
+/// What is observed of a row.
+fn observations(confidences: Confidences<'_>, row: u32) -> impl Iterator<Item = Observation> {
+    let (others, values) = confidences.row(row);
+    let pairs = others.iter().zip(values);
+    pairs.map(|(&other, confidence)| Observation {
+        other,
+        confidence,
+        preferred: true,
     })
 }
 

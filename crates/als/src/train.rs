@@ -1,7 +1,7 @@
 //! Training: alternating half-steps over items and users.
 
 use crate::align::rotation;
-use crate::half_step::{improve, solve};
+use crate::half_step::{improve, solve, solve_new};
 use crate::hyper::{Hyper, HyperError};
 use crate::interactions::{Interactions, Meaning};
 use crate::progress::{Counter, Progress};
@@ -97,6 +97,17 @@ pub fn train(
     trainer.finish(None, progress)
 }
 
+/// What the first pass does to the users before it improves the items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FirstPass {
+    /// Nothing: there are no items to improve them by.
+    Leave,
+    /// Solves those who are new to the parent.
+    SolveNew,
+    /// Improves all.
+    Improve,
+}
+
 /// A training run that can be watched, stopped and taken up again between its iterations.
 ///
 /// All that an iteration needs of those before it are their factors, so these and the number of
@@ -110,8 +121,7 @@ pub struct Trainer<'a> {
     meaning: Meaning,
     factors: Factors,
     iteration: usize,
-    /// Whether the items are of a parent, so that the first pass has something to improve the users by.
-    warm: bool,
+    first_pass: FirstPass,
     moved: f64,
     pool: rayon::ThreadPool,
 }
@@ -130,6 +140,10 @@ impl<'a> Trainer<'a> {
     /// A run that starts from the factors of an earlier model instead, which `write` puts into zeros: users, then items.
     /// The row of who is new stays zero.
     ///
+    /// The users of a model are solved exactly against its items, so that the first pass has nothing to improve them
+    /// by. It solves those who are new, and goes on with the items: what the others have heard since reaches the
+    /// items then, and what that changes reaches the users in the next pass, or when the factors are finished.
+    ///
     /// # Errors
     /// Those of [`new`](Self::new).
     pub fn warm(
@@ -141,8 +155,18 @@ impl<'a> Trainer<'a> {
         let mut warm = Self::with_users(data, hyper, threads, |rows| vec![0.0; rows * hyper.rank])?;
         let Factors { users, items, .. } = &mut warm.factors;
         write(users, items);
-        warm.warm = true;
+        warm.first_pass = FirstPass::SolveNew;
         Ok(warm)
+    }
+
+    /// The same, where listens were taken away that the parent may have learned from: what its users owe to them is not to
+    /// reach the items, so the first pass improves all users before.
+    #[must_use]
+    pub fn forgetting(mut self) -> Self {
+        if self.first_pass == FirstPass::SolveNew {
+            self.first_pass = FirstPass::Improve;
+        }
+        self
     }
 
     /// `first` makes the factors of so many users.
@@ -183,7 +207,7 @@ impl<'a> Trainer<'a> {
                 items: vec![0.0; items * rank],
             },
             iteration: 0,
-            warm: false,
+            first_pass: FirstPass::Leave,
             moved: f64::INFINITY,
             pool,
         })
@@ -208,7 +232,8 @@ impl<'a> Trainer<'a> {
     }
 
     /// Improves all users against the items, then all items against the users, each row from where it was.
-    /// The first pass from nothing has no items to begin with, and leaves the users as they are.
+    /// The first pass leaves the users as they are: from nothing there are no items to improve them by, and those of a
+    /// parent need no improvement by its items. Only who is new to it is solved (but see [`forgetting`](Self::forgetting)).
     /// Both sides are turned on the way, alike: only products of a user and an item mean anything until
     /// the factors are [finished](Self::finish).
     ///
@@ -230,13 +255,18 @@ impl<'a> Trainer<'a> {
         let by_item = self.meaning.of(by_item);
         let by_user = self.meaning.of(self.by_user);
         self.moved = self.pool.install(|| {
-            // A parent's users are near already: not counted, so that a pass is a pass to a progress bar.
-            let uncounted = Counter::new(&(), 0, 1);
-            let users_counter = if first { &uncounted } else { &counter };
-            if self.warm || !first {
-                improve(by_user, by_item, hyper, items, users, users_counter)
-                    .map_err(|row| unsolvable("user", row))?;
+            let first_pass = first.then_some(self.first_pass);
+            match first_pass {
+                Some(FirstPass::Leave) => Ok(()),
+                Some(FirstPass::SolveNew) => solve_new(by_user, hyper, items, users),
+                // Near already: not counted, so that a pass is a pass to a progress bar.
+                Some(FirstPass::Improve) => {
+                    let uncounted = Counter::new(&(), 0, 1);
+                    improve(by_user, by_item, hyper, items, users, &uncounted).map(|_| ())
+                }
+                None => improve(by_user, by_item, hyper, items, users, &counter).map(|_| ()),
             }
+            .map_err(|row| unsolvable("user", row))?;
             improve(by_item, by_user, hyper, users, items, &counter)
                 .map_err(|row| unsolvable("item", row))
         })?;

@@ -310,6 +310,7 @@ fn known<'a>(
         parent,
         items: places(&core.items, log.items(), &parent.items),
         users: places(&core.users, log.users(), &parent.users),
+        has_exclusions: log.has_exclusions(),
     };
     Ok((known.items_known() > 0).then_some(known))
 }

@@ -320,6 +320,71 @@ fn passes_move_the_items_less_and_less() {
     }
 }
 
+/// The first pass from a parent leaves its users as they are, whatever they have heard since, and solves who is new to it by
+/// its items, exactly; who has heard nothing becomes zero. Where listens were taken away it improves all. What a pass turns
+/// leaves products of users what they are.
+#[test]
+fn the_first_pass_from_a_parent_solves_who_is_new_to_it() {
+    let data = grouped_log(120, 60, 4);
+    let hyper = small_hyper();
+    let rank = hyper.rank;
+    let parent = train(&data, &hyper, 1, &()).unwrap();
+    let (new, silent) = ([5, 77], 9);
+    let mut users = parent.users.clone();
+    for user in new {
+        users[user * rank..][..rank].fill(0.0);
+    }
+    // Nobody would come to this of themselves: whoever improves the users takes it back.
+    users[..rank].copy_from_slice(&parent.users[rank..2 * rank]);
+    let triplets = (0..data.users()).filter(|&user| user != silent);
+    let triplets = triplets.flat_map(|user| {
+        let (items, strengths) = data.user(user);
+        let pairs = items.iter().zip(strengths.iter());
+        pairs.map(move |(&item, strength)| (user, item, strength))
+    });
+    let data = Interactions::from_triplets(data.users(), data.items(), triplets.collect()).unwrap();
+    let start = || {
+        Trainer::warm(&data, &hyper, 2, |to_users, to_items| {
+            to_users.copy_from_slice(&users);
+            to_items.copy_from_slice(&parent.items);
+        })
+        .unwrap()
+    };
+    let mut child = start();
+    child.step(&()).unwrap();
+    // In a model, who is new is the exact solution already.
+    let mut expected = users.clone();
+    for user in new {
+        expected[user * rank..][..rank].copy_from_slice(&parent.users[user * rank..][..rank]);
+    }
+    expected[silent as usize * rank..][..rank].fill(0.0);
+    let product = |users: &[f32], one: usize, other: usize| -> f32 {
+        let (x, y) = (&users[one * rank..][..rank], &users[other * rank..][..rank]);
+        x.iter().zip(y).map(|(a, b)| a * b).sum()
+    };
+    for one in [0, 1, 5, 9, 40, 77] {
+        for other in [0, 5, 77, 119] {
+            let now = product(&child.factors().users, one, other);
+            let expected = product(&expected, one, other);
+            let slack = 1e-4 * (1.0 + expected.abs());
+            assert!(
+                (now - expected).abs() < slack,
+                "{one} {other}: {now} {expected}"
+            );
+        }
+    }
+    let mut forgetting = start().forgetting();
+    forgetting.step(&()).unwrap();
+    let (now, of_another) = (
+        product(&forgetting.factors().users, 0, 0),
+        product(&expected, 0, 0),
+    );
+    assert!(
+        (now - of_another).abs() > 0.05 * of_another,
+        "{now} {of_another}"
+    );
+}
+
 /// A child of a few passes fits as well as a training from nothing, its vectors lie near the parent's,
 /// and turning them there changes no score.
 #[test]

@@ -36,6 +36,8 @@ pub struct Log {
     /// Up to when the rules are complete that took listens out, in microseconds since 1970 UTC; `None` when
     /// none did, or their files do not say. [`super::SortedLog::exclude`] sets it.
     pub excluded_until_us: Option<i64>,
+    /// Whether rules took listens out, or weakened any. [`super::SortedLog::exclude`] sets it, too.
+    pub has_exclusions: bool,
     /// What was read, dropped and found bad.
     pub report: ReadReport,
 }

@@ -41,6 +41,7 @@ impl SortedLog {
             time_us: log.time_us.as_ref().map(|_| Vec::new()),
             described: log.described.clone(),
             excluded_until_us: log.excluded_until_us,
+            has_exclusions: log.has_exclusions,
             report: log.report.clone(),
             ..Log::default()
         };
@@ -60,6 +61,11 @@ impl SortedLog {
     /// Whether listens have times.
     pub fn has_times(&self) -> bool {
         self.names.time_us.is_some()
+    }
+
+    /// Whether rules took listens out, or weakened any.
+    pub(crate) fn has_exclusions(&self) -> bool {
+        self.names.has_exclusions
     }
 
     /// User ids, in order of first appearance.
@@ -207,6 +213,7 @@ impl SortedLog {
         self.records = kept;
         (self.names.contexts, self.names.sessions) = Default::default();
         self.names.excluded_until_us = exclusions.watermark_us();
+        self.names.has_exclusions = report.listens_excluded + report.listens_weakened > 0;
         Ok(report)
     }
 }

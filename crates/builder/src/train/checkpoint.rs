@@ -77,5 +77,6 @@ pub(super) fn digest(data: &Interactions, hyper: &Hyper, parent: Option<&Known<'
         }
         sum = hash(sum, u32::from(row.is_some()), 4);
     }
-    sum
+    let has_exclusions = parent.is_some_and(|parent| parent.has_exclusions);
+    hash(sum, u32::from(has_exclusions), 5)
 }
