@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::checkpoint::Checkpoint;
-use super::quality::{self, Queries, TARGET_RECALL, Truth};
+use super::quality::{Asked, Queries, TARGET_RECALL};
 use super::{BuildError, BuildOptions, Input};
 
 /// How much less recall a reused graph may have than the last one that was linked in full. Not than
@@ -25,8 +25,8 @@ pub(super) struct Linked {
     pub(super) stats: BuildStats,
     /// For the report; null where no parent was given.
     pub(super) reuse: Value,
-    /// What the queries that choose `ef_search` should find, where it was asked.
-    pub(super) truth: Option<Truth>,
+    /// What it answered, where it was asked.
+    pub(super) asked: Option<Asked>,
 }
 
 /// Links the items of `input`.
@@ -48,8 +48,8 @@ pub(super) fn link(
         let sections = built.into_sections();
         let reference = earlier.reference();
         let index = open(&sections)?;
-        let asked = pool.install(|| quality::recall_at(&index, queries, reference.ef_search))?;
-        let (recall, truth) = asked.unzip();
+        let asked = pool.install(|| Asked::at(&index, queries, reference.ef_search))?;
+        let recall = asked.as_ref().map(Asked::recall);
         let floor = reference.recall_at_10 - MARGIN;
         told = json!({
             "version": earlier.bundle.version(),
@@ -63,7 +63,7 @@ pub(super) fn link(
                 sections,
                 stats,
                 reuse: told,
-                truth,
+                asked,
             });
         }
     }
@@ -78,7 +78,7 @@ pub(super) fn link(
         stats: built.stats(),
         sections: built.into_sections(),
         reuse: told,
-        truth: None,
+        asked: None,
     })
 }
 

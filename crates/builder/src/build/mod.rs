@@ -208,7 +208,7 @@ pub fn build(
         sections,
         stats,
         reuse,
-        truth,
+        asked,
     } = graph::link(&input, &params, options, &queries, &pool, progress)?;
     let mut index_path = None;
     let write_index = || {
@@ -238,7 +238,7 @@ pub fn build(
         recall,
         points,
         golden,
-    } = pool.install(|| quality::calibrate(&index, &queries, truth))?;
+    } = pool.install(|| quality::calibrate(&index, &queries, asked))?;
     writer.add(GOLDEN_FILE, |path| {
         let quality::Answers {
             k,

@@ -124,20 +124,23 @@ pub(super) struct Answers {
 
 /// Tries the pool sizes, so that a recall can be asked for; chooses as default the smallest, from
 /// [`LEAST_DEFAULT`] on, whose recall is surely at the target, and measures that one on queries that
-/// had no say in the choice. `truth` is what is known of the first queries already. Runs in the caller's pool.
+/// had no say in the choice. `asked` is what the index answered already. Runs in the caller's pool.
 pub(super) fn calibrate(
     index: &Index,
     queries: &Queries,
-    truth: Option<Truth>,
+    asked: Option<Asked>,
 ) -> Result<Calibration, BatchError> {
-    let truth = match truth {
-        Some(truth) => truth,
-        None => index.search_exact_batch(queries.calibration(), K)?,
+    let (known, truth) = match asked {
+        Some(Asked { found, truth }) => (Some(found), truth),
+        None => (None, index.search_exact_batch(queries.calibration(), K)?),
     };
     let mut points = Vec::new();
     let mut chosen = None;
     for ef_search in POOL_SIZES {
-        let found = recall(index, queries.calibration(), &truth, ef_search)?;
+        let found = match known {
+            Some(found) if found.ef_search == ef_search => found,
+            _ => recall(index, queries.calibration(), &truth, ef_search)?,
+        };
         points.push(RecallPoint {
             ef_search,
             recall: found.recall.mean,
@@ -164,19 +167,30 @@ pub(super) fn calibrate(
     })
 }
 
-/// Recall of an index over the queries that choose `ef_search`, at a given one, and their exact answers; `None`
-/// when there are none.
-pub(super) fn recall_at(
-    index: &Index,
-    queries: &Queries,
-    ef_search: u32,
-) -> Result<Option<(Recall, Truth)>, BatchError> {
-    if queries.len() == 0 {
-        return Ok(None);
+/// What an index answered to the queries that choose `ef_search`.
+pub(super) struct Asked {
+    found: Found,
+    truth: Truth,
+}
+
+impl Asked {
+    /// Asks them at one pool size; `None` when there are no queries.
+    pub(super) fn at(
+        index: &Index,
+        queries: &Queries,
+        ef_search: u32,
+    ) -> Result<Option<Self>, BatchError> {
+        if queries.len() == 0 {
+            return Ok(None);
+        }
+        let truth = index.search_exact_batch(queries.calibration(), K)?;
+        let found = recall(index, queries.calibration(), &truth, ef_search)?;
+        Ok(Some(Self { found, truth }))
     }
-    let truth = index.search_exact_batch(queries.calibration(), K)?;
-    let found = recall(index, queries.calibration(), &truth, ef_search)?;
-    Ok(Some((found.recall, truth)))
+
+    pub(super) fn recall(&self) -> Recall {
+        self.found.recall
+    }
 }
 
 /// How an index answers at one pool size.
@@ -280,6 +294,8 @@ pub fn evaluate_index(
     })
 }
 
+/// How an index answered at one pool size.
+#[derive(Clone, Copy)]
 struct Found {
     ef_search: u32,
     recall: Recall,
@@ -300,7 +316,7 @@ impl Found {
 }
 
 /// The exact answer to each query.
-pub(super) type Truth = Vec<Vec<Hit>>;
+type Truth = Vec<Vec<Hit>>;
 
 /// Recall of the walk. Items that score as well as the last exact one count as found, whichever of
 /// equals the walk meets first.
