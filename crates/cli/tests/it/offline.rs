@@ -253,6 +253,64 @@ fn the_baseline_is_a_model_and_ranks_what_is_popular() {
     );
 }
 
+/// What `evaluate` and `freshen` kept of a log is what they read the next time, and says the same.
+#[test]
+fn kept_listens_say_what_the_files_say() {
+    let home = tempfile::tempdir().expect("temporary folder");
+    let (before, after) = two_parts(&home);
+    let (bundle, store) = (Made::shared().at("bundle"), home.path().join("store"));
+    ok(&["publish", arg(&bundle), "--store", arg(&store)]);
+    // Somebody plays something new with what others play.
+    let mut log = fs_err::read_to_string(&before).expect("the log");
+    let fresh: Vec<String> = log
+        .lines()
+        .skip(1)
+        .step_by(40)
+        .map(|row| {
+            let mut fields: Vec<&str> = row.split(',').collect();
+            fields[1] = "brand-new";
+            fields.join(",")
+        })
+        .collect();
+    log.push_str(&fresh.join("\n"));
+    log.push('\n');
+    let grown = home.path().join("grown.csv");
+    fs_err::write(&grown, log).expect("written");
+    let evaluate = [
+        "evaluate",
+        arg(&bundle),
+        "--listens",
+        arg(&before),
+        "--held-out",
+        arg(&after),
+        "--max-users",
+        "200",
+    ];
+    let freshen = [
+        "freshen",
+        "--store",
+        arg(&store),
+        "--listens",
+        arg(&grown),
+        "--dry-run",
+    ];
+    for (args, what) in [(&evaluate[..], "held_out"), (&freshen[..], "digest")] {
+        let kept = home.path().join(args[0]);
+        let with = [args, &["--keep-listens", arg(&kept), "--json"]].concat();
+        let read = document(args);
+        assert!(!read[what].is_null(), "{read}");
+        for was_kept in [false, true] {
+            let ran = run(&with);
+            assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+            let found: Value = serde_json::from_str(&ran.stdout).expect("JSON");
+            assert_eq!(found[what], read[what], "{args:?}");
+            let none = ran.stderr.contains("\n0 of the rows were read before");
+            assert_eq!(!none, was_kept, "{args:?}: {}", ran.stderr);
+        }
+        assert!(kept.read_dir().expect("made").count() > 0, "{args:?}");
+    }
+}
+
 #[test]
 fn the_gate_says_no_seals_it_and_can_be_forced_with_a_mark() {
     let home = tempfile::tempdir().expect("temporary folder");
