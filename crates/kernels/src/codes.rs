@@ -138,10 +138,11 @@ impl<'a> CodeRows<'a> {
             first <= self.rows && R <= self.rows - first,
             "rows past the last"
         );
-        let start = self.codes.as_ptr().wrapping_add(first * self.stride);
-        let mut starts = [start; R];
-        for r in 0..R {
-            starts[r] = start.wrapping_add(r * self.stride);
+        let mut starts = [self.codes.as_ptr(); R];
+        let mut start = self.codes.as_ptr().wrapping_add(first * self.stride);
+        for row in &mut starts {
+            *row = start;
+            start = start.wrapping_add(self.stride);
         }
         starts
     }
