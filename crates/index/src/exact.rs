@@ -598,12 +598,7 @@ impl<'a, const B: usize> Scanner<'a, B> {
         // In registers: behind the reference every score would be thought to change it.
         let scorer = self.scorer;
         scorer.score(simd, &block.positions[..len], &mut block.scores);
-        spent.scored(len);
-        for from in (0..len).step_by(WIDE) {
-            for slot in block.not_below(simd, from..len, self.least) {
-                self.offer(simd, (block.positions[slot], block.scores[slot]), filter);
-            }
-        }
+        self.pick(simd, None, (block, len), filter, spent);
     }
 
     /// As [`Scanner::take`] of the items from `first` on, whose steps are in the block.
@@ -618,10 +613,24 @@ impl<'a, const B: usize> Scanner<'a, B> {
     ) {
         let scorer = self.scorer;
         scorer.score_run(simd, first, &block.steps[..len], &mut block.scores[..len]);
+        self.pick(simd, Some(first), (block, len), filter, spent);
+    }
+
+    /// Takes of what was scored what may get in: places of the block, or from `first` on.
+    #[inline(always)]
+    fn pick<S: Simd>(
+        &mut self,
+        simd: S,
+        first: Option<usize>,
+        (block, len): (&Block, usize),
+        filter: Option<&Filter<'_>>,
+        spent: &mut Spent,
+    ) {
         spent.scored(len);
         for from in (0..len).step_by(WIDE) {
             for slot in block.not_below(simd, from..len, self.least) {
-                self.offer(simd, (count(first + slot), block.scores[slot]), filter);
+                let place = first.map_or(block.positions[slot], |first| count(first + slot));
+                self.offer(simd, (place, block.scores[slot]), filter);
             }
         }
     }

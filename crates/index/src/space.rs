@@ -247,8 +247,8 @@ pub(crate) trait Scores: Copy {
     /// Writes what [`Scores::score_run`] takes of the items from `first` on besides their codes: the same for every query.
     fn steps(&self, _first: usize, _steps: &mut [f32]) {}
 
-    /// As [`Scores::score`] of as many items as there are scores, which lie one after another from `first` on: nothing
-    /// has to be looked up for each. `steps` come from [`Scores::steps`].
+    /// As [`Scores::score`] of as many items as there are scores, which lie one after another from `first` on. `steps` come
+    /// from [`Scores::steps`]. Unless a scorer knows better, place by place.
     ///
     /// # Panics
     /// When there are fewer items or steps than scores.
@@ -403,9 +403,9 @@ mod tests {
     use crate::{BuildParams, made};
 
     /// Items of a run, scored as a run and one by one.
-    struct Both<'a, const B: usize>(Scorer<'a, B>, std::ops::Range<usize>);
+    struct Both<T>(T, std::ops::Range<usize>);
 
-    impl<const B: usize> Task for Both<'_, B> {
+    impl<T: Scores> Task for Both<T> {
         type Output = (Vec<f32>, Vec<f32>);
 
         #[inline(always)]
@@ -425,7 +425,7 @@ mod tests {
         #[test]
         fn a_run_scores_what_its_items_score(
             metric in prop::sample::select(Metric::ALL.to_vec()),
-            dim in 1_usize..=70,
+            dim in prop_oneof![1_usize..=70, 71_usize..=130],
             seed in prop::collection::vec(-1.0_f32..1.0, 60),
             ends in (0_usize..=40, 0_usize..=40),
             weighted in any::<bool>(),
@@ -443,9 +443,16 @@ mod tests {
             let scorer = space.scanner::<0>(&coded);
             let scorer = if weighted { scorer.weighted(&weights) } else { scorer };
             let run = ends.0.min(ends.1)..ends.0.max(ends.1);
-            let (one_by_one, together) = Kernels::active().run(Both(scorer, run));
             let bits = |scores: &[f32]| scores.iter().map(|score| score.to_bits()).collect::<Vec<_>>();
+            let (one_by_one, together) = Kernels::active().run(Both(scorer, run.clone()));
             prop_assert_eq!(bits(&one_by_one), bits(&together));
+            if let Some(nibbles) = space.nibbles {
+                let mut query = NibbleQuery::default();
+                query.set(&unit, metric);
+                let scorer = NibbleScorer { nibbles, query: &query };
+                let (one_by_one, together) = Kernels::active().run(Both(scorer, run));
+                prop_assert_eq!(bits(&one_by_one), bits(&together));
+            }
         }
     }
 }

@@ -134,7 +134,7 @@ proptest! {
     }
 }
 
-/// Three rows of the four from the second on.
+/// Four rows from the second of four on.
 struct PastTheEnd;
 
 impl Task for PastTheEnd {
