@@ -97,6 +97,16 @@ pub(crate) fn solve_new(
     rows: &mut [f32],
 ) -> Result<(), usize> {
     let rank = hyper.rank;
+    let stays = |number: u32, row: &[f32]| {
+        let is_known = row.iter().any(|&value| value != 0.0);
+        is_known && !confidences.row(number).0.is_empty()
+    };
+    if (0..)
+        .zip(rows.chunks_exact(rank))
+        .all(|(number, row)| stays(number, row))
+    {
+        return Ok(());
+    }
     let side = Side::new(hyper, fixed.len() / rank, gram_in_pool(fixed, rank));
     let fixed = Fixed {
         factors: fixed,
@@ -105,12 +115,10 @@ pub(crate) fn solve_new(
     let blocks = blocks(confidences, rows, rank);
     let untold = Counter::new(&(), 0, 1);
     let solved = for_all_rows(rank, blocks, &untold, |scratch: &mut Scratch, row, out| {
-        let is_known = out.iter().any(|&value| value != 0.0);
-        if is_known && !confidences.row(row).0.is_empty() {
-            return true;
-        }
-        side.solve(fixed, observations(confidences, row), scratch, out)
-            .is_ok()
+        stays(row, out)
+            || side
+                .solve(fixed, observations(confidences, row), scratch, out)
+                .is_ok()
     });
     solved.map(|_| ())
 }

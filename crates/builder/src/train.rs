@@ -637,6 +637,48 @@ mod tests {
         assert_eq!(stored, report);
     }
 
+    /// What a parent's users owe to listens that are gone does not reach the items: a user whom the parent has wrong
+    /// changes them only where no listens were taken away.
+    #[test]
+    fn what_was_taken_away_does_not_come_back_through_a_parent() {
+        let log = log(60, false);
+        let parent = |wrong: bool| {
+            let (mut model, _) = run(&log, &options()).unwrap();
+            if wrong {
+                let other: Vec<f32> = model.user_factors[8..16].iter().map(|v| 3.0 * v).collect();
+                model.user_factors[..8].copy_from_slice(&other);
+            }
+            Some(Arc::new(model))
+        };
+        let (right, wrong) = (parent(false), parent(true));
+        let apart = |has_exclusions: bool, judged: bool| -> f32 {
+            let log = Log {
+                has_exclusions,
+                ..log.clone()
+            };
+            let items = |parent: &Option<Arc<Model>>| {
+                let mut options = options();
+                options.parent = parent.clone();
+                options.hyper.iterations = 1;
+                options.refit_on_all = false;
+                if !judged {
+                    options.evaluation = EvaluationPlan::Skip;
+                }
+                run(&log, &options).unwrap().0.item_factors
+            };
+            let (a, b) = (items(&right), items(&wrong));
+            let difference: f32 = a.iter().zip(&b).map(|(a, b)| (a - b) * (a - b)).sum();
+            (difference / a.iter().map(|a| a * a).sum::<f32>()).sqrt()
+        };
+        let (kept, excluded, held_out) =
+            (apart(false, false), apart(true, false), apart(false, true));
+        assert!(kept > 0.01, "{kept}");
+        assert!(
+            excluded < 0.2 * kept && held_out < 0.2 * kept,
+            "{kept} {excluded} {held_out}"
+        );
+    }
+
     #[test]
     fn the_same_model_at_any_thread_count() {
         let log = log(60, true);

@@ -451,10 +451,13 @@ mod tests {
             read_exclusions(&[path], &ReadOptions::default(), &|_, _| {}).unwrap();
         let first = "2026-02-01T00:00:00Z".parse::<jiff::Timestamp>().unwrap();
         assert_eq!(exclusions.watermark_us(), Some(first.as_microsecond()));
+        assert!(log.has_exclusions());
         assert_eq!(
             log.into_names().excluded_until_us,
             exclusions.watermark_us()
         );
+        let elsewhere = "user,scope,value,strength\nsomebody else,item,x,1\n";
+        assert!(!read(LISTENS, elsewhere).unwrap().0.has_exclusions());
         let undated = "user,scope,value,strength\na,item,x,1\na,item,x,0.5\n";
         let (_, report) = read(LISTENS, undated).unwrap();
         assert_eq!(report.listens_weakened, 2, "the later row");
