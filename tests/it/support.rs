@@ -270,12 +270,7 @@ impl Server {
     }
 
     pub(crate) fn signal(&self) {
-        let pid = self.process.id().to_string();
-        let sent = Command::new("kill")
-            .args(["-TERM", &pid])
-            .status()
-            .expect("kill runs");
-        assert!(sent.success());
+        terminate(&self.process);
     }
 }
 
@@ -285,6 +280,13 @@ impl Drop for Server {
         drop(self.process.kill());
         drop(self.process.wait());
     }
+}
+
+/// SIGTERM.
+pub(crate) fn terminate(process: &Child) {
+    let pid = process.id().to_string();
+    let sent = Command::new("kill").args(["-TERM", &pid]).status();
+    assert!(sent.expect("kill runs").success());
 }
 
 /// Waits for something that another process brings about; `what` names it when it does not come.

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use crate::logged::{Account, Logged, accounts};
-use crate::support::{Catalogue, Server, arg, ok, publish, run, stderr, until};
+use crate::support::{Catalogue, Server, arg, binary, ok, publish, run, stderr, terminate, until};
 
 fn copy_folder(from: &Path, to: &Path) {
     fs_err::create_dir_all(to).expect("folder");
@@ -263,6 +263,34 @@ fn a_port_in_use_and_a_missing_store_are_said_before_anything_starts() {
     ]);
     assert_eq!(out.status.code(), Some(1));
     assert!(stderr(&out).contains(arg(&nowhere)), "{}", stderr(&out));
+}
+
+#[tokio::test]
+async fn a_server_that_is_stopped_while_it_starts_ends_in_order() {
+    let home = Catalogue::shared().store();
+    // A database that takes the connection and says nothing: the start waits.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let silent = silent.expect("a free port");
+    let database = silent.local_addr().expect("address");
+    let starting = Command::new(binary())
+        .args(["serve", "--store", arg(&home.path().join("store"))])
+        .args([
+            "--profiles",
+            &format!("postgres://nobody:nothing@{database}/none"),
+        ])
+        .args(["--listen", "127.0.0.1:0", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let asked = tokio::time::timeout(Duration::from_secs(30), silent.accept()).await;
+    let _waiting = asked.expect("in time").expect("it connects");
+    terminate(&starting);
+    let out = starting.wait_with_output().expect("ended");
+    let said = stderr(&out);
+    assert_eq!(out.status.code(), Some(0), "{said}");
+    assert!(said.contains("stopped before it served"), "{said}");
+    assert!(out.stdout.is_empty(), "said to be ready: {:?}", out.stdout);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,7 +18,7 @@ Examples:
   refrain serve --store store/ --listen 127.0.0.1:0 --json
 
 Maps and verifies the version that the label points at, watches the label, swaps without dropping a
-request, drains on SIGTERM or Ctrl-C. Flags go before the configuration file. RUST_LOG filters the log.
+request, drains on SIGTERM or Ctrl-C, also while it starts. Flags go before the configuration file. RUST_LOG filters the log.
 
 Environment: REFRAIN_STORE, REFRAIN_PROFILES, RUST_LOG")]
 pub(crate) struct Args {
@@ -52,27 +52,40 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
     let config = config(args)?;
     refrain_server::init_tracing(&config.log)?;
     let runtime = refrain_server::runtime(&config)?;
-    runtime.block_on(async {
-        let app = App::start(config)
-            .await
-            .map_err(|error| anyhow::Error::new(error).context(Failure::new("cannot serve")))?;
-        let ready = json!({
-            "listen": app.listen().to_string(),
-            "admin": app.admin().map(|admin| admin.to_string()),
-            "version": app.version(),
-        });
-        if output.is_json() {
-            output.document_line(&ready);
-        } else {
-            output.note(format_args!(
-                "serving {} at http://{}; Ctrl-C ends it",
-                app.version().as_deref().unwrap_or("nothing yet"),
-                app.listen()
-            ));
+    let ended = runtime.block_on(serve(config, output));
+    // A start that was given up may still wait for a store or a database: nobody waits for that.
+    runtime.shutdown_background();
+    ended
+}
+
+/// Serves until a signal. One that comes while the server starts ends the start.
+async fn serve(config: Config, output: &Output) -> anyhow::Result<Exit> {
+    // Before anything says that the server is there: who has read that may send the signal at once.
+    let mut signal = std::pin::pin!(refrain_server::terminated()?);
+    let app = tokio::select! {
+        started = App::start(config) => started
+            .map_err(|error| anyhow::Error::new(error).context(Failure::new("cannot serve")))?,
+        () = &mut signal => {
+            output.note(format_args!("stopped before it served"));
+            return Ok(Exit::Done);
         }
-        app.run_until(refrain_server::terminated()?).await?;
-        Ok(Exit::Done)
-    })
+    };
+    let ready = json!({
+        "listen": app.listen().to_string(),
+        "admin": app.admin().map(|admin| admin.to_string()),
+        "version": app.version(),
+    });
+    if output.is_json() {
+        output.document_line(&ready);
+    } else {
+        output.note(format_args!(
+            "serving {} at http://{}; Ctrl-C ends it",
+            app.version().as_deref().unwrap_or("nothing yet"),
+            app.listen()
+        ));
+    }
+    app.run_until(signal).await?;
+    Ok(Exit::Done)
 }
 
 /// The file, then the flags.
