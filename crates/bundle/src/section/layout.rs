@@ -26,8 +26,10 @@ pub(super) const NAME_LEN: usize = 32;
 
 /// Each section starts on a cache line.
 pub(super) const ALIGN: u64 = 64;
-/// A hot section of at least this length starts on a huge page; a shorter one would waste most of it.
+/// A hot section starts on a huge page …
 pub(super) const HOT_ALIGN: u64 = 2 << 20;
+/// … if it has at least this length, so that the gap before it is no eighth of it.
+pub(super) const HOT_LEN: u64 = 8 * HOT_ALIGN;
 /// One checksum covers this many bytes of one section, the last of a section what is left.
 pub(super) const BLOCK_LEN: u64 = 1 << 20;
 
@@ -152,7 +154,7 @@ impl Entry {
 
 /// Where a section of this kind and length begins when the file so far ends at `position`.
 pub(super) fn aligned(position: u64, hot: bool, len: u64) -> u64 {
-    let align = if hot && len >= HOT_ALIGN {
+    let align = if hot && len >= HOT_LEN {
         HOT_ALIGN
     } else {
         ALIGN

@@ -3,7 +3,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::layout::{HEADER_LEN, PREFIX_LEN};
+use super::layout::{HEADER_LEN, PREFIX_LEN, aligned};
 use super::*;
 use crate::corruption::{Corruption, Mismatch};
 
@@ -96,8 +96,8 @@ fn what_was_written_is_read() {
         let b: u64 = (2 << 20) + 12;
         let expected = [
             ("a".into(), 8192, 5, false),
-            ("b".into(), 2 << 20, b, true),
-            ("c".into(), ((2 << 20) + b).next_multiple_of(64), 0, false),
+            ("b".into(), 8256, b, true),
+            ("c".into(), (8256 + b).next_multiple_of(64), 0, false),
         ];
         assert_eq!(infos, expected);
         assert_eq!(file.digest(), crate::Digest::of(&bytes));
@@ -105,6 +105,16 @@ fn what_was_written_is_read() {
         let unknown = file.require_known(&["a", "b"]).unwrap_err();
         assert!(matches!(unknown, OpenError::UnknownSection { section, .. } if section == "c"));
     }
+}
+
+/// So a small index is not half gaps.
+#[test]
+fn only_a_long_hot_section_starts_on_a_huge_page() {
+    let (page, long) = (2 << 20, 16 << 20);
+    assert_eq!(aligned(8193, true, long), page);
+    assert_eq!(aligned(page, true, long), page);
+    assert_eq!(aligned(8193, true, long - 1), 8256);
+    assert_eq!(aligned(8193, false, long), 8256);
 }
 
 #[test]
@@ -146,7 +156,7 @@ fn damage_is_named_with_section_and_offset() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("f");
     let good = example(&path);
-    let b: usize = 2 << 20;
+    let b: usize = 8256;
     let check = |at: usize, section: &str, offset: u64| {
         let mut bytes = good.clone();
         bytes[at] ^= 0x10;

@@ -22,7 +22,7 @@ pub struct SectionSpec<'a> {
     pub name: &'a str,
     /// Bytes of one element, for a person who inspects the file; the length is a multiple of it.
     pub element_len: u32,
-    /// Touched by every query: starts on a 2 MiB boundary when it is that long.
+    /// Touched by every query: starts on a 2 MiB boundary when it has 16 MiB or more.
     pub hot: bool,
     /// A reader that does not know the name may ignore the section instead of refusing the file.
     pub optional: bool,
