@@ -26,8 +26,9 @@ const STEP: usize = 256;
 #[derive(Clone, Copy)]
 pub(crate) struct Bound {
     l2: bool,
-    /// Squared length of the query.
+    /// Squared length of the query, and its length.
     square: f32,
+    length: f32,
     /// What the low bytes may add to the score, for a step and a unit of the query's length.
     coarse: f32,
     /// What rounding of the query may add, for a step.
@@ -39,13 +40,15 @@ impl Bound {
     #[inline(always)]
     pub(crate) fn new(space: &Space<'_>, query: &[f32], coded: &CodeQuery) -> Self {
         let square = Kernels::active().dot(query, query);
+        let length = square.sqrt();
         // Bounds are computed in floats, too: they are a little wider than they need.
         let coarse = space.coarse_error * 1.001;
         Self {
             l2: space.metric == Metric::L2,
             square,
+            length,
             coarse,
-            rounding: coded.factor * 0.5 * 127.0 * space.dim as f32 + square.sqrt() * coarse * 1e-3,
+            rounding: coded.factor * 0.5 * 127.0 * space.dim as f32 + length * coarse * 1e-3,
         }
     }
 
@@ -58,7 +61,7 @@ impl Bound {
             let apart = square.sqrt() * self.coarse * step;
             2.0 * (apart + self.rounding * step) + self.square * 1e-5 - square
         } else {
-            score + (self.square.sqrt() * self.coarse + self.rounding) * step
+            score + (self.length * self.coarse + self.rounding) * step
         }
     }
 
@@ -76,7 +79,7 @@ impl Bound {
             // Rounded down: it is compared with before the bound is.
             self.square - farthest * farthest * (1.0 + 1e-5) - self.square * 1e-5
         } else {
-            let slack = self.square.sqrt() * apart + rounding;
+            let slack = self.length * apart + rounding;
             bar - slack - bar.abs().max(slack) * 1e-5
         }
     }
@@ -84,7 +87,7 @@ impl Bound {
     /// The best score an item of that length can have; inner product only.
     #[inline(always)]
     fn longest(&self, length: f32) -> f32 {
-        self.square.sqrt() * length * 1.000_1
+        self.length * length * 1.000_1
     }
 
     /// How many places, from the first, can hold something better than `item`; inner product only,
@@ -92,7 +95,7 @@ impl Bound {
     #[inline(always)]
     pub(crate) fn reach(&self, space: &Space<'_>, item: Ranked) -> usize {
         let step = space.weighted_step(item.position());
-        let slack = (self.square.sqrt() * self.coarse + self.rounding) * step;
+        let slack = (self.length * self.coarse + self.rounding) * step;
         let score = item.score() - slack;
         // The section falls, unless it is damaged: then the reach is wrong, but within the items.
         let runs = space

@@ -25,6 +25,8 @@ pub struct Index {
     header: Header,
     metric: Metric,
     steps: Box<[f32; RUNGS]>,
+    /// The widest of them.
+    widest: f32,
     centre: Bytes,
     codes: Bytes,
     scales: Bytes,
@@ -184,6 +186,7 @@ impl Index {
         }
         Ok(Self {
             metric,
+            widest: steps.iter().copied().fold(0.0, f32::max),
             steps: steps.try_into().unwrap_or_else(|_| Box::new([1.0; RUNGS])), // never: just checked
             centre: words(CENTRE, dim)?,
             codes: sized(CODES, n * u64::from(header.stride))?,
@@ -296,7 +299,7 @@ impl Index {
             lengths: bytemuck::cast_slice(&self.lengths),
             heads: self.heads(),
             weights: &[],
-            widest: self.steps.iter().copied().fold(0.0, f32::max),
+            widest: self.widest,
             centre: bytemuck::cast_slice(&self.centre),
             remainders: bytemuck::cast_slice(&self.remainders),
             coarse_error: self.header.coarse_error,

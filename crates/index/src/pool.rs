@@ -140,6 +140,18 @@ impl Pool {
         self.cursor = self.cursor.min(at);
     }
 
+    /// Takes in the best of many, which are put in another order, where nothing is in it.
+    pub(crate) fn fill(&mut self, many: &mut [Ranked]) {
+        debug_assert!(self.items().is_empty(), "what is in it would be lost");
+        let best = match many.len() > self.capacity {
+            true => many.select_nth_unstable(self.capacity).0,
+            false => many,
+        };
+        best.sort_unstable();
+        self.items[..best.len()].copy_from_slice(best);
+        self.len = best.len();
+    }
+
     /// As [`Pool::insert`] of an item of a group, of which at most `most` are kept: the worst of a full
     /// group gives way to a better one of it. `None`: of no group. O(capacity).
     ///
@@ -260,11 +272,16 @@ mod tests {
                 prop_assert_eq!(pool.expand(), best);
                 expanded.extend(best);
             }
-            let mut sorted = all;
+            let mut sorted = all.clone();
             sorted.sort_unstable();
             let kept: Vec<u32> = pool.items().iter().map(|item| item.position()).collect();
             let best: Vec<u32> = sorted.iter().take(capacity).map(|i| i.position()).collect();
             prop_assert_eq!(&kept, &best);
+            let mut filled = Pool::default();
+            filled.reset(capacity);
+            filled.fill(&mut all.clone());
+            prop_assert_eq!(filled.items(), &sorted[..best.len()]);
+            prop_assert_eq!(filled.bar().position(), pool.bar().position());
             let mut once = expanded.clone();
             once.sort_unstable();
             once.dedup();

@@ -350,10 +350,17 @@ impl Index {
             let (expected, actual) = (self.dim(), query.len());
             return Err(SearchError::WrongDimension { expected, actual });
         }
-        match query.iter().position(|value| !value.is_finite()) {
-            Some(dimension) => Err(SearchError::NotFinite { dimension }),
-            None => Ok(()),
+        // To stop within a query would be to look at one value at a time.
+        if query
+            .iter()
+            .fold(true, |all, value| all & value.is_finite())
+        {
+            return Ok(());
         }
+        let dimension = query.iter().position(|value| !value.is_finite());
+        Err(SearchError::NotFinite {
+            dimension: dimension.unwrap_or_default(),
+        })
     }
 }
 

@@ -55,7 +55,7 @@ fn a_warm_search_allocates_nothing() {
         let params = BuildParams {
             metric,
             m: 8,
-            ef_construction: 40,
+            ef_construction: Some(40),
             threads: 1,
             ..BuildParams::default()
         };

@@ -58,7 +58,7 @@ fn digest_of(dim: usize) -> u64 {
         let params = BuildParams {
             metric,
             m: 6,
-            ef_construction: 40,
+            ef_construction: Some(40),
             seed: 3,
             threads: 2,
         };

@@ -84,7 +84,7 @@ fn digest(input: &Input<'_>, params: &BuildParams, parent: Option<&str>) -> u64 
         threads: _,
     } = params;
     let sum = checkpoint::digest(&format!(
-        "{metric} {m} {ef_construction} {seed} {} {parent:?}",
+        "{metric} {m} {ef_construction:?} {seed} {} {parent:?}",
         input.dim
     ));
     let values = input.vectors.iter();

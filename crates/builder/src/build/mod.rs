@@ -46,8 +46,8 @@ pub struct BuildOptions {
     pub metric: Metric,
     /// Links of a node.
     pub m: usize,
-    /// Pool size while building.
-    pub ef_construction: usize,
+    /// Pool size while building; `None`: as suits the number of items ([`BuildParams::suited_beam`]).
+    pub ef_construction: Option<usize>,
     /// Threads; 0 for one a core. Has no influence on the result.
     pub threads: usize,
     /// Seed of the graph's levels and of the sample of queries.
@@ -70,12 +70,12 @@ pub struct BuildOptions {
 }
 
 impl BuildOptions {
-    /// The defaults of `refrain build`: inner product, m 16, `ef_construction` 80.
+    /// The defaults of `refrain build`: inner product, m 16, `ef_construction` as suits the number of items.
     pub fn new(create_time: Timestamp) -> Self {
         Self {
             metric: Metric::InnerProduct,
             m: 16,
-            ef_construction: 80,
+            ef_construction: None,
             threads: 0,
             seed: 42,
             create_time,
@@ -287,7 +287,7 @@ pub fn build(
         exclusion_watermark: input.exclusion_watermark(),
         index: IndexInfo {
             m: count(options.m, "m")?,
-            ef_construction: count(options.ef_construction, "ef_construction")?,
+            ef_construction: count(index.params().ef_construction, "ef_construction")?,
             ef_search,
             recall_at_10: recall.map(|recall| recall.mean),
             calibration: points,

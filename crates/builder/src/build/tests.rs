@@ -23,7 +23,7 @@ fn options(metric: Metric, threads: usize) -> BuildOptions {
     BuildOptions {
         metric,
         threads,
-        ef_construction: 64,
+        ef_construction: Some(64),
         ..BuildOptions::new(time)
     }
 }
@@ -345,7 +345,7 @@ fn a_graph_that_finds_too_little_is_not_reused() {
     let set = vector_set(3_000, 16);
     let mut options = options(Metric::Cosine, 2);
     options.m = 3;
-    options.ef_construction = 3;
+    options.ef_construction = Some(3);
     // The earlier one is so small that it finds everything.
     let small = vector_set(200, 16);
     let manifest = build(Source::Vectors(&small), &first, &options, &()).unwrap();

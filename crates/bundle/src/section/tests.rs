@@ -179,7 +179,7 @@ fn damage_is_named_with_section_and_offset() {
     check(PREFIX_LEN + 5, "padding", PREFIX_LEN as u64 + 5);
     check(b, "b", b as u64);
     check(b + (1 << 20), "b", b as u64 + (1 << 20));
-    check(2 * b + 11, "b", 2 * b as u64);
+    check(b + (2 << 20) + 11, "b", b as u64 + (2 << 20));
     check(good.len() - 1, "checksums", good.len() as u64 - 16);
 }
 

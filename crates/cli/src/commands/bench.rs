@@ -40,9 +40,9 @@ pub(crate) struct Args {
     /// Links of a node
     #[arg(long, default_value_t = 16, value_name = "N")]
     m: usize,
-    /// Pool size while building
-    #[arg(long, default_value_t = 80, value_name = "N")]
-    ef_construction: usize,
+    /// Pool size while building [default: 80; by ip 40 to 80, as suits the number of items]
+    #[arg(long, value_name = "N")]
+    ef_construction: Option<usize>,
     /// Seed of the graph
     #[arg(long, default_value_t = 42, value_name = "N")]
     seed: u64,

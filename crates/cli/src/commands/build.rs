@@ -47,9 +47,9 @@ pub(crate) struct Args {
     /// Links of a node
     #[arg(long, value_name = "N", default_value_t = 16)]
     m: usize,
-    /// Pool size while building
-    #[arg(long, value_name = "N", default_value_t = 80)]
-    ef_construction: usize,
+    /// Pool size while building [default: 80; by ip 40 to 80, as suits the number of items]
+    #[arg(long, value_name = "N")]
+    ef_construction: Option<usize>,
     /// Threads; the result is the same with any number [default: one a core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,

@@ -45,10 +45,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 16,
           value_parser = clap::value_parser!(u16).range(2..=256))]
     m: u16,
-    /// Pool size while building
-    #[arg(long, value_name = "N", default_value_t = 80,
-          value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    ef_construction: u32,
+    /// Pool size while building [default: 80; by ip 40 to 80, as suits the number of items]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    ef_construction: Option<u32>,
     /// Threads [default: one a core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -59,7 +58,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
     let params = BuildParams {
         metric: args.metric,
         m: args.m.into(),
-        ef_construction: args.ef_construction as usize,
+        ef_construction: args.ef_construction.map(|width| width as usize),
         threads: train::threads(args.threads),
         ..BuildParams::default()
     };

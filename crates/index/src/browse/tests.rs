@@ -17,7 +17,7 @@ fn index(metric: Metric, n: usize, dim: usize, seed: u64) -> (Index, Vec<f32>) {
     let params = BuildParams {
         metric,
         m: 6,
-        ef_construction: 40,
+        ef_construction: Some(40),
         threads: 1,
         ..BuildParams::default()
     };

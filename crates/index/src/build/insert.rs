@@ -50,7 +50,7 @@ pub(super) fn insert(
     (progress, checkpoints): (&dyn Progress, &dyn Checkpoints),
 ) -> Result<(), BuildError> {
     let workers = Workers::new(params.threads);
-    let ef = params.ef_construction.max(params.m);
+    let ef = params.beam(draft.n).max(params.m);
     let among = start.base.is_some() && coded.metric == Metric::InnerProduct;
     let among = among.then_some(params.seed);
     let done = draft.go_on(checkpoints, order.len());
@@ -304,8 +304,7 @@ impl Neighbours<'_> {
             pool.reset(ef);
             visited.reset(layer.len);
             visited.insert(at);
-            // Exactly, among those before it in the batch; best first: each is then appended, and
-            // nothing in the pool has to move.
+            // Exactly, among those before it in the batch.
             ends.clear();
             let mates = before.iter().filter(|mate| {
                 let position = draft.position(number, **mate);
@@ -323,10 +322,7 @@ impl Neighbours<'_> {
                     .zip(&*scores)
                     .map(|(mate, score)| Ranked::new(*score, draft.position(number, *mate))),
             );
-            candidates.sort_unstable();
-            for mate in &*candidates {
-                pool.insert(simd, *mate);
-            }
+            pool.fill(candidates);
             let seed = match number {
                 0 => position.map_or(start.base, |position| {
                     Some(draft.nav_items[position as usize])

@@ -117,7 +117,7 @@ fn the_graph_finds_nearly_all_at_the_default_width() {
     for metric in Metric::ALL {
         let params = BuildParams {
             m: 16,
-            ef_construction: 100,
+            ef_construction: Some(100),
             ..params(metric)
         };
         let index = index(&vectors, dim, &params);
@@ -163,7 +163,7 @@ fn what_is_walked_by_nibbles_is_found_nearly_all() {
     for metric in [Metric::Cosine, Metric::L2] {
         let params = BuildParams {
             m: 16,
-            ef_construction: 100,
+            ef_construction: Some(100),
             ..params(metric)
         };
         let index = index(&vectors, dim, &params);
@@ -275,6 +275,29 @@ fn bad_queries_are_refused() {
 }
 
 #[test]
+fn the_beam_of_a_build_grows_with_the_catalogue() {
+    let beam = BuildParams::suited_beam;
+    let by_product = [0, 40_981, 62_499, 62_500, 290_870, 1_000_000, 10_000_000];
+    let beams = by_product.map(|items| beam(Metric::InnerProduct, items));
+    assert_eq!(beams, [40, 40, 40, 46, 61, 80, 80]);
+    assert_eq!(
+        [Metric::Cosine, Metric::L2].map(|metric| beam(metric, 100)),
+        [80; 2]
+    );
+    // What was asked for is what is said.
+    let built_with = |ef_construction| {
+        let params = BuildParams {
+            ef_construction,
+            ..params(Metric::InnerProduct)
+        };
+        index(&factors(1, 20, 3), 3, &params)
+            .params()
+            .ef_construction
+    };
+    assert_eq!([None, Some(7)].map(built_with), [40, 7]);
+}
+
+#[test]
 fn bad_input_builds_nothing() {
     let ok = params(Metric::L2);
     let run = |vectors: &[f32], dim, params: &BuildParams| build(vectors, dim, params, &());
@@ -316,7 +339,7 @@ fn bad_input_builds_nothing() {
     for bad in [
         BuildParams { m: 1, ..ok.clone() },
         BuildParams {
-            ef_construction: 0,
+            ef_construction: Some(0),
             ..ok.clone()
         },
         BuildParams {

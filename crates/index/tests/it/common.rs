@@ -33,7 +33,7 @@ pub(crate) fn params(metric: Metric) -> BuildParams {
     BuildParams {
         metric,
         m: 6,
-        ef_construction: 40,
+        ef_construction: Some(40),
         seed: 7,
         threads: 2,
     }

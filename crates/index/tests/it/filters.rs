@@ -57,7 +57,7 @@ fn what_the_nearest_leave_is_found() {
     for metric in [Metric::Cosine, Metric::L2] {
         let params = BuildParams {
             m: 12,
-            ef_construction: 80,
+            ef_construction: Some(80),
             ..params(metric)
         };
         let index = index(&vectors, DIM, &params);
@@ -90,7 +90,7 @@ fn what_the_longest_leave_is_found() {
     }
     let params = BuildParams {
         m: 5,
-        ef_construction: 20,
+        ef_construction: Some(20),
         ..params(Metric::InnerProduct)
     };
     let index = index(&vectors, DIM, &params);
