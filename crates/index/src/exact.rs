@@ -437,7 +437,7 @@ impl Scan<'_> {
             query,
             row,
         };
-        let mut scanner = Scanner::<B>::new(space, coded, whole, results);
+        let mut scanner = Scanner::<B>::new(coded, whole, results);
         let chosen = match filter.allow {
             Some(allow) if gathers(n, allow.len()) => {
                 let listed = allow.iter().filter(|ordinal| !filter.excludes(*ordinal));
@@ -529,7 +529,7 @@ impl ScanTogether<'_> {
                 row: &mut scratch.row,
             };
             let (coded, results) = (&scratch.coded, &mut scratch.results);
-            scanners.push(Scanner::<B>::new(space, coded, whole, results));
+            scanners.push(Scanner::<B>::new(coded, whole, results));
         }
         for first in (0..n).step_by(STEP) {
             let len = STEP.min(n - first);
@@ -563,13 +563,9 @@ struct Scanner<'a, const B: usize> {
 
 impl<'a, const B: usize> Scanner<'a, B> {
     #[inline(always)]
-    fn new(
-        space: Space<'a>,
-        coded: &'a CodeQuery,
-        whole: Whole<'a>,
-        results: &'a mut Pool,
-    ) -> Self {
-        let bound = Bound::new(&space, whole.query, coded);
+    fn new(coded: &'a CodeQuery, whole: Whole<'a>, results: &'a mut Pool) -> Self {
+        let space = whole.space;
+        let bound = Bound::new(space, whole.query, coded);
         Self {
             scorer: space.scanner(coded),
             bound,
@@ -584,7 +580,7 @@ impl<'a, const B: usize> Scanner<'a, B> {
     /// can be better than its length allows.
     #[inline(always)]
     fn is_done(&self, first: usize) -> bool {
-        let longest = self.scorer.space.lengths.get(first / RUN).copied();
+        let longest = self.whole.space.lengths.get(first / RUN).copied();
         longest.is_some_and(|longest| self.bound.longest(longest) < self.results.bar_score())
     }
 
@@ -650,7 +646,7 @@ impl<'a, const B: usize> Scanner<'a, B> {
             .offer(simd, &self.bound, item, filter, self.results)
         {
             let bar = self.results.bar_score();
-            self.least = self.bound.least(bar, self.scorer.space.widest);
+            self.least = self.bound.least(bar, self.whole.space.widest);
         }
     }
 }

@@ -163,22 +163,20 @@ impl<'a> Space<'a> {
     }
 
     /// Scores by what is walked: the high bytes, or those of the sketch.
-    pub(crate) fn walker<const B: usize>(self, coded: &'a CodeQuery) -> Scorer<'a, B> {
-        let (rows, scales) = match self.sketch {
-            None => (self.rows, self.scales),
-            Some(sketch) => (sketch.rows, sketch.scales),
-        };
-        Scorer {
-            space: self,
-            rows,
-            scales,
-            coded,
-            weights: self.weights,
+    #[inline(always)]
+    pub(crate) fn walker<const B: usize>(&self, coded: &'a CodeQuery) -> Scorer<'a, B> {
+        match self.sketch {
+            None => self.scanner(coded),
+            Some(Sketch { rows, scales, .. }) => Scorer {
+                rows,
+                scales,
+                ..self.scanner(coded)
+            },
         }
     }
 
     /// Scores by nibbles, where there are any.
-    pub(crate) fn nibble_walker(self, query: &'a NibbleQuery) -> Option<NibbleScorer<'a>> {
+    pub(crate) fn nibble_walker(&self, query: &'a NibbleQuery) -> Option<NibbleScorer<'a>> {
         self.nibbles.map(|nibbles| NibbleScorer { nibbles, query })
     }
 
@@ -188,11 +186,13 @@ impl<'a> Space<'a> {
     }
 
     /// Scores by the high bytes of all dimensions.
-    pub(crate) fn scanner<const B: usize>(self, coded: &'a CodeQuery) -> Scorer<'a, B> {
+    #[inline(always)]
+    pub(crate) fn scanner<const B: usize>(&self, coded: &'a CodeQuery) -> Scorer<'a, B> {
         Scorer {
-            space: self,
             rows: self.rows,
             scales: self.scales,
+            steps: self.steps,
+            squares: self.squares,
             coded,
             weights: self.weights,
         }
@@ -266,10 +266,12 @@ pub(crate) trait Scores: Copy {
 /// Scores by high bytes alone; `B` as in [`Simd::dots`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scorer<'a, const B: usize> {
-    pub(crate) space: Space<'a>,
     rows: CodeRows<'a>,
     scales: &'a [u8],
-    pub(crate) coded: &'a CodeQuery,
+    steps: &'a [f32; RUNGS],
+    /// Of l2 only.
+    squares: &'a [f32],
+    coded: &'a CodeQuery,
     /// What each score is multiplied by, by place; empty where by nothing.
     weights: &'a [f32],
 }
@@ -283,11 +285,7 @@ impl<'a, const B: usize> Scorer<'a, B> {
     /// What a product of codes and query stands for, for an item's step.
     #[inline(always)]
     fn factor(&self) -> f32 {
-        let twice = if self.space.squares.is_empty() {
-            1.0
-        } else {
-            2.0
-        };
+        let twice = if self.squares.is_empty() { 1.0 } else { 2.0 };
         twice * self.coded.factor
     }
 
@@ -295,15 +293,15 @@ impl<'a, const B: usize> Scorer<'a, B> {
     /// numbers stay in a register.
     #[inline(always)]
     fn finish(&self, dots: [i32; 4], places: &[u32; 4]) -> [f32; 4] {
-        let l2 = !self.space.squares.is_empty();
+        let l2 = !self.squares.is_empty();
         let factor = self.factor();
         let (mut factors, mut squares) = ([0.0; 4], [0.0; 4]);
         for r in 0..4 {
-            factors[r] = self.space.steps[usize::from(at(self.scales, places[r]))] * factor;
+            factors[r] = self.steps[usize::from(at(self.scales, places[r]))] * factor;
         }
         if l2 {
             for r in 0..4 {
-                squares[r] = at(self.space.squares, places[r]);
+                squares[r] = at(self.squares, places[r]);
             }
         }
         let mut scores = [0.0; 4];
@@ -331,15 +329,15 @@ pub(crate) fn at<T: Copy + Default>(values: &[T], place: u32) -> T {
 
 impl<const B: usize> Scores for Scorer<'_, B> {
     fn len(&self) -> usize {
-        self.space.len()
+        self.rows.len()
     }
 
     #[inline(always)]
     fn prefetch(&self, place: u32) {
         self.rows.prefetch::<B>(place);
         prefetch_at(self.scales, place as usize);
-        if !self.space.squares.is_empty() {
-            prefetch_at(self.space.squares, place as usize);
+        if !self.squares.is_empty() {
+            prefetch_at(self.squares, place as usize);
         }
         if !self.weights.is_empty() {
             prefetch_at(self.weights, place as usize);
@@ -356,7 +354,7 @@ impl<const B: usize> Scores for Scorer<'_, B> {
     fn steps(&self, first: usize, steps: &mut [f32]) {
         let scales = &self.scales[first..][..steps.len()];
         for (step, scale) in steps.iter_mut().zip(scales) {
-            *step = self.space.steps[usize::from(*scale)];
+            *step = self.steps[usize::from(*scale)];
         }
     }
 
@@ -379,8 +377,8 @@ impl<const B: usize> Scores for Scorer<'_, B> {
             *score = dot as f32 * (step * factor);
             at += 1;
         }
-        if !self.space.squares.is_empty() {
-            let squares = &self.space.squares[first..][..scores.len()];
+        if !self.squares.is_empty() {
+            let squares = &self.squares[first..][..scores.len()];
             for (score, square) in scores.iter_mut().zip(squares) {
                 *score -= square;
             }

@@ -216,7 +216,8 @@ impl Coded {
             lengths: &self.lengths,
             heads: Heads::default(),
             weights: &[],
-            widest: self.steps.iter().copied().fold(0.0, f32::max),
+            // The ladder falls.
+            widest: self.steps[0],
             centre: &self.centre,
             remainders: &self.remainders,
             sketch: self.sketch.as_ref().map(Sketch::view),
