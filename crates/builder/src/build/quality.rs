@@ -37,7 +37,13 @@ impl Queries {
     /// A seeded sample without replacement of the rows that ask for something: not all zero. After those that
     /// measure, at most `shaping` to shape the graph by.
     pub(super) fn sample(rows: &[f32], dim: usize, seed: u64, shaping: usize) -> Self {
-        let asks = |row: &[f32]| row.iter().all(|v| v.is_finite()) && row.iter().any(|v| *v != 0.0);
+        // To stop within a row would be to look at one value at a time.
+        let asks = |row: &[f32]| {
+            let (finite, some) = row.iter().fold((true, false), |(finite, some), value| {
+                (finite & value.is_finite(), some | (*value != 0.0))
+            });
+            finite && some
+        };
         let mut order: Vec<(u64, usize)> = rows
             .chunks_exact(dim)
             .enumerate()

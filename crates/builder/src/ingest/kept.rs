@@ -148,11 +148,18 @@ impl KeptFile {
     fn new(path: &Path, digest: FileDigest, end: FileEnd) -> Self {
         let grows = |text: TextEnd| text.whole.then_some((text.lines, text.dialect));
         Self {
-            path: path.to_string_lossy().into_owned(),
+            path: whole_path(path),
             digest,
             grows_from: end.text.and_then(grows),
         }
     }
+}
+
+/// What a file is known by: the same wherever the job was started from.
+fn whole_path(path: &Path) -> String {
+    let whole = std::path::absolute(path);
+    let whole = whole.as_deref().unwrap_or(path);
+    whole.to_string_lossy().into_owned()
 }
 
 /// Where a log is kept.
@@ -193,7 +200,7 @@ impl Place {
         options: &ReadOptions,
         labelled: bool,
     ) -> io::Result<Self> {
-        let first = paths.first().map(|path| path.to_string_lossy());
+        let first = paths.first().map(|path| whole_path(path));
         let of = serde_json::to_vec(&(first, options, labelled))?;
         Ok(Self {
             path: dir.join(format!("listens-{}.rfs", Digest::of(&of).short(16))),
@@ -252,7 +259,7 @@ impl Place {
     ) -> Result<Option<(Hasher, bool)>, IngestError> {
         let open_error = |source| IngestError::Open { source };
         let len = fs_err::metadata(path).map_err(open_error)?.len();
-        if kept.path != path.to_string_lossy() || len < kept.digest.bytes {
+        if kept.path != whole_path(path) || len < kept.digest.bytes {
             return Ok(None);
         }
         let begun = digest(path, Hasher::default(), kept.digest.bytes).map_err(open_error)?;
@@ -709,6 +716,8 @@ mod tests {
         let paths = [log.clone()];
         assert_eq!(place.agrees(&paths), 0);
         assert_eq!(place.agrees(&paths), 50);
+        // The same file by another name, as from another directory.
+        assert_eq!(place.agrees(&[place.dir.path().join(".//log.csv")]), 50);
         let mut file = fs_err::OpenOptions::new().append(true).open(&log).unwrap();
         file.write_all(good(40..60).as_bytes()).unwrap();
         assert_eq!(place.agrees(&paths), 50);

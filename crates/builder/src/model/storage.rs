@@ -255,12 +255,14 @@ impl Model {
         length("item_listeners", self.item_listeners.len(), items)?;
         length("item_plays", self.item_plays.len(), items)?;
         length("attributes", self.attributes.len(), items)?;
-        all("item_factors", &self.item_factors, "not finite", |value| {
-            value.is_finite()
-        })?;
-        all("user_factors", &self.user_factors, "not finite", |value| {
-            value.is_finite()
-        })?;
+        let finite = |section, factors: &[f32]| {
+            all(section, factors, "not finite", |value| value.is_finite())
+        };
+        let (users_finite, items_finite) = both(
+            || finite("user_factors", &self.user_factors),
+            || finite("item_factors", &self.item_factors),
+        );
+        items_finite.and(users_finite)?;
         let counts = |plays: &f64| plays.is_finite() && *plays >= 0.0;
         all("item_plays", &self.item_plays, "not a count", counts)?;
         let known = |&(user, item): &(u32, u32)| (user as usize) < users && (item as usize) < items;
