@@ -11,7 +11,7 @@ use refrain_kernels::{Kernels, Metric};
 use crate::cap::Cap;
 use crate::debias::Debias;
 use crate::filter::Filter;
-use crate::search::{Hit, SearchError, SearchParams, SearchStats, normalise};
+use crate::search::{Hit, SearchError, SearchParams, SearchStats, normalise, not_finite};
 
 /// Rows scored at a time: few enough for their scores to stay in the first-level cache.
 const BLOCK: usize = 256;
@@ -87,7 +87,7 @@ impl Delta {
             }
             before = Some(ordinal);
         }
-        if let Some(at) = vectors.iter().position(|value| !value.is_finite()) {
+        if let Some(at) = not_finite(&vectors) {
             return Err(DeltaError::NotFinite {
                 row: at / dim.max(1),
             });
@@ -157,7 +157,7 @@ impl Delta {
             let (expected, actual) = (self.dim, query.len());
             return Err(SearchError::WrongDimension { expected, actual });
         }
-        if let Some(dimension) = query.iter().position(|value| !value.is_finite()) {
+        if let Some(dimension) = not_finite(query) {
             return Err(SearchError::NotFinite { dimension });
         }
         let DeltaScratch {

@@ -350,17 +350,19 @@ impl Index {
             let (expected, actual) = (self.dim(), query.len());
             return Err(SearchError::WrongDimension { expected, actual });
         }
-        // To stop within a query would be to look at one value at a time.
-        if query
-            .iter()
-            .fold(true, |all, value| all & value.is_finite())
-        {
-            return Ok(());
+        match not_finite(query) {
+            Some(dimension) => Err(SearchError::NotFinite { dimension }),
+            None => Ok(()),
         }
-        let dimension = query.iter().position(|value| !value.is_finite());
-        Err(SearchError::NotFinite {
-            dimension: dimension.unwrap_or_default(),
-        })
+    }
+}
+
+/// The first position that is not a finite number.
+pub(crate) fn not_finite(row: &[f32]) -> Option<usize> {
+    // To stop within a row would be to look at one value at a time.
+    match row.iter().fold(true, |all, value| all & value.is_finite()) {
+        true => None,
+        false => row.iter().position(|value| !value.is_finite()),
     }
 }
 

@@ -18,7 +18,7 @@ Examples:
   refrain serve --store store/ --listen 127.0.0.1:0 --json
 
 Maps and verifies the version that the label points at, watches the label, swaps without dropping a
-request, drains on SIGTERM or Ctrl-C, also while it starts. Flags go before the configuration file. RUST_LOG filters the log.
+request, drains on SIGTERM or Ctrl-C (while it starts, ends at once). Flags go before the configuration file. RUST_LOG filters the log.
 
 Environment: REFRAIN_STORE, REFRAIN_PROFILES, RUST_LOG")]
 pub(crate) struct Args {
