@@ -27,7 +27,7 @@ fn sound() -> &'static [Vec<Section>] {
             let params = BuildParams {
                 metric,
                 m: 4,
-                ef_construction: 16,
+                ef_construction: Some(16),
                 threads: 1,
                 ..BuildParams::default()
             };
