@@ -9,6 +9,7 @@
 use rayon::prelude::*;
 use refrain_kernels::{Kernels, Metric};
 
+use crate::earlier::EarlierRows;
 use crate::gram::cross_in_pool;
 
 /// Rows turned at a time by a thread.
@@ -25,15 +26,15 @@ pub struct Rotation {
     transposed: Vec<f32>,
 }
 
-/// The rotation that brings the rows of `from` nearest to those of `to`, both row-major with `rank`
-/// values a row. Rows that are zero in either do not count. In the current pool,
+/// The rotation that brings the rows of `from`, row-major with `rank` values a row, nearest to those of `to`. Rows that
+/// are zero in either, or that `to` does not know, do not count. In the current pool,
 /// the same at any number of threads. `O(rows rank² + rank³)`.
 ///
 /// None when the shared rows do not span all dimensions, or something is not finite: then no rotation
 /// is nearest.
 #[must_use]
-pub fn rotation(from: &[f32], to: &[f32], rank: usize) -> Option<Rotation> {
-    if rank == 0 || from.len() != to.len() {
+pub fn rotation(from: &[f32], to: EarlierRows<'_>, rank: usize) -> Option<Rotation> {
+    if rank == 0 || from.len() != to.len() * rank {
         return None;
     }
     let product = cross_in_pool(from, to, rank);
@@ -166,12 +167,18 @@ mod tests {
             let hidden = Rotation::new(&matrix, rank);
             let mut turned = original.clone();
             hidden.apply(&mut turned);
-            // New items: unknown to the one, nonsense to the other.
+            // New items: unknown to the one, nonsense to the other; or the other way round.
             original[..3 * rank].fill(0.0);
             turned[..3 * rank].fill(7.0);
-            let found = rotation(&original, &turned, rank).unwrap();
+            original[3 * rank..5 * rank].fill(9.0);
+            let known = |row| !(3..5).contains(&row);
+            let places: Vec<_> = (0..300)
+                .map(|row| Some(row).filter(|row| known(*row)))
+                .collect();
+            let known = EarlierRows::new(&places, &turned);
+            let found = rotation(&original, known, rank).unwrap();
             found.apply(&mut original);
-            for (a, b) in original[3 * rank..].iter().zip(&turned[3 * rank..]) {
+            for (a, b) in original[5 * rank..].iter().zip(&turned[5 * rank..]) {
                 assert!((a - b).abs() < 1e-6, "{a} is not {b} at rank {rank}");
             }
         }
@@ -179,11 +186,15 @@ mod tests {
 
     #[test]
     fn refuses_what_has_no_nearest_rotation() {
-        assert!(rotation(&[], &[], 2).is_none());
-        assert!(rotation(&[1.0, 2.0], &[1.0, 2.0], 2).is_none());
-        assert!(rotation(&[1.0, 0.0, 0.0, 1.0], &[1.0, 0.0], 2).is_none());
-        assert!(rotation(&[f32::NAN; 4], &[1.0, 0.0, 0.0, 1.0], 2).is_none());
-        assert!(rotation(&[0.0; 4], &[1.0, 0.0, 0.0, 1.0], 2).is_none());
-        assert!(rotation(&[1.0, 0.0, 0.0, 1.0], &[0.0, 1.0, 1.0, 0.0], 2).is_some());
+        let rotation = |from: &[f32], to: &[f32]| {
+            let places: Vec<_> = (0..2).take(to.len() / 2).map(Some).collect();
+            rotation(from, EarlierRows::new(&places, to), 2)
+        };
+        assert!(rotation(&[], &[]).is_none());
+        assert!(rotation(&[1.0, 2.0], &[1.0, 2.0]).is_none());
+        assert!(rotation(&[1.0, 0.0, 0.0, 1.0], &[1.0, 0.0]).is_none());
+        assert!(rotation(&[f32::NAN; 4], &[1.0, 0.0, 0.0, 1.0]).is_none());
+        assert!(rotation(&[0.0; 4], &[1.0, 0.0, 0.0, 1.0]).is_none());
+        assert!(rotation(&[1.0, 0.0, 0.0, 1.0], &[0.0, 1.0, 1.0, 0.0]).is_some());
     }
 }

@@ -3,6 +3,8 @@
 use rayon::prelude::*;
 use refrain_kernels::Kernels;
 
+use crate::earlier::EarlierRows;
+
 /// Partial sums taken at most, so that memory stays bounded for any number of rows.
 const MAX_PARTS: usize = 64;
 
@@ -22,7 +24,7 @@ pub fn gram(factors: &[f32], rank: usize, threads: usize) -> Vec<f32> {
         Ok(pool) => pool.install(|| gram_in_pool(factors, rank)),
         Err(_) => sum(
             &part_bounds(factors, rank)
-                .map(|rows| partial(rows, rows, rank))
+                .map(|rows| partial(rows, rank))
                 .collect::<Vec<_>>(),
             rank,
         ),
@@ -34,20 +36,34 @@ pub(crate) fn gram_in_pool(factors: &[f32], rank: usize) -> Vec<f32> {
     let parts: Vec<&[f32]> = part_bounds(factors, rank).collect();
     let parts: Vec<Vec<f32>> = parts
         .into_par_iter()
-        .map(|rows| partial(rows, rows, rank))
+        .map(|rows| partial(rows, rank))
         .collect();
     sum(&parts, rank)
 }
 
-/// `AᵀB` of two sides of as many rows of `rank` values, row-major `rank * rank`, in the current pool. The same bits
-/// at any number of threads. `O(n rank²)`.
-pub(crate) fn cross_in_pool(a: &[f32], b: &[f32], rank: usize) -> Vec<f64> {
-    let parts: Vec<(&[f32], &[f32])> = part_bounds(a, rank).zip(part_bounds(b, rank)).collect();
+/// `AᵀB` of two sides of as many rows of `rank` values, those that `b_rows` does not know being zero, row-major `rank * rank`, in
+/// the current pool. The same bits at any number of threads. `O(n rank²)`.
+pub(crate) fn cross_in_pool(a: &[f32], b_rows: EarlierRows<'_>, rank: usize) -> Vec<f64> {
+    let parts: Vec<&[f32]> = part_bounds(a, rank).collect();
+    let rows = parts.first().map_or(0, |part| part.len() / rank);
     // The kernel makes upper triangles, so that of `BᵀA` is the lower one.
-    let parts: Vec<[Vec<f32>; 2]> = parts
-        .into_par_iter()
-        .map(|(a, b)| [partial(a, b, rank), partial(b, a, rank)])
-        .collect();
+    let of_part = |(number, a): (usize, &[f32])| {
+        let kernels = Kernels::active();
+        let mut sums = [vec![0.0; rank * rank], vec![0.0; rank * rank]];
+        let mut block = vec![0.0; BLOCK_ROWS * rank];
+        for (a, first) in a
+            .chunks(block.len())
+            .zip((number * rows..).step_by(BLOCK_ROWS))
+        {
+            let b = &mut block[..a.len()];
+            b.fill(0.0);
+            b_rows.write(first, b, rank);
+            kernels.rank_update(rank, 0, a, b, &mut sums[0]);
+            kernels.rank_update(rank, 0, b, a, &mut sums[1]);
+        }
+        sums
+    };
+    let parts: Vec<[Vec<f32>; 2]> = parts.into_par_iter().enumerate().map(of_part).collect();
     let mut product = vec![0.0; rank * rank];
     for [upper, lower] in &parts {
         for i in 0..rank {
@@ -70,13 +86,12 @@ fn part_bounds(factors: &[f32], rank: usize) -> std::slice::Chunks<'_, f32> {
     factors[..rows * rank].chunks(rows.div_ceil(MAX_PARTS).max(MIN_ROWS) * rank.max(1))
 }
 
-/// The upper triangle of `AᵀB`.
-fn partial(a: &[f32], b: &[f32], rank: usize) -> Vec<f32> {
+/// The upper triangle of `YᵀY`.
+fn partial(rows: &[f32], rank: usize) -> Vec<f32> {
     let kernels = Kernels::active();
     let mut sum = vec![0.0; rank * rank];
-    let block = BLOCK_ROWS * rank;
-    for (a, b) in a.chunks(block).zip(b.chunks(block)) {
-        kernels.rank_update(rank, 0, a, b, &mut sum);
+    for rows in rows.chunks(BLOCK_ROWS * rank) {
+        kernels.rank_update(rank, 0, rows, rows, &mut sum);
     }
     sum
 }

@@ -32,6 +32,7 @@ mod align;
 mod cholesky;
 mod conjugate;
 mod dual;
+mod earlier;
 mod eigen;
 mod fold_in;
 mod gram;
@@ -45,6 +46,7 @@ mod rotated;
 mod train;
 
 pub use align::{Rotation, rotation};
+pub use earlier::{Earlier, EarlierRows};
 pub use eigen::{Eigen, eigen};
 pub use fold_in::{FoldIn, FoldInError, FoldInScratch};
 pub use gram::gram;

@@ -1,6 +1,7 @@
 //! Training: alternating half-steps over items and users.
 
 use crate::align::rotation;
+use crate::earlier::{Earlier, EarlierRows};
 use crate::half_step::{improve, solve, solve_new};
 use crate::hyper::{Hyper, HyperError};
 use crate::interactions::{Interactions, Meaning};
@@ -54,7 +55,7 @@ pub enum TrainError {
         iteration: usize,
     },
     /// Factors to start from that do not fit the data.
-    #[error("{what} has {got} values where {expected} are due")]
+    #[error("{what}: {got} where {expected} are due")]
     Shape {
         /// Which.
         what: &'static str,
@@ -133,28 +134,33 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// Hyper-parameters out of range, or no interactions.
     pub fn new(data: &'a Interactions, hyper: &Hyper, threads: usize) -> Result<Self, TrainError> {
-        let seeded = |rows| initial_factors(rows, hyper.rank, hyper.seed);
-        Self::with_users(data, hyper, threads, seeded)
+        Self::with_factors(data, hyper, threads, |users, items| {
+            let seeded = initial_factors(users, hyper.rank, hyper.seed);
+            [seeded, vec![0.0; items * hyper.rank]]
+        })
     }
 
-    /// A run that starts from the factors of an earlier model instead, which `write` puts into zeros: users, then items.
-    /// The row of who is new stays zero.
+    /// A run that starts from the factors of an earlier model instead; the row of who is new is zero.
     ///
     /// The users of a model are solved exactly against its items, so that the first pass has nothing to improve them
     /// by. It solves those who are new, and goes on with the items: what the others have heard since reaches the
     /// items then, and what that changes reaches the users in the next pass, or when the factors are finished.
     ///
     /// # Errors
-    /// Those of [`new`](Self::new).
+    /// Those of [`new`](Self::new), and sides of other numbers of rows.
     pub fn warm(
         data: &'a Interactions,
         hyper: &Hyper,
         threads: usize,
-        write: impl FnOnce(&mut [f32], &mut [f32]),
+        earlier: &Earlier<'_>,
     ) -> Result<Self, TrainError> {
-        let mut warm = Self::with_users(data, hyper, threads, |rows| vec![0.0; rows * hyper.rank])?;
-        let Factors { users, items, .. } = &mut warm.factors;
-        write(users, items);
+        let Earlier { users, items } = earlier;
+        check("earlier users", users.len(), data.users() as usize)?;
+        check("earlier items", items.len(), data.items() as usize)?;
+        let rank = hyper.rank;
+        let mut warm = Self::with_factors(data, hyper, threads, |_, _| {
+            [users.in_pool(rank), items.in_pool(rank)]
+        })?;
         warm.first_pass = FirstPass::SolveNew;
         Ok(warm)
     }
@@ -169,12 +175,12 @@ impl<'a> Trainer<'a> {
         self
     }
 
-    /// `first` makes the factors of so many users.
-    fn with_users(
+    /// `first` makes the factors of so many users and items, in the pool.
+    fn with_factors(
         data: &'a Interactions,
         hyper: &Hyper,
         threads: usize,
-        first: impl FnOnce(usize) -> Vec<f32>,
+        first: impl FnOnce(usize, usize) -> [Vec<f32>; 2] + Send,
     ) -> Result<Self, TrainError> {
         hyper.validate()?;
         if data.is_empty() {
@@ -196,16 +202,13 @@ impl<'a> Trainer<'a> {
             .num_threads(threads)
             .build()
             .map_err(|source| TrainError::Threads { threads, source })?;
+        let [users, items] = pool.install(|| first(users, items));
         Ok(Self {
             hyper: *hyper,
             by_user: data,
             by_item: None,
             meaning: Meaning::new(data, hyper),
-            factors: Factors {
-                rank,
-                users: first(users),
-                items: vec![0.0; items * rank],
-            },
+            factors: Factors { rank, users, items },
             iteration: 0,
             first_pass: FirstPass::Leave,
             moved: f64::INFINITY,
@@ -223,8 +226,8 @@ impl<'a> Trainer<'a> {
         users: Vec<f32>,
         items: Vec<f32>,
     ) -> Result<(), TrainError> {
-        self.check("user factors", users.len(), self.factors.users.len())?;
-        self.check("item factors", items.len(), self.factors.items.len())?;
+        check("user factors", users.len(), self.factors.users.len())?;
+        check("item factors", items.len(), self.factors.items.len())?;
         self.factors.users = users;
         self.factors.items = items;
         self.iteration = iteration;
@@ -274,15 +277,15 @@ impl<'a> Trainer<'a> {
     }
 
     /// The factors as a model has them: the users solved exactly against the items, which are first turned
-    /// to lie as near as possible to `reference`, if given: rows of an earlier model, and zeros for new
-    /// items. Scores do not change by that, and what was stored of the earlier model stays meaningful.
+    /// to lie as near as possible to `reference`, if given: those of an earlier model.
+    /// Scores do not change by that, and what was stored of the earlier model stays meaningful.
     /// Items stay as they are when fewer are shared than there are dimensions.
     ///
     /// # Errors
     /// A reference of another shape, or a system that cannot be solved.
     pub fn finish(
         mut self,
-        reference: Option<&[f32]>,
+        reference: Option<EarlierRows<'_>>,
         progress: &dyn Progress,
     ) -> Result<Factors, TrainError> {
         let mut factors = std::mem::take(&mut self.factors);
@@ -323,12 +326,12 @@ impl<'a> Trainer<'a> {
     fn settle(
         &self,
         factors: &mut Factors,
-        reference: Option<&[f32]>,
+        reference: Option<EarlierRows<'_>>,
         progress: &dyn Progress,
     ) -> Result<(), TrainError> {
         let Factors { rank, users, items } = factors;
         if let Some(reference) = reference {
-            self.check("reference", reference.len(), items.len())?;
+            check("reference rows", reference.len(), items.len() / *rank)?;
             self.pool.install(|| {
                 if let Some(rotation) = rotation(items, reference, *rank) {
                     rotation.apply(items);
@@ -365,15 +368,15 @@ impl<'a> Trainer<'a> {
             iterations as u64 * rows,
         )
     }
+}
 
-    fn check(&self, what: &'static str, got: usize, expected: usize) -> Result<(), TrainError> {
-        if got == expected {
-            return Ok(());
-        }
-        Err(TrainError::Shape {
-            what,
-            got,
-            expected,
-        })
+fn check(what: &'static str, got: usize, expected: usize) -> Result<(), TrainError> {
+    if got == expected {
+        return Ok(());
     }
+    Err(TrainError::Shape {
+        what,
+        got,
+        expected,
+    })
 }

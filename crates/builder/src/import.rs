@@ -245,10 +245,7 @@ pub fn import(import: &Import<'_>) -> Result<Model, ImportError> {
     if let Some(log) = import.listens {
         (listeners, plays) = popularity(&item_ids, log);
     }
-    let attributes = item_ids
-        .iter()
-        .map(|id| import.attributes.get(id).cloned().unwrap_or_default())
-        .collect();
+    let attributes = import.attributes.clone().of(&item_ids);
     Ok(Model {
         info: ModelInfo {
             rank,

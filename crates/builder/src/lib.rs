@@ -12,7 +12,6 @@
 //! in range, counts are finite and positive and ids are valid.
 
 pub mod batch;
-mod both;
 pub mod build;
 pub mod calibrate;
 mod checkpoint;

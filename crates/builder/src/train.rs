@@ -15,7 +15,7 @@ use crate::evaluation::{
     evaluate,
 };
 use crate::ingest::{Attributes, Items, Log, SortedLog};
-use crate::model::{Model, ModelCounts, ModelInfo};
+use crate::model::{Model, ModelCounts, ModelInfo, Parent};
 pub use checkpoint::discard as discard_checkpoints;
 pub use cold::ColdReport;
 use fit::{Fitted, Known, fit};
@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What to train and how to judge it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct TrainOptions {
     /// Hyper-parameters of the factorisation.
     pub hyper: Hyper,
@@ -53,7 +53,7 @@ pub struct TrainOptions {
     pub trainer: Trainer,
     /// Start from this model's factors, and turn what is learned to lie near them. Must have the same
     /// rank.
-    pub parent: Option<Arc<Model>>,
+    pub parent: Option<Arc<Parent>>,
     /// Keep what a killed training can go on from in this directory.
     pub checkpoints: Option<PathBuf>,
     /// Give items that nobody has heard a vector from their artist and tags.
@@ -298,8 +298,8 @@ fn known<'a>(
         return Ok(None);
     };
     let rank = options.hyper.rank;
-    if parent.info.rank != rank {
-        let parent = parent.info.rank;
+    if parent.rank() != rank {
+        let parent = parent.rank();
         return Err(TrainJobError::ParentRank { parent, rank });
     }
     let places = |ordinals: &[u32], ids: &Dictionary, known: &Dictionary| {
@@ -308,8 +308,8 @@ fn known<'a>(
     };
     let known = Known {
         parent,
-        items: places(&core.items, log.items(), &parent.items),
-        users: places(&core.users, log.users(), &parent.users),
+        items: places(&core.items, log.items(), parent.items()),
+        users: places(&core.users, log.users(), parent.users()),
         has_exclusions: log.has_exclusions(),
     };
     Ok((known.items_known() > 0).then_some(known))
@@ -492,10 +492,7 @@ fn assemble(
     let users = ids(&core.users, log.users);
     let mut described = items.clone();
     described.merge(&log.described);
-    let attributes = item_ids
-        .iter()
-        .map(|id| described.get(id).cloned().unwrap_or_default())
-        .collect();
+    let attributes = described.of(&item_ids);
     let info = ModelInfo {
         rank: fitted.factors.rank,
         hyper: serde_json::to_value(fitted.hyper)?,
@@ -642,13 +639,16 @@ mod tests {
     #[test]
     fn what_was_taken_away_does_not_come_back_through_a_parent() {
         let log = log(60, false);
+        let dir = tempfile::tempdir().unwrap();
         let parent = |wrong: bool| {
             let (mut model, _) = run(&log, &options()).unwrap();
             if wrong {
                 let other: Vec<f32> = model.user_factors[8..16].iter().map(|v| 3.0 * v).collect();
                 model.user_factors[..8].copy_from_slice(&other);
             }
-            Some(Arc::new(model))
+            let saved = dir.path().join(format!("wrong-{wrong}"));
+            model.save(&saved).unwrap();
+            Some(Arc::new(Parent::load(&saved).unwrap()))
         };
         let (right, wrong) = (parent(false), parent(true));
         let apart = |has_exclusions: bool, judged: bool| -> f32 {
@@ -656,7 +656,7 @@ mod tests {
                 has_exclusions,
                 ..log.clone()
             };
-            let items = |parent: &Option<Arc<Model>>| {
+            let items = |parent: &Option<Arc<Parent>>| {
                 let mut options = options();
                 options.parent = parent.clone();
                 options.hyper.iterations = 1;

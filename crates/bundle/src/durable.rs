@@ -14,6 +14,20 @@ pub(crate) fn replace<T, E: From<io::Error>>(
     path: &Path,
     write: impl FnOnce(&mut File) -> Result<T, E>,
 ) -> Result<T, E> {
+    let value = replace_unsynced(path, |file| {
+        let value = write(file)?;
+        file.sync_all()?;
+        Ok::<_, E>(value)
+    })?;
+    sync_dir(parent(path))?;
+    Ok(value)
+}
+
+/// As [`replace`], but nothing waits for the disk: whole or not at all to who looks, anything after a power cut.
+pub(crate) fn replace_unsynced<T, E: From<io::Error>>(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> Result<T, E>,
+) -> Result<T, E> {
     let temporary = Temporary::beside(path);
     let mut file = File::options()
         .read(true)
@@ -21,11 +35,9 @@ pub(crate) fn replace<T, E: From<io::Error>>(
         .create_new(true)
         .open(&temporary.0)?;
     let value = write(&mut file)?;
-    file.sync_all()?;
     drop(file);
     fs_err::rename(&temporary.0, path)?;
     temporary.keep();
-    sync_dir(parent(path))?;
     Ok(value)
 }
 

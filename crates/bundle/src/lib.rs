@@ -17,6 +17,7 @@ compile_error!(
     "refrain's files are little-endian and are read in place: big-endian hosts are not supported"
 );
 
+mod both;
 pub mod bundle;
 mod column;
 mod corruption;
@@ -31,6 +32,7 @@ pub mod section;
 pub mod store;
 mod time;
 
+pub use both::both;
 pub use bundle::{Bundle, BundleWriter, Golden, Model, VerifyError, VerifyReport};
 pub use column::Column;
 pub use corruption::{Corruption, Mismatch};

@@ -1,7 +1,7 @@
 use crate::{grouped_log, oracle, small_hyper};
 use refrain_als::{
-    Confidence, Factors, FoldIn, FoldInScratch, Hyper, Interactions, Progress, TrainError, Trainer,
-    gram, train,
+    Confidence, Earlier, EarlierRows, Factors, FoldIn, FoldInScratch, Hyper, Interactions,
+    Progress, TrainError, Trainer, gram, train,
 };
 use std::sync::Mutex;
 
@@ -258,10 +258,31 @@ fn a_resumed_run_ends_in_the_same_bytes() {
 #[test]
 fn a_reference_of_another_shape_is_refused() {
     let data = grouped_log(120, 60, 4);
-    let trainer = Trainer::new(&data, &small_hyper(), 1).unwrap();
-    let wrong = vec![0.0; trainer.factors().items.len() - 1];
-    let error = trainer.finish(Some(&wrong), &()).unwrap_err();
-    assert!(matches!(error, TrainError::Shape { .. }), "{error}");
+    let hyper = small_hyper();
+    let trainer = Trainer::new(&data, &hyper, 1).unwrap();
+    let Factors { users, items, .. } = trainer.factors().clone();
+    let (one_less, as_many) = (all(data.items() - 1), all(data.users()));
+    let wrong = EarlierRows::new(&one_less, &items);
+    let error = trainer.finish(Some(wrong), &()).unwrap_err();
+    assert!(
+        matches!(error, TrainError::Shape { got: 59, .. }),
+        "{error}"
+    );
+    let users = EarlierRows::new(&as_many, &users);
+    let earlier = Earlier {
+        users,
+        items: wrong,
+    };
+    let error = Trainer::warm(&data, &hyper, 1, &earlier).unwrap_err();
+    assert!(
+        matches!(error, TrainError::Shape { got: 59, .. }),
+        "{error}"
+    );
+}
+
+/// Places of as many rows of an earlier model, none of them new.
+fn all(rows: u32) -> Vec<Option<u32>> {
+    (0..rows).map(Some).collect()
 }
 
 /// Rows so heavy that single precision cannot carry them are solved exactly instead.
@@ -343,13 +364,16 @@ fn the_first_pass_from_a_parent_solves_who_is_new_to_it() {
         pairs.map(move |(&item, strength)| (user, item, strength))
     });
     let data = Interactions::from_triplets(data.users(), data.items(), triplets.collect()).unwrap();
-    let start = || {
-        Trainer::warm(&data, &hyper, 2, |to_users, to_items| {
-            to_users.copy_from_slice(&users);
-            to_items.copy_from_slice(&parent.items);
-        })
-        .unwrap()
+    let mut known = all(data.users());
+    for user in new {
+        known[user] = None;
+    }
+    let known_items = all(data.items());
+    let earlier = Earlier {
+        users: EarlierRows::new(&known, &users),
+        items: EarlierRows::new(&known_items, &parent.items),
     };
+    let start = || Trainer::warm(&data, &hyper, 2, &earlier).unwrap();
     let mut child = start();
     child.step(&()).unwrap();
     // In a model, who is new is the exact solution already.
@@ -397,19 +421,20 @@ fn a_warm_start_is_soon_as_good_and_stays_where_the_parent_was() {
     let rank = hyper.rank;
     let parent = train(&data, &hyper, 1, &()).unwrap();
     // Ten items and seven users are new to the child.
-    let mut known = parent.items.clone();
-    known[..10 * rank].fill(0.0);
-    let mut users = parent.users.clone();
-    users[..7 * rank].fill(0.0);
-    let mut child = Trainer::warm(&data, &hyper, 1, |to_users, to_items| {
-        to_users.copy_from_slice(&users);
-        to_items.copy_from_slice(&known);
-    })
-    .unwrap();
+    let (mut users, mut items) = (all(data.users()), all(data.items()));
+    users[..7].fill(None);
+    items[..10].fill(None);
+    let users = EarlierRows::new(&users, &parent.users);
+    let known = EarlierRows::new(&items, &parent.items);
+    let earlier = Earlier {
+        users,
+        items: known,
+    };
+    let mut child = Trainer::warm(&data, &hyper, 1, &earlier).unwrap();
     child.step(&()).unwrap();
     child.step(&()).unwrap();
     let before = child.finished().unwrap();
-    let after = child.finish(Some(&known), &()).unwrap();
+    let after = child.finish(Some(known), &()).unwrap();
     let objective =
         |factors: &Factors| oracle::objective(&hyper, &data, &factors.users, &factors.items);
     let (cold, warm) = (objective(&parent), objective(&after));
@@ -445,6 +470,8 @@ fn a_warm_start_is_soon_as_good_and_stays_where_the_parent_was() {
     let mut stranger = Trainer::new(&data, &Hyper { seed: 99, ..hyper }, 1).unwrap();
     (0..12).for_each(|_| stranger.step(&()).unwrap());
     let apart = distance(&stranger.factors().items);
-    let turned = stranger.finish(Some(&parent.items), &()).unwrap();
+    let places = all(data.items());
+    let reference = EarlierRows::new(&places, &parent.items);
+    let turned = stranger.finish(Some(reference), &()).unwrap();
     assert!(distance(&turned.items) < 0.8 * apart);
 }

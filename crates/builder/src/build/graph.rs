@@ -39,8 +39,7 @@ pub(super) fn link(
     progress: &dyn Progress,
 ) -> Result<Linked, BuildError> {
     let mut told = Value::Null;
-    if let Some(dir) = &options.reuse {
-        let earlier = Earlier::open(dir)?;
+    if let Some(earlier) = &options.reuse {
         let checkpoint = checkpoint(input, params, options, Some(earlier.bundle.version()))?;
         let users = queries.shaping();
         let built = earlier.build(input, users, params, (progress, &*checkpoint))?;
@@ -104,14 +103,19 @@ struct Reference {
     recall_at_10: f64,
 }
 
-/// The bundle whose graph is to be started from.
-struct Earlier {
+/// A bundle whose graph another one is started from.
+#[derive(Debug)]
+pub struct Earlier {
     bundle: Bundle,
     index: Index,
 }
 
 impl Earlier {
-    fn open(dir: &Path) -> Result<Self, BuildError> {
+    /// Opens and checks it: a damaged graph would be carried on from version to version. `O(links)`.
+    ///
+    /// # Errors
+    /// [`BuildError::Reuse`].
+    pub fn open(dir: &Path) -> Result<Self, BuildError> {
         let unusable = |reason: String| BuildError::Reuse {
             bundle: dir.to_owned(),
             reason,
@@ -121,7 +125,6 @@ impl Earlier {
         let file = bundle.index_sections();
         let index = Index::open(&|name| file.section(name));
         let index = index.map_err(|error| unusable(error.to_string()))?;
-        // A damaged graph would be carried on from version to version.
         index.check().map_err(|error| unusable(error.to_string()))?;
         Ok(Self { bundle, index })
     }

@@ -31,6 +31,7 @@ use refrain_kernels::Metric;
 use serde_json::json;
 
 pub use self::checkpoint::discard as discard_checkpoints;
+pub use self::graph::Earlier;
 pub use self::quality::{EvaluateError, IndexEvaluation, PoolSize, evaluate_index};
 pub use self::vectors::{MAX_DIM, VectorSet, VectorsError};
 
@@ -40,7 +41,7 @@ use crate::cluster::SceneFile;
 use crate::model::Model;
 
 /// How to build.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct BuildOptions {
     /// What makes two vectors close.
     pub metric: Metric,
@@ -57,7 +58,7 @@ pub struct BuildOptions {
     /// A bundle whose graph to start from: items that hardly moved keep their links. When the
     /// outcome finds 0.005 less than the last of its line that was linked in full, everything is
     /// linked anew.
-    pub reuse: Option<PathBuf>,
+    pub reuse: Option<Arc<Earlier>>,
     /// Where the graph is kept while it is linked, and how often: a build that was killed goes on from
     /// there. It stays until [discarded](discard_checkpoints).
     pub checkpoints: Option<(PathBuf, Duration)>,
@@ -323,7 +324,7 @@ impl<'a> Input<'a> {
                 expect("item factors", items * rank, model.item_factors.len())?;
                 expect("user factors", users * rank, model.user_factors.len())?;
                 expect("counts of listeners", items, model.item_listeners.len())?;
-                expect("attributes", items, model.attributes.len())?;
+                expect("attributes", items, model.item_attributes().count())?;
                 (
                     &model.item_factors,
                     &model.user_factors,
@@ -382,14 +383,13 @@ impl<'a> Input<'a> {
             Source::Model(model) => model,
         };
         let tags: Vec<Vec<&str>> = model
-            .attributes
-            .iter()
+            .item_attributes()
             .map(|attributes| attributes.tags.iter().map(String::as_str).collect())
             .collect();
         let rows = model
             .items
             .iter()
-            .zip(&model.attributes)
+            .zip(model.item_attributes())
             .zip(&tags)
             .zip(&model.item_listeners);
         let items: Vec<Item<'_>> = rows

@@ -300,7 +300,7 @@ fn a_build_starts_from_an_earlier_one() {
     set.ids = set.ids.split_off(200);
     set.values.extend(values(200 * 16, 99));
     set.ids.extend((0..200).map(|new| format!("new-{new}")));
-    options.reuse = Some(first.clone());
+    options.reuse = earlier(&first);
     let manifest = build(Source::Vectors(&set), &second, &options, &()).unwrap();
     let (bundle, _) = open(&first);
     let reuse = &manifest.report["index"]["reuse"];
@@ -317,21 +317,24 @@ fn a_build_starts_from_an_earlier_one() {
     // However long the line, what is measured against is its last bundle that was linked in full.
     let full = json!(Manifest::read(&first).unwrap().version);
     assert_eq!(reuse["reference"]["version"], full);
-    options.reuse = Some(second.clone());
+    options.reuse = earlier(&second);
     let fourth = home.path().join("fourth");
     let next = build(Source::Vectors(&set), &fourth, &options, &()).unwrap();
     let reuse = &next.report["index"]["reuse"];
     assert_eq!(reuse["version"], json!(manifest.version));
     assert_eq!(reuse["reference"]["version"], full);
-    options.reuse = Some(first.clone());
+    options.reuse = earlier(&first);
     let other = vector_set(100, 8);
     let refused = home.path().join("refused");
     let error = build(Source::Vectors(&other), &refused, &options, &()).unwrap_err();
     assert!(error.to_string().contains("dimensions"), "{error}");
-    options.reuse = Some(home.path().join("nowhere"));
-    let error = build(Source::Vectors(&set), &refused, &options, &()).unwrap_err();
-    assert!(matches!(error, BuildError::Reuse { .. }), "{error}");
     assert!(!refused.exists());
+    let error = Earlier::open(&home.path().join("nowhere")).unwrap_err();
+    assert!(matches!(error, BuildError::Reuse { .. }), "{error}");
+}
+
+fn earlier(dir: &Path) -> Option<Arc<Earlier>> {
+    Some(Arc::new(Earlier::open(dir).unwrap()))
 }
 
 #[test]
@@ -350,7 +353,7 @@ fn a_graph_that_finds_too_little_is_not_reused() {
     let small = vector_set(200, 16);
     let manifest = build(Source::Vectors(&small), &first, &options, &()).unwrap();
     assert!(manifest.index.recall_at_10 > Some(0.99));
-    options.reuse = Some(first);
+    options.reuse = earlier(&first);
     let manifest = build(Source::Vectors(&set), &second, &options, &()).unwrap();
     assert_eq!(manifest.report["index"]["reuse"]["refused"], true);
     options.reuse = None;

@@ -296,7 +296,9 @@ fn wide(model: &Model) -> Model {
         wide.item_factors.extend(at.map(|at| value(at) - 1.0));
         wide.item_listeners.push(0);
         wide.item_plays.push(0.0);
-        wide.attributes.push(Attributes::default());
+        if !wide.attributes.is_empty() {
+            wide.attributes.push(Attributes::default());
+        }
     }
     wide
 }

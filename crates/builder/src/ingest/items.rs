@@ -19,6 +19,18 @@ pub struct Attributes {
     pub blocked: bool,
 }
 
+impl Attributes {
+    /// Of an item that nothing is known of.
+    pub const UNKNOWN: Self = Self {
+        title: String::new(),
+        artist: String::new(),
+        tags: Vec::new(),
+        release_time_s: None,
+        duration_ms: None,
+        blocked: false,
+    };
+}
+
 /// Items with attributes, in order of first appearance.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Items {
@@ -55,6 +67,21 @@ impl Items {
     /// Ids and attributes in order of first appearance.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Attributes)> {
         self.ids.iter().zip(&self.attributes)
+    }
+
+    /// The attributes of these items, in their order; none at all where nothing is known of any of them.
+    pub fn of(mut self, ids: &Dictionary) -> Vec<Attributes> {
+        let own: Vec<Option<usize>> = ids
+            .iter()
+            .map(|id| self.ids.ordinal(id).map(|at| at as usize))
+            .collect();
+        let known = |at: &usize| self.attributes[*at] != Attributes::UNKNOWN;
+        if !own.iter().flatten().any(known) {
+            return Vec::new();
+        }
+        let mut taken = |at: usize| std::mem::take(&mut self.attributes[at]);
+        let rows = own.into_iter().map(|at| at.map(&mut taken));
+        rows.map(Option::unwrap_or_default).collect()
     }
 
     /// Fills what this leaves open from `other`; what is known here stays.

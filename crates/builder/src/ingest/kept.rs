@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use refrain_bundle::{
     Column, Digest, FileDigest, Hasher, OpenMode, SectionFile, SectionSpec, SectionWriter,
-    StringTable, WriteError,
+    StringTable, WriteError, both,
 };
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +27,6 @@ use super::sorted::SortedLog;
 use super::source::{self, Source};
 use super::table::{Before, FileEnd, ProgressFn, Reading, Tail, TextEnd};
 use crate::Dictionary;
-use crate::both::both;
 
 /// As [`read_sorted`](super::read_sorted), but what is read is kept in `dir`, which is made, and of a log that was
 /// kept there before only what has been added is read. One file is kept a log: of other first files, options or labels
@@ -335,7 +334,7 @@ impl Place {
         let mut merged = Merged::new(before, added, width)?;
         // Of killed runs; who else is at it writes all the time.
         SectionWriter::remove_left(&self.path, LEFT)?;
-        SectionWriter::write_only(&self.path, |file| {
+        SectionWriter::write_cache(&self.path, |file| {
             file.add(SectionSpec::new("head"), head)?;
             for (section, strings) in [
                 ("users", &names.users),

@@ -4,8 +4,10 @@
 //! a section file of [`refrain_bundle`] with the factors, ids and attributes. `model.json` is
 //! written last and holds the digest of the other, so that the two cannot be mixed up.
 
+mod parent;
 mod storage;
 
+pub use parent::Parent;
 pub use storage::{LoadError, SaveError};
 
 use refrain_bundle::bundle::Calibration;
@@ -33,10 +35,22 @@ pub struct Model {
     pub item_listeners: Vec<u32>,
     /// Plays of each item (sum of counts).
     pub item_plays: Vec<f64>,
-    /// Attributes of each item; defaults where nothing is known.
+    /// Attributes of each item; none at all where nothing is known of any. See [`Model::item_attributes`].
     pub attributes: Vec<Attributes>,
     /// Held-out pairs (user ordinal, item ordinal), sorted; empty when nothing was held out.
     pub held_out: Vec<(u32, u32)>,
+}
+
+impl Model {
+    /// Attributes of each item, whether anything is known or not.
+    pub fn item_attributes(&self) -> impl Iterator<Item = &Attributes> + Clone {
+        static UNKNOWN: Attributes = Attributes::UNKNOWN;
+        let unknown = match self.attributes.is_empty() {
+            true => self.items.len(),
+            false => 0,
+        };
+        std::iter::repeat_n(&UNKNOWN, unknown).chain(&self.attributes)
+    }
 }
 
 /// The part of a model that is small and readable.

@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 
 use refrain_bundle::{
     Corruption, FileDigest, OpenError, OpenMode, SectionFile, SectionSpec, SectionWriter,
-    StringTable, WriteError,
+    StringTable, WriteError, both,
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Model, ModelInfo};
+use super::{Model, ModelInfo, Parent};
 use crate::Dictionary;
-use crate::both::both;
 use crate::ingest::{Attributes, MAX_ID_BYTES, MAX_NAME_BYTES, MAX_TAGS};
 
 /// The readable half.
@@ -197,72 +196,24 @@ impl Model {
     /// # Errors
     /// [`LoadError`] names the file and section.
     pub fn load(dir: &Path) -> Result<Self, LoadError> {
-        let path = dir.join(INFO_FILE);
-        let bytes = fs_err::metadata(&path)?.len();
-        if bytes > MAX_INFO_BYTES {
-            return Err(LoadError::TooLong { path, bytes });
-        }
-        let text = fs_err::read(&path)?;
-        let bad = |source| LoadError::Info {
-            path: path.clone(),
-            source,
-        };
-        // The format comes first: another one may have other fields.
-        let any: serde_json::Value = serde_json::from_slice(&text).map_err(bad)?;
-        if let Some(found) = any.get("format").and_then(serde_json::Value::as_u64)
-            && found != u64::from(FORMAT)
-        {
-            let found = u32::try_from(found).unwrap_or(u32::MAX);
-            return Err(LoadError::Format { path, found });
-        }
-        let document: Document = serde_json::from_slice(&text).map_err(bad)?;
-
-        let path = dir.join(SECTIONS_FILE);
-        let file = SectionFile::open(&path, OpenMode::Map)?;
-        let reader = Reader {
-            file: &file,
-            path: &path,
-        };
-        // What is read meanwhile is believed only if every byte is what was written.
-        let (sound, model) = both(
-            || reader.check(&document.sections),
-            || reader.model(document.model),
-        );
-        sound?;
-        let model = model?;
-        model
-            .check()
-            .map_err(|source| LoadError::Shape { path, source })?;
-        Ok(model)
+        load(dir, |reader, info| {
+            let model = reader.model(info)?;
+            reader.shape(model.check())?;
+            Ok(model)
+        })
     }
 
     /// Whether the parts agree.
     fn check(&self) -> Result<(), ShapeError> {
         let (items, users, rank) = (self.items.len(), self.users.len(), self.info.rank);
-        if rank == 0 {
-            return Err(ShapeError::Rank);
-        }
-        length(
-            "item_factors",
-            self.item_factors.len(),
-            items.saturating_mul(rank),
-        )?;
-        length(
-            "user_factors",
-            self.user_factors.len(),
-            users.saturating_mul(rank),
+        check_factors(
+            rank,
+            (items, &self.item_factors),
+            (users, &self.user_factors),
         )?;
         length("item_listeners", self.item_listeners.len(), items)?;
         length("item_plays", self.item_plays.len(), items)?;
-        length("attributes", self.attributes.len(), items)?;
-        let finite = |section, factors: &[f32]| {
-            all(section, factors, "not finite", |value| value.is_finite())
-        };
-        let (users_finite, items_finite) = both(
-            || finite("user_factors", &self.user_factors),
-            || finite("item_factors", &self.item_factors),
-        );
-        items_finite.and(users_finite)?;
+        length("attributes", self.item_attributes().count(), items)?;
         let counts = |plays: &f64| plays.is_finite() && *plays >= 0.0;
         all("item_plays", &self.item_plays, "not a count", counts)?;
         let known = |&(user, item): &(u32, u32)| (user as usize) < users && (item as usize) < items;
@@ -270,11 +221,11 @@ impl Model {
     }
 
     fn write_sections(&self, path: &Path) -> Result<FileDigest, WriteError> {
-        let of = |of: fn(&Attributes) -> &str| self.attributes.iter().map(of);
+        let of = |of: fn(&Attributes) -> &str| self.item_attributes().map(of);
         let mut tags = Dictionary::new();
-        let mut tag_ends = Vec::with_capacity(self.attributes.len());
+        let mut tag_ends = Vec::with_capacity(self.items.len());
         let mut tag_ordinals = Vec::new();
-        for item in &self.attributes {
+        for item in self.item_attributes() {
             for tag in &item.tags {
                 let full = WriteError::TooMany { what: "tags" };
                 tag_ordinals.push(tags.insert(tag).ok_or(full)?);
@@ -282,18 +233,15 @@ impl Model {
             tag_ends.push(tag_ordinals.len() as u64);
         }
         let releases: Vec<i64> = self
-            .attributes
-            .iter()
+            .item_attributes()
             .map(|item| item.release_time_s.unwrap_or(NO_TIME))
             .collect();
         let durations: Vec<u32> = self
-            .attributes
-            .iter()
+            .item_attributes()
             .map(|item| item.duration_ms.unwrap_or(NO_DURATION))
             .collect();
         let blocked: Vec<u8> = self
-            .attributes
-            .iter()
+            .item_attributes()
             .map(|item| item.blocked.into())
             .collect();
         let held_out: Vec<u32> = self
@@ -319,6 +267,84 @@ impl Model {
             file.add_array("held_out", &held_out)
         })
     }
+}
+
+impl Parent {
+    /// What of a model another one is trained from; checks that the file is whole, lengths, finite factors and ids.
+    ///
+    /// # Errors
+    /// [`LoadError`] names the file and section.
+    pub fn load(dir: &Path) -> Result<Self, LoadError> {
+        load(dir, |reader, info| {
+            let parent = reader.parent(info.rank)?;
+            reader.shape(check_factors(
+                parent.rank,
+                (parent.items.len(), parent.item_factors()),
+                (parent.users.len(), parent.user_factors()),
+            ))?;
+            Ok(parent)
+        })
+    }
+}
+
+/// Reads what is wanted of a model, while its file is compared with what was written.
+fn load<T>(
+    dir: &Path,
+    read: impl FnOnce(&Reader<'_>, ModelInfo) -> Result<T, LoadError>,
+) -> Result<T, LoadError> {
+    let path = dir.join(INFO_FILE);
+    let bytes = fs_err::metadata(&path)?.len();
+    if bytes > MAX_INFO_BYTES {
+        return Err(LoadError::TooLong { path, bytes });
+    }
+    let text = fs_err::read(&path)?;
+    let bad = |source| LoadError::Info {
+        path: path.clone(),
+        source,
+    };
+    // The format comes first: another one may have other fields.
+    let any: serde_json::Value = serde_json::from_slice(&text).map_err(bad)?;
+    if let Some(found) = any.get("format").and_then(serde_json::Value::as_u64)
+        && found != u64::from(FORMAT)
+    {
+        let found = u32::try_from(found).unwrap_or(u32::MAX);
+        return Err(LoadError::Format { path, found });
+    }
+    let document: Document = serde_json::from_slice(&text).map_err(bad)?;
+
+    let path = dir.join(SECTIONS_FILE);
+    let file = SectionFile::open(&path, OpenMode::Map)?;
+    let reader = Reader {
+        file: &file,
+        path: &path,
+    };
+    // What is read meanwhile is believed only if every byte is what was written.
+    let (sound, wanted) = both(
+        || reader.check(&document.sections),
+        || read(&reader, document.model),
+    );
+    sound?;
+    wanted
+}
+
+/// Whether factors are finite, and as many as there must be.
+fn check_factors(
+    rank: usize,
+    (items, item_factors): (usize, &[f32]),
+    (users, user_factors): (usize, &[f32]),
+) -> Result<(), ShapeError> {
+    if rank == 0 {
+        return Err(ShapeError::Rank);
+    }
+    let check = |section, rows: usize, factors: &[f32]| {
+        length(section, factors.len(), rows.saturating_mul(rank))?;
+        all(section, factors, "not finite", |value| value.is_finite())
+    };
+    let (users, items) = both(
+        || check("user_factors", users, user_factors),
+        || check("item_factors", items, item_factors),
+    );
+    items.and(users)
 }
 
 /// Whether `dir` holds a model that may be replaced. An empty directory may be, too.
@@ -460,18 +486,29 @@ impl Reader<'_> {
         Ok((items, attributes, self.column("item_factors")?))
     }
 
+    fn parent(&self, rank: usize) -> Result<Parent, LoadError> {
+        // Who asks for what lies anywhere waits: two tables wait at once.
+        let (users, items) = both(|| self.dictionary("users"), || self.dictionary("items"));
+        Ok(Parent {
+            rank,
+            items: items?,
+            users: users?,
+            item_factors: self.file.column("item_factors")?,
+            user_factors: self.file.column("user_factors")?,
+        })
+    }
+
     fn attributes(&self, items: usize) -> Result<Vec<Attributes>, LoadError> {
-        let titles = self.strings("titles", MAX_NAME_BYTES)?;
-        let artists = self.strings("artists", MAX_NAME_BYTES)?;
-        let tags = self.strings("tags", MAX_NAME_BYTES)?;
-        let tag_ends = self.column::<u64>("tag_ends")?;
-        let tag_ordinals = self.column::<u32>("tag_ordinals")?;
-        let releases = self.column::<i64>("release_times")?;
-        let durations = self.column::<u32>("durations")?;
-        let blocked = self.column::<u8>("blocked")?;
+        let table = |section| StringTable::open(self.file, section);
+        let (titles, artists, tags) = (table("titles")?, table("artists")?, table("tags")?);
+        let tag_ends = self.file.column::<u64>("tag_ends")?;
+        let tag_ordinals = self.file.column::<u32>("tag_ordinals")?;
+        let releases = self.file.column::<i64>("release_times")?;
+        let durations = self.file.column::<u32>("durations")?;
+        let blocked = self.file.column::<u8>("blocked")?;
         for (section, found) in [
-            ("titles", titles.len()),
-            ("artists", artists.len()),
+            ("titles", titles.len() as usize),
+            ("artists", artists.len() as usize),
             ("tag_ends", tag_ends.len()),
             ("release_times", releases.len()),
             ("durations", durations.len()),
@@ -479,12 +516,22 @@ impl Reader<'_> {
         ] {
             self.shape(length(section, found, items))?;
         }
+        let (tag_ends, tag_ordinals) = (tag_ends.as_slice(), tag_ordinals.as_slice());
+        let (releases, durations) = (releases.as_slice(), durations.as_slice());
+        let blocked = blocked.as_slice();
         let flag = |value: &u8| *value <= 1;
-        self.shape(all("blocked", &blocked, "neither 0 nor 1", flag))?;
+        self.shape(all("blocked", blocked, "neither 0 nor 1", flag))?;
+        let nothing_known = [titles.bytes(), artists.bytes(), tag_ordinals.len()] == [0; 3]
+            && releases.iter().all(|time| *time == NO_TIME)
+            && durations.iter().all(|duration| *duration == NO_DURATION)
+            && blocked.iter().all(|flag| *flag == 0);
+        if nothing_known {
+            return Ok(Vec::new());
+        }
 
         let mut start = 0usize;
-        let rows = titles.into_iter().zip(artists).enumerate();
-        rows.map(|(at, (title, artist))| {
+        let rows = (0..titles.len()).zip(0..items);
+        rows.map(|(number, at)| {
             let value = |section, problem| ShapeError::Value {
                 section,
                 at,
@@ -497,14 +544,21 @@ impl Reader<'_> {
             let ordinals =
                 self.shape(ordinals.ok_or(value("tag_ends", "out of order or range")))?;
             start = end;
-            let names: Option<Vec<String>> = ordinals
-                .iter()
-                .map(|&ordinal| tags.get(ordinal as usize).cloned())
-                .collect();
+            let name = |&ordinal: &u32| {
+                if ordinal >= tags.len() {
+                    return self.shape(Err(value("tag_ordinals", "out of range")));
+                }
+                self.string(&tags, "tags", ordinal, MAX_NAME_BYTES)
+                    .map(str::to_owned)
+            };
+            let named = |table, section| {
+                self.string(table, section, number, MAX_NAME_BYTES)
+                    .map(str::to_owned)
+            };
             Ok(Attributes {
-                title,
-                artist,
-                tags: self.shape(names.ok_or(value("tag_ordinals", "out of range")))?,
+                title: named(&titles, "titles")?,
+                artist: named(&artists, "artists")?,
+                tags: ordinals.iter().map(name).collect::<Result<_, _>>()?,
                 release_time_s: Some(releases[at]).filter(|&time| time != NO_TIME),
                 duration_ms: Some(durations[at]).filter(|&duration| duration != NO_DURATION),
                 blocked: blocked[at] == 1,
@@ -528,13 +582,6 @@ impl Reader<'_> {
             return Err(self.text(section, at, problem));
         }
         Ok(dictionary)
-    }
-
-    fn strings(&self, section: &'static str, limit: usize) -> Result<Vec<String>, LoadError> {
-        let table = StringTable::open(self.file, section)?;
-        (0..table.len())
-            .map(|at| Ok(self.string(&table, section, at, limit)?.to_owned()))
-            .collect()
     }
 
     fn string<'a>(

@@ -1,11 +1,11 @@
 //! Learning factors from one part of a log: by ALS, from nothing or from a parent, with checkpoints; or by
 //! counting listeners.
 
-use refrain_als::{Factors, Hyper, Interactions, Trainer as Als};
+use refrain_als::{Earlier, EarlierRows, Factors, Hyper, Interactions, Trainer as Als};
 
 use super::checkpoint::{self, Checkpoints};
 use super::{Stage, StageProgress, TrainJobError, TrainOptions, Trainer};
-use crate::model::Model;
+use crate::model::Parent;
 
 /// Factors, and the hyper-parameters that a fold-in needs to agree with them.
 pub(super) struct Fitted {
@@ -15,7 +15,7 @@ pub(super) struct Fitted {
 
 /// What a parent knows of a log.
 pub(super) struct Known<'a> {
-    pub(super) parent: &'a Model,
+    pub(super) parent: &'a Parent,
     /// For each of the log's items its place in the parent.
     pub(super) items: Vec<Option<u32>>,
     /// The same for its users.
@@ -29,42 +29,18 @@ impl Known<'_> {
         self.items.iter().flatten().count()
     }
 
-    /// The parent's item factors in the order of the log's items, zeros for new ones.
-    fn item_factors(&self) -> Vec<f32> {
-        let mut items = vec![0.0; self.items.len() * self.parent.info.rank];
-        self.write(&self.items, &self.parent.item_factors, &mut items);
-        items
-    }
-
-    /// Writes what is known over zeros, in the order of the log's users and items.
-    fn write_all(&self, users: &mut [f32], items: &mut [f32]) {
-        self.write(&self.users, &self.parent.user_factors, users);
-        self.write(&self.items, &self.parent.item_factors, items);
-    }
-
-    fn write(&self, places: &[Option<u32>], factors: &[f32], rows: &mut [f32]) {
-        let rows = rows.chunks_exact_mut(self.parent.info.rank);
-        for (row, known) in rows.zip(self.rows(places, factors)) {
-            if let Some(known) = known {
-                row.copy_from_slice(known);
-            }
+    /// The parent's factors in the order of the log's users and items.
+    fn earlier(&self) -> Earlier<'_> {
+        Earlier {
+            users: EarlierRows::new(&self.users, self.parent.user_factors()),
+            items: EarlierRows::new(&self.items, self.parent.item_factors()),
         }
     }
 
     /// All that is known, in that order: users, then items; none for who is new.
     pub(super) fn all(&self) -> impl Iterator<Item = Option<&[f32]>> {
-        let users = self.rows(&self.users, &self.parent.user_factors);
-        users.chain(self.rows(&self.items, &self.parent.item_factors))
-    }
-
-    fn rows<'b>(
-        &self,
-        places: &'b [Option<u32>],
-        factors: &'b [f32],
-    ) -> impl Iterator<Item = Option<&'b [f32]>> + use<'b> {
-        let rank = self.parent.info.rank;
-        let row = move |place: u32| &factors[place as usize * rank..][..rank];
-        places.iter().map(move |place| place.map(row))
+        let (Earlier { users, items }, rank) = (self.earlier(), self.parent.rank());
+        users.iter(rank).chain(items.iter(rank))
     }
 }
 
@@ -99,9 +75,7 @@ pub(super) fn fit(
     let progress = AtStage(stage, progress);
     let mut als = match start {
         Some(known) => {
-            let warm = Als::warm(data, &hyper, options.threads, |users, items| {
-                known.write_all(users, items);
-            })?;
+            let warm = Als::warm(data, &hyper, options.threads, &known.earlier())?;
             // What is held out was taken away as well.
             match known.has_exclusions || stage == Stage::FitTrainingPart {
                 true => warm.forgetting(),
@@ -141,7 +115,7 @@ pub(super) fn fit(
             iterations: als.iteration(),
             ..hyper
         },
-        factors: als.finish(start.map(Known::item_factors).as_deref(), &progress)?,
+        factors: als.finish(start.map(|known| known.earlier().items), &progress)?,
     })
 }
 

@@ -43,6 +43,11 @@ impl StringTable {
         self.len() == 0
     }
 
+    /// Bytes of all strings together: 0 where there are none, or only empty ones.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// String number `ordinal`; `None` when there is none or its bytes are damaged.
     pub fn get(&self, ordinal: u32) -> Option<&str> {
         std::str::from_utf8(self.bytes_of(ordinal)?).ok()

@@ -12,6 +12,7 @@ use super::layout::{
     self, BLOCK_LEN, CHECKSUMS, ENDIAN_TAG, ENTRY_LEN, Entry, FLAG_HOT, FLAG_OPTIONAL,
     FORMAT_MAJOR, FORMAT_MINOR, Header, MAX_SECTIONS, PREFIX_LEN, TABLE_LEN,
 };
+use crate::both::both;
 use crate::digest::FileDigest;
 use crate::{durable, record};
 
@@ -168,21 +169,27 @@ impl SectionWriter<'_> {
     ) -> Result<FileDigest, E> {
         durable::replace(path, |file| {
             Self::fill(file, fill)?;
-            // Read back: the digest is of what the system holds, not of what we meant to write.
+            // Read back: the digest is of what the system holds, not of what we meant to write. It goes to the
+            // disk meanwhile.
             file.seek(SeekFrom::Start(0))?;
-            Ok(FileDigest::read(file)?)
+            let same = file.try_clone()?;
+            let (synced, digest) = both(|| same.sync_all(), || FileDigest::read(file));
+            synced?;
+            Ok(digest?)
         })
     }
 
-    /// As [`write`](Self::write) for a file whose digest nobody asks for: it is not read back.
+    /// As [`write`](Self::write), for a file that can be made again and that is [verified](super::SectionFile::verify)
+    /// before it is believed: it appears whole or not at all to whoever looks, but nobody waits for the disk, and after a
+    /// power cut it may be damaged. It is not read back either.
     ///
     /// # Errors
     /// Those of [`write`](Self::write).
-    pub fn write_only<E: From<WriteError> + From<io::Error>>(
+    pub fn write_cache<E: From<WriteError> + From<io::Error>>(
         path: &Path,
         fill: impl FnOnce(&mut SectionWriter<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        durable::replace(path, |file| Self::fill(file, fill))
+        durable::replace_unsynced(path, |file| Self::fill(file, fill))
     }
 
     fn fill<E: From<WriteError> + From<io::Error>>(

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use refrain_builder::build::{self, BuildOptions, Source, VectorSet};
+use anyhow::Context as _;
+use refrain_builder::build::{self, BuildError, BuildOptions, Earlier, Source, VectorSet};
 use refrain_builder::cluster::SceneFile;
 use refrain_builder::model::Model;
-use refrain_bundle::Manifest;
+use refrain_bundle::{Manifest, both};
 use refrain_kernels::Metric;
 use serde_json::json;
 
@@ -83,13 +84,12 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
         })
     });
     let scenes = scenes.transpose()?;
-    let options = BuildOptions {
+    let mut options = BuildOptions {
         metric: args.metric,
         m: args.m,
         ef_construction: args.ef_construction,
         threads: train::threads(args.threads),
         seed: args.seed,
-        reuse: args.reuse.clone(),
         checkpoints: args.checkpoints.clone().map(|dir| {
             let every = Duration::from_secs(args.checkpoint_seconds);
             (dir, every)
@@ -99,27 +99,12 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
         command: train::command_line(),
         ..BuildOptions::new(build::create_time()?)
     };
-    let manifest = match (&args.model, &args.vectors) {
-        (Some(model), _) => {
-            let model = Model::load(model).map_err(|error| {
-                let what = Failure::new(format!("cannot load the model {}", model.display()))
-                    .next("give a directory that `refrain train` made");
-                anyhow::Error::new(error).context(what)
-            })?;
-            seal(Source::Model(&model), &args.out, &options, output)?
-        }
-        (None, Some(vectors)) => {
-            let set = VectorSet::read(vectors, args.ids.as_deref()).map_err(|error| {
-                anyhow::Error::new(error).context(Failure::new("cannot read the vectors"))
-            })?;
-            seal(Source::Vectors(&set), &args.out, &options, output)?
-        }
-        (None, None) => {
-            return Err(Failure::usage("built from what?")
-                .next("--model or --vectors")
-                .error());
-        }
-    };
+    // The bundle whose graph to start from is looked through while what to build from is read.
+    let earlier = || args.reuse.as_deref().map(Earlier::open).transpose();
+    let (earlier, read) = both(earlier, || Input::read(args));
+    let input = read?;
+    options.reuse = earlier.map_err(cannot_build)?.map(Arc::new);
+    let manifest = seal(input.source(), &args.out, &options, output)?;
     if let Some(checkpoints) = &args.checkpoints {
         build::discard_checkpoints(checkpoints);
     }
@@ -152,6 +137,40 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// What to build from.
+enum Input {
+    Model(Box<Model>),
+    Vectors(VectorSet),
+}
+
+impl Input {
+    fn read(args: &Args) -> anyhow::Result<Self> {
+        match (&args.model, &args.vectors) {
+            (Some(model), _) => match Model::load(model) {
+                Ok(model) => Ok(Self::Model(Box::new(model))),
+                Err(error) => {
+                    let what = Failure::new(format!("cannot load the model {}", model.display()))
+                        .next("give a directory that `refrain train` made");
+                    Err(anyhow::Error::new(error).context(what))
+                }
+            },
+            (None, Some(vectors)) => VectorSet::read(vectors, args.ids.as_deref())
+                .map(Self::Vectors)
+                .context(Failure::new("cannot read the vectors")),
+            (None, None) => Err(Failure::usage("built from what?")
+                .next("--model or --vectors")
+                .error()),
+        }
+    }
+
+    fn source(&self) -> Source<'_> {
+        match self {
+            Self::Model(model) => Source::Model(model),
+            Self::Vectors(set) => Source::Vectors(set),
+        }
+    }
+}
+
 /// Builds with a progress bar.
 pub(crate) fn seal(
     source: Source<'_>,
@@ -166,8 +185,11 @@ pub(crate) fn seal(
         }
     }
     let bar = Bar(output.progress("link items"));
-    build::build(source, out, options, &bar)
-        .map_err(|error| anyhow::Error::new(error).context(Failure::new("cannot build")))
+    build::build(source, out, options, &bar).map_err(cannot_build)
+}
+
+fn cannot_build(error: BuildError) -> anyhow::Error {
+    anyhow::Error::new(error).context(Failure::new("cannot build"))
 }
 
 /// Prints what was built, and how much of the exact answer it finds.

@@ -9,8 +9,9 @@ use refrain_als::{Confidence, Hyper};
 use refrain_builder::evaluation::SplitCounts;
 use refrain_builder::evaluation::{HoldOut, Quality};
 use refrain_builder::ingest::{ExclusionReport, Exclusions, Items, Room, SortedLog};
-use refrain_builder::model::Model;
+use refrain_builder::model::{Model, Parent};
 use refrain_builder::train::{self, EvaluationPlan, Stage, TrainOptions, TrainReport, Trainer};
+use refrain_bundle::both;
 use serde_json::json;
 
 use crate::failure::{Exit, Failure};
@@ -167,37 +168,18 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
     let started = Instant::now();
     let mut options = options(args)?;
     refuse_existing(&args.out)?;
-    // The parent is read while the log is: neither waits for the other. What is no model is told at once.
+    // What is no model is told at once. The parent is read while the log is: neither waits for the other.
     if let Some(path) = args.parent.as_deref().filter(|path| !path.is_dir()) {
         load_parent(path)?;
     }
-    let parent = args.parent.clone();
-    let parent = parent.map(|path| std::thread::spawn(move || load_parent(&path)));
-    let read = args.read.options()?;
-    let read_items = args.read.items_options(&args.map_items)?;
-    let room = args.sort.room(Some(&args.out));
-    let labelled = !args.exclusions.is_empty();
-    let mut log = ingest::sorted(
-        &args.listens,
-        &read,
-        labelled,
-        (&args.sort, room.clone()),
-        output,
-    )?;
-    let items = ingest::items(&args.items, &read_items, output)?;
-    let excluded = if labelled {
-        let read = args.read.items_options(&[])?;
-        let exclusions = ingest::exclusions(&args.exclusions, &read, output)?;
-        Some(exclude(&mut log, &exclusions, &items, &room, output)?)
-    } else {
-        None
-    };
-    if let Some(parent) = parent {
-        let parent = parent.join();
-        let parent =
-            parent.map_err(|_| anyhow::anyhow!("the thread that reads the parent panicked"))?;
-        options.parent = Some(Arc::new(parent?));
-    }
+    let parent = || args.parent.as_deref().map(load_parent).transpose();
+    let (parent, heard) = both(parent, || read(args, output));
+    let Heard {
+        log,
+        items,
+        excluded,
+    } = heard?;
+    options.parent = parent?.map(Arc::new);
     let read = log.report().clone();
     let (model, report) = fit(log, &items, &options, output)?;
     model.save(&args.out)?;
@@ -236,6 +218,35 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
         ));
     });
     Ok(Exit::Done)
+}
+
+/// What to learn from.
+struct Heard {
+    log: SortedLog,
+    items: Items,
+    /// What was taken out of the log, if anything was to be.
+    excluded: Option<ExclusionReport>,
+}
+
+fn read(args: &Args, output: &Output) -> anyhow::Result<Heard> {
+    let read = args.read.options()?;
+    let read_items = args.read.items_options(&args.map_items)?;
+    let room = args.sort.room(Some(&args.out));
+    let labelled = !args.exclusions.is_empty();
+    let sort = (&args.sort, room.clone());
+    let mut log = ingest::sorted(&args.listens, &read, labelled, sort, output)?;
+    let items = ingest::items(&args.items, &read_items, output)?;
+    let mut excluded = None;
+    if labelled {
+        let read = args.read.items_options(&[])?;
+        let exclusions = ingest::exclusions(&args.exclusions, &read, output)?;
+        excluded = Some(exclude(&mut log, &exclusions, &items, &room, output)?);
+    }
+    Ok(Heard {
+        log,
+        items,
+        excluded,
+    })
 }
 
 /// Takes out of the log, which was read with its labels, what listeners excluded.
@@ -312,8 +323,8 @@ fn read_hyper(path: &Path) -> anyhow::Result<Hyper> {
     serde_json::from_str(&text).with_context(cannot)
 }
 
-fn load_parent(path: &Path) -> anyhow::Result<Model> {
-    Model::load(path)
+fn load_parent(path: &Path) -> anyhow::Result<Parent> {
+    Parent::load(path)
         .with_context(|| Failure::new(format!("cannot use the parent {}", path.display())))
 }
 

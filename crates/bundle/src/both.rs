@@ -6,7 +6,7 @@ use std::thread;
 /// What both come to: `beside` on a thread of its own, or, where the system has none, after `here`.
 ///
 /// A panic of either is the caller's.
-pub(crate) fn both<A: Send, B>(beside: impl Fn() -> A + Sync, here: impl FnOnce() -> B) -> (A, B) {
+pub fn both<A: Send, B>(beside: impl Fn() -> A + Sync, here: impl FnOnce() -> B) -> (A, B) {
     both_on(thread::Builder::new(), beside, here)
 }
 
