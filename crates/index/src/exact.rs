@@ -90,18 +90,11 @@ impl Bound {
         self.length * length * 1.000_1
     }
 
-    /// How many places, from the first, can hold something better than `item`; inner product only,
-    /// where the longest come first: `q·x ≤ |q| |x|`.
+    /// The least score that `item` can have by all its bytes; inner product only.
     #[inline(always)]
-    pub(crate) fn reach(&self, space: &Space<'_>, item: Ranked) -> usize {
+    fn worst(&self, space: &Space<'_>, item: Ranked) -> f32 {
         let step = space.weighted_step(item.position());
-        let slack = (self.length * self.coarse + self.rounding) * step;
-        let score = item.score() - slack;
-        // The section falls, unless it is damaged: then the reach is wrong, but within the items.
-        let runs = space
-            .lengths
-            .partition_point(|longest| self.longest(*longest) >= score);
-        (runs * RUN).min(space.len())
+        item.score() - (self.length * self.coarse + self.rounding) * step
     }
 }
 
@@ -118,10 +111,32 @@ impl Reach<'_> {
     /// walked, about.
     #[inline(always)]
     pub(crate) fn items(&self, found: &Pool) -> usize {
-        match found.score_at(self.k) {
-            Some(item) if !self.space.lengths.is_empty() => self.bound.reach(self.space, item),
-            _ => self.space.len(),
-        }
+        let (lengths, n) = (self.space.lengths, self.space.len());
+        let Some(least) = self.least(found) else {
+            return n;
+        };
+        // The section falls, unless it is damaged: then the reach is wrong, but within the items.
+        let runs = lengths.partition_point(|longest| self.bound.longest(*longest) >= least);
+        (runs * RUN).min(n)
+    }
+
+    /// What an item must be able to score to be among the best; `None` where that cannot be told.
+    #[inline(always)]
+    fn least(&self, found: &Pool) -> Option<f32> {
+        let last = found.score_at(self.k)?;
+        let told = !self.space.lengths.is_empty();
+        told.then(|| self.bound.worst(self.space, last))
+    }
+
+    /// Whether an item from a place on can: the longest come first, and `q·x ≤ |q| |x|`.
+    #[inline(always)]
+    fn goes_on(&self, least: Option<f32>, place: usize) -> bool {
+        let Some(least) = least else {
+            return place < self.space.len();
+        };
+        let longest = self.space.lengths.get(place / RUN);
+        place < self.space.len()
+            && longest.is_some_and(|longest| self.bound.longest(*longest) >= least)
     }
 }
 
@@ -161,6 +176,9 @@ impl Head<'_> {
                 scorer.score_run(simd, at, &block.steps[..len], &mut block.scores[..len]);
                 spent.scored(len);
                 let mut bar = pool.bar_score();
+                if at == 0 && self.admit.is_none() {
+                    bar = bar.max(floor(&block.scores[..len], pool.capacity()));
+                }
                 for from in (0..len).step_by(WIDE) {
                     for slot in block.not_below(simd, from..len, bar) {
                         let score = block.scores[slot];
@@ -175,26 +193,64 @@ impl Head<'_> {
                                 admit.offer(simd, pool, item);
                             }
                         }
-                        bar = pool.bar_score();
+                        bar = bar.max(pool.bar_score());
                     }
                 }
                 at += len;
             }
-            let reach = self.reach.items(pool);
             // No bound holds for what was dropped by less than all bytes: from a sketch, or from a full group.
             let capped = self.admit.is_some_and(|admit| admit.cap.is_some());
             let is_bound = !space.is_abridged() && !capped;
-            if is_bound && reach <= at {
+            let least = self.reach.least(pool);
+            if is_bound && !self.reach.goes_on(least, at) {
                 return (at, true);
             }
-            let may_complete = is_bound && reach - at <= self.budget.saturating_sub(at);
-            let last = if may_complete { reach } else { first };
-            if last <= at || past(self.deadline) {
+            let may_complete = is_bound && !self.reach.goes_on(least, self.budget);
+            if (!may_complete && first <= at) || past(self.deadline) {
                 return (at, false);
             }
-            end = last.min(at + STEP);
+            end = (at + STEP).min(if may_complete { n } else { first });
+            if may_complete {
+                let mut runs = (at / RUN + 1..end.div_ceil(RUN)).map(|run| run * RUN);
+                let none = runs.find(|place| !self.reach.goes_on(least, *place));
+                end = none.unwrap_or(end);
+            }
         }
     }
+}
+
+/// A score that at least so many of these reach, told without sorting: the least of the best of as many groups or a few
+/// more. Nothing, where that would be too many groups. With it a pool of ten takes half as many newcomers from its first
+/// 256, for what is below it does not have to get in before it is driven out again.
+#[inline(always)]
+fn floor(scores: &[f32], wanted: usize) -> f32 {
+    match wanted {
+        0..=16 => least_best::<1>(scores),
+        17..=32 => least_best::<2>(scores),
+        33..=64 => least_best::<4>(scores),
+        _ => f32::NEG_INFINITY,
+    }
+}
+
+/// Of `16 V` groups, whose members lie that far apart.
+#[inline(always)]
+fn least_best<const V: usize>(scores: &[f32]) -> f32 {
+    let mut best = [[f32::NEG_INFINITY; WIDE]; V];
+    let (rows, _) = scores.as_chunks::<WIDE>();
+    for rows in rows.chunks_exact(V) {
+        for (best, row) in best.iter_mut().zip(rows) {
+            for lane in 0..WIDE {
+                // Not the other way round: what is not a number is not the best.
+                best[lane] = if row[lane] > best[lane] {
+                    row[lane]
+                } else {
+                    best[lane]
+                };
+            }
+        }
+    }
+    let least = |best: &[f32; WIDE]| best.iter().copied().fold(f32::INFINITY, f32::min);
+    best.iter().map(least).fold(f32::INFINITY, f32::min)
 }
 
 /// Scores what is in `found` (places) by all bytes into `results` (ordinals), leaving out what
@@ -653,4 +709,47 @@ impl<'a, const B: usize> Scanner<'a, B> {
 
 fn past(deadline: Option<Deadline>) -> bool {
     deadline.is_some_and(Deadline::has_passed)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn as_many_as_are_wanted_reach_the_floor(
+            scores in prop::collection::vec(
+                prop_oneof![8 => -10_i16..10, 1 => Just(i16::MIN), 1 => Just(i16::MAX)], 0..300),
+            wanted in 0_usize..80,
+        ) {
+            let score = |value: &i16| match *value {
+                i16::MIN => f32::NAN,
+                i16::MAX => f32::INFINITY,
+                value => f32::from(value),
+            };
+            let scores: Vec<f32> = scores.iter().map(score).collect();
+            let floor = floor(&scores, wanted);
+            let numbers = scores.iter().filter(|score| !score.is_nan()).count();
+            let reach = scores.iter().filter(|score| **score >= floor).count();
+            prop_assert!(reach >= wanted.min(numbers), "{floor}: {reach} of {wanted}");
+            prop_assert!(floor.is_finite() || floor == f32::NEG_INFINITY || scores.contains(&floor));
+        }
+    }
+
+    #[test]
+    fn a_floor_leaves_out_most() {
+        let scores: Vec<f32> = (0_u16..256)
+            .map(|at| f32::from(at.wrapping_mul(157) % 256))
+            .collect();
+        for (wanted, most) in [(10, 80), (16, 80), (32, 130), (64, 210)] {
+            let floor = floor(&scores, wanted);
+            let left = scores.iter().filter(|score| **score >= floor).count();
+            assert!(
+                (wanted..most).contains(&left),
+                "{wanted}: {left} from {floor} on"
+            );
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use refrain_kernels::{
     Kernels, Metric,
-    codes::{CodeRows, Simd},
+    codes::{CodeRows, Simd, WIDE},
     prefetch_at,
 };
 
@@ -362,15 +362,15 @@ impl<const B: usize> Scores for Scorer<'_, B> {
     #[inline(always)]
     fn score_run<S: Simd>(&self, simd: S, first: usize, steps: &[f32], scores: &mut [f32]) {
         let (query, factor) = (&self.coded.values, self.factor());
-        let (fours, rest) = scores.as_chunks_mut::<4>();
-        let (four_steps, rest_steps) = steps.as_chunks::<4>();
+        let (wide, rest) = scores.as_chunks_mut::<WIDE>();
+        let (wide_steps, rest_steps) = steps.as_chunks::<WIDE>();
         let mut at = first;
-        for (scores, steps) in fours.iter_mut().zip(four_steps) {
-            let dots = simd.run_dots::<B, 4>(query, self.rows, at);
-            for r in 0..4 {
+        for (scores, steps) in wide.iter_mut().zip(wide_steps) {
+            let dots = simd.run_dots_wide::<B>(query, self.rows, at);
+            for r in 0..WIDE {
                 scores[r] = dots[r] as f32 * (steps[r] * factor);
             }
-            at += 4;
+            at += WIDE;
         }
         for (score, step) in rest.iter_mut().zip(rest_steps) {
             let [dot] = simd.run_dots::<B, 1>(query, self.rows, at);

@@ -250,6 +250,24 @@ pub trait Simd: Copy + std::fmt::Debug + sealed::Sealed {
         unsafe { self.sums(blocks, query.as_ptr(), starts) }
     }
 
+    /// As [`Simd::run_dots`], of [`WIDE`] rows.
+    ///
+    /// # Panics
+    /// As [`Simd::run_dots`].
+    #[inline(always)]
+    fn run_dots_wide<const B: usize>(
+        self,
+        query: &[i16],
+        rows: CodeRows<'_>,
+        first: usize,
+    ) -> [i32; WIDE] {
+        let mut dots = [0; WIDE];
+        for (at, dots) in dots.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            *dots = self.run_dots::<B, 4>(query, rows, first + 4 * at);
+        }
+        dots
+    }
+
     /// As [`Simd::dots`], of rows of nibbles.
     ///
     /// # Panics

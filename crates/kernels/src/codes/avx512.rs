@@ -3,9 +3,9 @@
 use std::arch::x86_64::*;
 
 use super::{
-    BLOCK, SORTED, Simd, Task, WIDE,
+    BLOCK, CodeRows, SORTED, Simd, Task, WIDE,
     avx2::{fold_all, nibble_sums},
-    check_sorted,
+    blocks, check_sorted,
     sealed::Sealed,
 };
 
@@ -56,6 +56,20 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn run_dots_wide<const B: usize>(
+        self,
+        query: &[i16],
+        rows: CodeRows<'_>,
+        first: usize,
+    ) -> [i32; WIDE] {
+        let blocks = blocks::<B>(query.len(), rows);
+        let starts = rows.starts_from::<WIDE>(first);
+        // SAFETY: a value of `Avx512` is only made where the machine has it; `blocks` checked query and stride,
+        // `starts_from` that all rows are there.
+        unsafe { wide_sums(blocks, query.as_ptr(), starts) }
+    }
+
+    #[inline(always)]
     fn not_below(self, scores: &[f32; WIDE], bar: f32) -> u32 {
         // SAFETY: a value of `Avx512` is only made where the machine has it; sixteen scores are a register.
         unsafe {
@@ -81,6 +95,71 @@ impl Simd for Avx512 {
     ) -> [i32; R] {
         // SAFETY: a machine with AVX-512 has AVX2; pointers by the caller's contract.
         unsafe { nibble_sums(blocks, query, rows) }
+    }
+}
+
+/// The sums of [`WIDE`] rows, in order: a register each, which are added two by two, half of the one beside half of the
+/// other, until one register holds the sum of each. Three shuffles a row of two blocks, where four rows at a time take nearly five.
+///
+/// # Safety
+/// As of [`Simd::sums`]; the machine has AVX-512.
+#[inline(always)]
+unsafe fn wide_sums(blocks: usize, query: *const i16, rows: [*const i8; WIDE]) -> [i32; WIDE] {
+    // SAFETY: by the caller's contract.
+    unsafe {
+        let mut pairs = [_mm512_setzero_si512(); 2];
+        for (one, pair) in pairs.iter_mut().enumerate() {
+            let mut fours = [_mm512_setzero_si512(); 2];
+            for (two, four) in fours.iter_mut().enumerate() {
+                let mut eights = [_mm512_setzero_si512(); 2];
+                for (number, eight) in eights.iter_mut().enumerate() {
+                    let row = one + 2 * two + 4 * number;
+                    let a = products(blocks, query, rows[row]);
+                    let b = products(blocks, query, rows[row + 8]);
+                    // The halves of the one, then those of the other.
+                    let straight = _mm512_mask_blend_epi64(0b1111_0000, a, b);
+                    let crossed = _mm512_shuffle_i64x2::<0b01_00_11_10>(a, b);
+                    *eight = _mm512_add_epi32(straight, crossed);
+                }
+                let [a, b] = eights;
+                let straight = _mm512_mask_blend_epi64(0b1100_1100, a, b);
+                let others = _mm512_setr_epi64(2, 3, 8, 9, 6, 7, 12, 13);
+                let crossed = _mm512_permutex2var_epi64(a, others, b);
+                *four = _mm512_add_epi32(straight, crossed);
+            }
+            let [a, b] = fours;
+            let straight = _mm512_mask_blend_epi64(0b1010_1010, a, b);
+            let (a, b) = (_mm512_castsi512_pd(a), _mm512_castsi512_pd(b));
+            let crossed = _mm512_castpd_si512(_mm512_shuffle_pd::<0b0101_0101>(a, b));
+            *pair = _mm512_add_epi32(straight, crossed);
+        }
+        let [a, b] = pairs;
+        let straight = _mm512_mask_blend_epi32(0b1010_1010_1010_1010, a, b);
+        let others = _mm512_setr_epi32(1, 16, 3, 18, 5, 20, 7, 22, 9, 24, 11, 26, 13, 28, 15, 30);
+        let crossed = _mm512_permutex2var_epi32(a, others, b);
+        let mut sums = [0; WIDE];
+        let all = _mm512_add_epi32(straight, crossed);
+        _mm512_storeu_si512(sums.as_mut_ptr().cast(), all);
+        sums
+    }
+}
+
+/// Sixteen sums of the products of a query and a row, whose sum is theirs.
+///
+/// # Safety
+/// As of [`Simd::sums`]; the machine has AVX-512.
+#[inline(always)]
+unsafe fn products(blocks: usize, query: *const i16, row: *const i8) -> __m512i {
+    // SAFETY: by the caller's contract.
+    unsafe {
+        let mut sums = _mm512_setzero_si512();
+        for block in 0..blocks {
+            let query = _mm512_loadu_si512(query.add(block * BLOCK).cast());
+            let codes = _mm256_loadu_si256(row.add(block * BLOCK).cast());
+            let pairs = _mm512_madd_epi16(query, _mm512_cvtepi8_epi16(codes));
+            sums = _mm512_add_epi32(sums, pairs);
+        }
+        sums
     }
 }
 

@@ -42,9 +42,16 @@ impl Task for Run<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Vec<i32> {
         let Self { query, rows } = self;
+        let wide = rows.len() / WIDE * WIDE;
         let whole = rows.len() / 4 * 4;
         let mut out = Vec::new();
-        for first in (0..whole).step_by(4) {
+        for first in (0..wide).step_by(WIDE) {
+            out.extend(match rows.stride() / BLOCK {
+                2 => simd.run_dots_wide::<2>(query, rows, first),
+                _ => simd.run_dots_wide::<0>(query, rows, first),
+            });
+        }
+        for first in (wide..whole).step_by(4) {
             out.extend(match rows.stride() / BLOCK {
                 2 => simd.run_dots::<2, 4>(query, rows, first),
                 _ => simd.run_dots::<0, 4>(query, rows, first),
@@ -134,23 +141,34 @@ proptest! {
     }
 }
 
-/// Four rows from the second of four on.
-struct PastTheEnd;
+/// As many rows as there are, from the second on: four, or many.
+struct PastTheEnd {
+    wide: bool,
+}
 
 impl Task for PastTheEnd {
-    type Output = [i32; 4];
+    type Output = i32;
 
     #[inline(always)]
-    fn run<S: Simd>(self, simd: S) -> [i32; 4] {
-        let rows = CodeRows::new(&[0; 4 * BLOCK], BLOCK);
-        simd.run_dots::<0, 4>(&[0; BLOCK], rows, 1)
+    fn run<S: Simd>(self, simd: S) -> i32 {
+        let codes = [0; WIDE * BLOCK];
+        let of = |rows: usize| CodeRows::new(&codes[..rows * BLOCK], BLOCK);
+        match self.wide {
+            false => simd.run_dots::<0, 4>(&[0; BLOCK], of(4), 1)[0],
+            true => simd.run_dots_wide::<0>(&[0; BLOCK], of(WIDE), 1)[0],
+        }
     }
 }
 
 #[test]
-#[should_panic(expected = "rows past the last")]
 fn a_run_ends_at_the_last_row() {
-    Kernels::active().run(PastTheEnd);
+    for kernels in levels() {
+        for wide in [false, true] {
+            let caught = std::panic::catch_unwind(|| kernels.run(PastTheEnd { wide }));
+            let panic = caught.expect_err("there is no such row");
+            assert_eq!(panic.downcast_ref(), Some(&"rows past the last"));
+        }
+    }
 }
 
 proptest! {
