@@ -69,7 +69,7 @@ impl Items {
         self.ids.iter().zip(&self.attributes)
     }
 
-    /// The attributes of these items, in their order; none at all where nothing is known of any of them.
+    /// The attributes of these items, which are distinct, in their order; none at all where nothing is known of any of them.
     pub fn of(mut self, ids: &Dictionary) -> Vec<Attributes> {
         let own: Vec<Option<usize>> = ids
             .iter()

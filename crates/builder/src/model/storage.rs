@@ -674,6 +674,23 @@ mod tests {
         let mut expected = model();
         expected.save(&dir).unwrap();
         assert_eq!(Model::load(&dir).unwrap(), expected);
+        let parent = Parent::load(&dir).unwrap();
+        assert_eq!((parent.rank(), parent.items().get(2)), (2, Some("ž")));
+        assert_eq!(parent.users().get(1), Some("b"));
+        assert_eq!(parent.item_factors(), expected.item_factors);
+        assert_eq!(parent.user_factors(), expected.user_factors);
+        // Of items that nothing is known of nothing is held, and the file is the same.
+        let blank = Model {
+            attributes: vec![Attributes::default(); 3],
+            ..expected.clone()
+        };
+        blank.save(&dir).unwrap();
+        let bytes = fs_err::read(dir.join(SECTIONS_FILE)).unwrap();
+        let unknown = Model::load(&dir).unwrap();
+        assert!(unknown.attributes.is_empty());
+        assert!(unknown.item_attributes().eq(&blank.attributes));
+        unknown.save(&dir).unwrap();
+        assert_eq!(fs_err::read(dir.join(SECTIONS_FILE)).unwrap(), bytes);
         expected.info.seed = 10;
         expected.save(&dir).unwrap();
         assert_eq!(Model::load(&dir).unwrap().info.seed, 10);
@@ -722,6 +739,10 @@ mod tests {
             &|m| m.item_plays[0] = -1.0,
             "'item_plays': value 0 is not a count",
         );
+        check(
+            &|m| m.attributes.truncate(2),
+            "'attributes' has 2 values, expected 3",
+        );
         check(&|m| m.info.rank = 0, "the rank is 0");
 
         // A file whose checksums are right may still say what cannot be.
@@ -736,11 +757,13 @@ mod tests {
             model: forged.info,
         };
         fs_err::write(path.join(INFO_FILE), serde_json::to_vec(&document).unwrap()).unwrap();
-        let message = Model::load(&path).unwrap_err().to_string();
-        assert!(
-            message.contains("model.rfs: section 'item_factors': value 0"),
-            "{message}"
-        );
+        let refused = [Model::load(&path).map(drop), Parent::load(&path).map(drop)];
+        for message in refused.map(|refused| refused.unwrap_err().to_string()) {
+            assert!(
+                message.contains("model.rfs: section 'item_factors': value 0"),
+                "{message}"
+            );
+        }
     }
 
     #[test]
@@ -789,8 +812,12 @@ mod tests {
                 // JSON may change in spaces or into another valid description; the bulk may not.
                 Ok(got) => {
                     prop_assert_eq!(file, INFO_FILE);
-                    prop_assert_eq!(got.item_factors, expected.item_factors);
+                    prop_assert_eq!(got.item_factors, expected.item_factors.clone());
                 }
+            }
+            if let Ok(got) = Parent::load(&path) {
+                prop_assert_eq!(file, INFO_FILE);
+                prop_assert_eq!(got.item_factors(), expected.item_factors);
             }
         }
     }
