@@ -163,9 +163,12 @@ unsafe fn products(blocks: usize, query: *const i16, row: *const i8) -> __m512i 
     }
 }
 
-/// [`Simd::insert`]: from the end on, each value becomes the lesser of itself and the greater of `item` and the one before
+/// Registers that [`Simd::insert`] goes through whole: it takes as long as the loop from the end takes for twelve, which is
+/// left after half of them, but at a place that nobody foresees. From the first to the last none waits for another.
+const THROUGH: usize = 16;
+
+/// [`Simd::insert`]: each value becomes the lesser of itself and the greater of `item` and the one before
 /// it. No search, whose every step would be mispredicted half of the time, and no call to move what is after it.
-/// A register always has its own eight values: what was stored by the last insertion is handed on to the next.
 ///
 /// Not inlined: within a walk it would take the registers of others.
 #[inline(never)]
@@ -174,32 +177,57 @@ fn insert(sorted: &mut [u64], limit: usize, item: u64) -> usize {
     let items = _mm512_set1_epi64(item.cast_signed());
     let nothing = _mm512_set1_epi64(-1);
     let (chunks, _) = sorted.as_chunks_mut::<SORTED>();
-    let Some(mut at) = chunks.len().checked_sub(1) else {
+    let Some((last, others)) = chunks.split_last_mut() else {
         return 0;
     };
-    // SAFETY: a chunk is a register.
-    let load = |chunk: &[u64; SORTED]| unsafe { _mm512_loadu_si512(chunk.as_ptr().cast()) };
     // Of the last chunk, places from the limit on.
-    let mut past = match limit - at * SORTED {
+    let past = match limit - others.len() * SORTED {
         kept @ ..SORTED => u8::MAX << kept,
         _ => 0,
     };
-    let mut here = load(&chunks[at]);
-    loop {
-        let earlier = match at.checked_sub(1) {
-            Some(earlier) => load(&chunks[earlier]),
-            None => _mm512_setzero_si512(),
-        };
-        let before = _mm512_alignr_epi64::<7>(here, earlier);
-        let after = _mm512_min_epu64(here, _mm512_max_epu64(before, items));
-        let after = _mm512_mask_mov_epi64(after, past, nothing);
+    // SAFETY: a chunk is a register.
+    let load = |chunk: &[u64; SORTED]| unsafe { _mm512_loadu_si512(chunk.as_ptr().cast()) };
+    let store = |chunk: &mut [u64; SORTED], values| {
         // SAFETY: a chunk is a register.
-        unsafe { _mm512_storeu_si512(chunks[at].as_mut_ptr().cast(), after) };
-        let smaller = _mm512_cmplt_epu64_mask(here, items);
-        // The lowest of them is less, and so are all before; or there is none.
-        if smaller & 1 != 0 || at == 0 {
-            return at * SORTED + smaller.count_ones() as usize;
+        unsafe { _mm512_storeu_si512(chunk.as_mut_ptr().cast(), values) };
+    };
+    let moved = |here, earlier| {
+        let before = _mm512_alignr_epi64::<7>(here, earlier);
+        _mm512_min_epu64(here, _mm512_max_epu64(before, items))
+    };
+    let smaller = |here| _mm512_cmplt_epu64_mask(here, items);
+    let none = _mm512_setzero_si512();
+    let here = load(last);
+    if others.len() < THROUGH {
+        let (mut earlier, mut at) = (none, 0);
+        for chunk in others {
+            let here = load(chunk);
+            store(chunk, moved(here, earlier));
+            at += smaller(here).count_ones() as usize;
+            earlier = here;
         }
-        (here, at, past) = (earlier, at - 1, 0);
+        store(
+            last,
+            _mm512_mask_mov_epi64(moved(here, earlier), past, nothing),
+        );
+        return at + smaller(here).count_ones() as usize;
+    }
+    // From the end on, until nothing is moved. A register always has its own eight values: what was stored by the last
+    // insertion is handed on to the next.
+    let (mut chunk, mut here, mut past) = (last, here, past);
+    let mut others = others;
+    loop {
+        let earlier = others.last().map_or(none, load);
+        store(
+            chunk,
+            _mm512_mask_mov_epi64(moved(here, earlier), past, nothing),
+        );
+        let smaller = smaller(here);
+        let before = others.len() * SORTED;
+        // The lowest of them is less, and so are all before; or there is none.
+        let Some((next, rest)) = others.split_last_mut().filter(|_| smaller & 1 == 0) else {
+            return before + smaller.count_ones() as usize;
+        };
+        (chunk, here, past, others) = (next, earlier, 0, rest);
     }
 }
