@@ -218,7 +218,19 @@ async fn all_flags_have_a_tag_that_changes_with_what_they_say() {
         "refrain.toml:{}: experiment.blend.allocation_bp",
         at.expect("there") + 1
     );
-    let text = said.lock().expect("not poisoned").clone();
+    // The log comes after the metrics, and a whole line at once.
+    let logged = async || {
+        loop {
+            let text = said.lock().expect("not poisoned").clone();
+            if !text.is_empty() {
+                return text;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let text = tokio::time::timeout(Duration::from_secs(20), logged())
+        .await
+        .expect("is told");
     let text = String::from_utf8_lossy(&text);
     let refused = text.lines().find(|line| line.contains("is refused"));
     assert!(
