@@ -9,8 +9,8 @@
 use rayon::prelude::*;
 use refrain_kernels::{Kernels, Metric};
 
-use crate::earlier::EarlierRows;
 use crate::gram::cross_in_pool;
+use crate::parent::ParentRows;
 
 /// Rows turned at a time by a thread.
 const BLOCK: usize = 64;
@@ -33,7 +33,7 @@ pub struct Rotation {
 /// None when the shared rows do not span all dimensions, or something is not finite: then no rotation
 /// is nearest.
 #[must_use]
-pub fn rotation(from: &[f32], to: EarlierRows<'_>, rank: usize) -> Option<Rotation> {
+pub fn rotation(from: &[f32], to: ParentRows<'_>, rank: usize) -> Option<Rotation> {
     if rank == 0 || from.len() != to.len() * rank {
         return None;
     }
@@ -175,7 +175,7 @@ mod tests {
             let places: Vec<_> = (0..300)
                 .map(|row| Some(row).filter(|row| known(*row)))
                 .collect();
-            let known = EarlierRows::new(&places, &turned);
+            let known = ParentRows::new(&places, &turned);
             let found = rotation(&original, known, rank).unwrap();
             found.apply(&mut original);
             for (a, b) in original[5 * rank..].iter().zip(&turned[5 * rank..]) {
@@ -188,7 +188,7 @@ mod tests {
     fn refuses_what_has_no_nearest_rotation() {
         let rotation = |from: &[f32], to: &[f32]| {
             let places: Vec<_> = (0..2).take(to.len() / 2).map(Some).collect();
-            rotation(from, EarlierRows::new(&places, to), 2)
+            rotation(from, ParentRows::new(&places, to), 2)
         };
         assert!(rotation(&[], &[]).is_none());
         assert!(rotation(&[1.0, 2.0], &[1.0, 2.0]).is_none());

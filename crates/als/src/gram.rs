@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use refrain_kernels::Kernels;
 
-use crate::earlier::EarlierRows;
+use crate::parent::ParentRows;
 
 /// Partial sums taken at most, so that memory stays bounded for any number of rows.
 const MAX_PARTS: usize = 64;
@@ -43,7 +43,7 @@ pub(crate) fn gram_in_pool(factors: &[f32], rank: usize) -> Vec<f32> {
 
 /// `AᵀB` of two sides of as many rows of `rank` values, those that `b_rows` does not know being zero, row-major `rank * rank`, in
 /// the current pool. The same bits at any number of threads. `O(n rank²)`.
-pub(crate) fn cross_in_pool(a: &[f32], b_rows: EarlierRows<'_>, rank: usize) -> Vec<f64> {
+pub(crate) fn cross_in_pool(a: &[f32], b_rows: ParentRows<'_>, rank: usize) -> Vec<f64> {
     let parts: Vec<&[f32]> = part_bounds(a, rank).collect();
     let rows = parts.first().map_or(0, |part| part.len() / rank);
     // The kernel makes upper triangles, so that of `BᵀA` is the lower one.

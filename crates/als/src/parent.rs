@@ -1,27 +1,27 @@
-//! Factors of an earlier model, looked up for the rows of a new one.
+//! Factors of a parent, looked up for the rows of the model that starts from it.
 
 use rayon::prelude::*;
 
 /// Rows written at a time by a thread.
 const BLOCK: usize = 1024;
 
-/// One side of an earlier model, in the order of the rows of a new one: nothing of it is copied before it is needed.
+/// One side of a parent, in the order of the rows of the new model: nothing of it is copied before it is needed.
 #[derive(Debug, Clone, Copy)]
-pub struct EarlierRows<'a> {
+pub struct ParentRows<'a> {
     places: &'a [Option<u32>],
     factors: &'a [f32],
 }
 
-/// Both sides of an earlier model.
+/// Both sides of a parent.
 #[derive(Debug, Clone, Copy)]
-pub struct Earlier<'a> {
+pub struct ParentFactors<'a> {
     /// Of the new one's users.
-    pub users: EarlierRows<'a>,
+    pub users: ParentRows<'a>,
     /// Of its items.
-    pub items: EarlierRows<'a>,
+    pub items: ParentRows<'a>,
 }
 
-impl<'a> EarlierRows<'a> {
+impl<'a> ParentRows<'a> {
     /// For each row of the new model its place among `factors` (row-major), or none if it is new. A place past the
     /// last row is taken as none.
     #[must_use]
@@ -75,13 +75,13 @@ mod tests {
     fn rows_come_in_the_new_order_and_new_ones_are_zero() {
         let factors = [1.0, 2.0, 3.0, 4.0];
         let places = [Some(1), None, Some(0), Some(2)];
-        let rows = EarlierRows::new(&places, &factors);
+        let rows = ParentRows::new(&places, &factors);
         assert_eq!(rows.in_pool(2), [3.0, 4.0, 0.0, 0.0, 1.0, 2.0, 0.0, 0.0]);
         let mut two = [0.0; 4];
         rows.write(1, &mut two, 2);
         assert_eq!(two, [0.0, 0.0, 1.0, 2.0]);
         let many: Vec<Option<u32>> = (0..3000).map(|row| Some(row % 2)).collect();
-        let all = EarlierRows::new(&many, &factors).in_pool(2);
+        let all = ParentRows::new(&many, &factors).in_pool(2);
         assert!(all.chunks_exact(4).all(|rows| rows == factors));
     }
 }

@@ -1,10 +1,10 @@
 //! Training: alternating half-steps over items and users.
 
 use crate::align::rotation;
-use crate::earlier::{Earlier, EarlierRows};
 use crate::half_step::{improve, solve, solve_new};
 use crate::hyper::{Hyper, HyperError};
 use crate::interactions::{Interactions, Meaning};
+use crate::parent::{ParentFactors, ParentRows};
 use crate::progress::{Counter, Progress};
 use crate::random::initial_factors;
 
@@ -140,7 +140,7 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// A run that starts from the factors of an earlier model instead; the row of who is new is zero.
+    /// A run that starts from the factors of a parent instead; the row of who is new is zero.
     ///
     /// The users of a model are solved exactly against its items, so that the first pass has nothing to improve them
     /// by. It solves those who are new, and goes on with the items: what the others have heard since reaches the
@@ -152,11 +152,11 @@ impl<'a> Trainer<'a> {
         data: &'a Interactions,
         hyper: &Hyper,
         threads: usize,
-        earlier: &Earlier<'_>,
+        parent: &ParentFactors<'_>,
     ) -> Result<Self, TrainError> {
-        let Earlier { users, items } = earlier;
-        check("earlier users", users.len(), data.users() as usize)?;
-        check("earlier items", items.len(), data.items() as usize)?;
+        let ParentFactors { users, items } = parent;
+        check("users of the parent", users.len(), data.users() as usize)?;
+        check("items of the parent", items.len(), data.items() as usize)?;
         let rank = hyper.rank;
         let mut warm = Self::with_factors(data, hyper, threads, |_, _| {
             [users.in_pool(rank), items.in_pool(rank)]
@@ -277,15 +277,15 @@ impl<'a> Trainer<'a> {
     }
 
     /// The factors as a model has them: the users solved exactly against the items, which are first turned
-    /// to lie as near as possible to `reference`, if given: those of an earlier model.
-    /// Scores do not change by that, and what was stored of the earlier model stays meaningful.
+    /// to lie as near as possible to `reference`, if given: those of a parent.
+    /// Scores do not change by that, and what was stored of the parent stays meaningful.
     /// Items stay as they are when fewer are shared than there are dimensions.
     ///
     /// # Errors
     /// A reference of another shape, or a system that cannot be solved.
     pub fn finish(
         mut self,
-        reference: Option<EarlierRows<'_>>,
+        reference: Option<ParentRows<'_>>,
         progress: &dyn Progress,
     ) -> Result<Factors, TrainError> {
         let mut factors = std::mem::take(&mut self.factors);
@@ -326,7 +326,7 @@ impl<'a> Trainer<'a> {
     fn settle(
         &self,
         factors: &mut Factors,
-        reference: Option<EarlierRows<'_>>,
+        reference: Option<ParentRows<'_>>,
         progress: &dyn Progress,
     ) -> Result<(), TrainError> {
         let Factors { rank, users, items } = factors;

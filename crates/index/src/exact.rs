@@ -131,12 +131,9 @@ impl Reach<'_> {
     /// Whether an item from a place on can: the longest come first, and `q·x ≤ |q| |x|`.
     #[inline(always)]
     fn goes_on(&self, least: Option<f32>, place: usize) -> bool {
-        let Some(least) = least else {
-            return place < self.space.len();
-        };
         let longest = self.space.lengths.get(place / RUN);
-        place < self.space.len()
-            && longest.is_some_and(|longest| self.bound.longest(*longest) >= least)
+        let can = |least| longest.is_some_and(|longest| self.bound.longest(*longest) >= least);
+        place < self.space.len() && least.is_none_or(can)
     }
 }
 
@@ -220,7 +217,7 @@ impl Head<'_> {
 }
 
 /// A score that at least so many of these reach, told without sorting: the least of the best of as many groups or a few
-/// more. Nothing, where that would be too many groups. With it a pool of ten takes half as many newcomers from its first
+/// more. Minus infinity for more than 64, and where not all groups have a number. With it a pool of ten takes half as many newcomers from its first
 /// 256, for what is below it does not have to get in before it is driven out again.
 #[inline(always)]
 fn floor(scores: &[f32], wanted: usize) -> f32 {
@@ -241,11 +238,9 @@ fn least_best<const V: usize>(scores: &[f32]) -> f32 {
         for (best, row) in best.iter_mut().zip(rows) {
             for lane in 0..WIDE {
                 // Not the other way round: what is not a number is not the best.
-                best[lane] = if row[lane] > best[lane] {
-                    row[lane]
-                } else {
-                    best[lane]
-                };
+                if row[lane] > best[lane] {
+                    best[lane] = row[lane];
+                }
             }
         }
     }

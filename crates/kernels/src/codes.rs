@@ -172,6 +172,27 @@ pub trait Simd: Copy + std::fmt::Debug + sealed::Sealed {
         rows: [*const i8; R],
     ) -> [i32; R];
 
+    /// As [`Simd::sums`], of many rows: four at a time, unless an instruction set knows better.
+    ///
+    /// # Safety
+    /// As of [`Simd::sums`].
+    #[inline(always)]
+    unsafe fn wide_sums(
+        self,
+        blocks: usize,
+        query: *const i16,
+        rows: [*const i8; WIDE],
+    ) -> [i32; WIDE] {
+        let mut sums = [0; WIDE];
+        let (rows, _) = rows.as_chunks::<4>();
+        let (fours, _) = sums.as_chunks_mut::<4>();
+        for (four, rows) in fours.iter_mut().zip(rows) {
+            // SAFETY: by the caller's contract.
+            *four = unsafe { self.sums(blocks, query, *rows) };
+        }
+        sums
+    }
+
     /// As [`Simd::sums`], of rows of nibbles: `Σ query[i] code[i]` with codes of 0 to 15, see
     /// [`NIBBLES`].
     ///
@@ -261,11 +282,10 @@ pub trait Simd: Copy + std::fmt::Debug + sealed::Sealed {
         rows: CodeRows<'_>,
         first: usize,
     ) -> [i32; WIDE] {
-        let mut dots = [0; WIDE];
-        for (at, dots) in dots.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-            *dots = self.run_dots::<B, 4>(query, rows, first + 4 * at);
-        }
-        dots
+        let blocks = blocks::<B>(query.len(), rows);
+        let starts = rows.starts_from(first);
+        // SAFETY: `blocks` checked query and stride; `starts_from` that all rows are there.
+        unsafe { self.wide_sums(blocks, query.as_ptr(), starts) }
     }
 
     /// As [`Simd::dots`], of rows of nibbles.

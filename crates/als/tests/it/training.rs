@@ -1,6 +1,6 @@
 use crate::{grouped_log, oracle, small_hyper};
 use refrain_als::{
-    Confidence, Earlier, EarlierRows, Factors, FoldIn, FoldInScratch, Hyper, Interactions,
+    Confidence, Factors, FoldIn, FoldInScratch, Hyper, Interactions, ParentFactors, ParentRows,
     Progress, TrainError, Trainer, gram, train,
 };
 use std::sync::Mutex;
@@ -262,25 +262,25 @@ fn a_reference_of_another_shape_is_refused() {
     let trainer = Trainer::new(&data, &hyper, 1).unwrap();
     let Factors { users, items, .. } = trainer.factors().clone();
     let (one_less, as_many) = (all(data.items() - 1), all(data.users()));
-    let wrong = EarlierRows::new(&one_less, &items);
+    let wrong = ParentRows::new(&one_less, &items);
     let error = trainer.finish(Some(wrong), &()).unwrap_err();
     assert!(
         matches!(error, TrainError::Shape { got: 59, .. }),
         "{error}"
     );
-    let users = EarlierRows::new(&as_many, &users);
-    let earlier = Earlier {
+    let users = ParentRows::new(&as_many, &users);
+    let known_factors = ParentFactors {
         users,
         items: wrong,
     };
-    let error = Trainer::warm(&data, &hyper, 1, &earlier).unwrap_err();
+    let error = Trainer::warm(&data, &hyper, 1, &known_factors).unwrap_err();
     assert!(
         matches!(error, TrainError::Shape { got: 59, .. }),
         "{error}"
     );
 }
 
-/// Places of as many rows of an earlier model, none of them new.
+/// Places of as many rows of a parent, none of them new.
 fn all(rows: u32) -> Vec<Option<u32>> {
     (0..rows).map(Some).collect()
 }
@@ -369,11 +369,11 @@ fn the_first_pass_from_a_parent_solves_who_is_new_to_it() {
         known[user] = None;
     }
     let known_items = all(data.items());
-    let earlier = Earlier {
-        users: EarlierRows::new(&known, &users),
-        items: EarlierRows::new(&known_items, &parent.items),
+    let known_factors = ParentFactors {
+        users: ParentRows::new(&known, &users),
+        items: ParentRows::new(&known_items, &parent.items),
     };
-    let start = || Trainer::warm(&data, &hyper, 2, &earlier).unwrap();
+    let start = || Trainer::warm(&data, &hyper, 2, &known_factors).unwrap();
     let mut child = start();
     child.step(&()).unwrap();
     // In a model, who is new is the exact solution already.
@@ -424,13 +424,13 @@ fn a_warm_start_is_soon_as_good_and_stays_where_the_parent_was() {
     let (mut users, mut items) = (all(data.users()), all(data.items()));
     users[..7].fill(None);
     items[..10].fill(None);
-    let users = EarlierRows::new(&users, &parent.users);
-    let known = EarlierRows::new(&items, &parent.items);
-    let earlier = Earlier {
+    let users = ParentRows::new(&users, &parent.users);
+    let known = ParentRows::new(&items, &parent.items);
+    let known_factors = ParentFactors {
         users,
         items: known,
     };
-    let mut child = Trainer::warm(&data, &hyper, 1, &earlier).unwrap();
+    let mut child = Trainer::warm(&data, &hyper, 1, &known_factors).unwrap();
     child.step(&()).unwrap();
     child.step(&()).unwrap();
     let before = child.finished().unwrap();
@@ -471,7 +471,7 @@ fn a_warm_start_is_soon_as_good_and_stays_where_the_parent_was() {
     (0..12).for_each(|_| stranger.step(&()).unwrap());
     let apart = distance(&stranger.factors().items);
     let places = all(data.items());
-    let reference = EarlierRows::new(&places, &parent.items);
+    let reference = ParentRows::new(&places, &parent.items);
     let turned = stranger.finish(Some(reference), &()).unwrap();
     assert!(distance(&turned.items) < 0.8 * apart);
 }

@@ -3,7 +3,7 @@
 use crate::Dictionary;
 
 /// Attributes of one item; everything but its id may be missing.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attributes {
     /// Name for people; empty when unknown.
     pub title: String,
@@ -29,6 +29,12 @@ impl Attributes {
         duration_ms: None,
         blocked: false,
     };
+}
+
+impl Default for Attributes {
+    fn default() -> Self {
+        Self::UNKNOWN
+    }
 }
 
 /// Items with attributes, in order of first appearance.

@@ -1,7 +1,7 @@
 //! Learning factors from one part of a log: by ALS, from nothing or from a parent, with checkpoints; or by
 //! counting listeners.
 
-use refrain_als::{Earlier, EarlierRows, Factors, Hyper, Interactions, Trainer as Als};
+use refrain_als::{Factors, Hyper, Interactions, ParentFactors, ParentRows, Trainer as Als};
 
 use super::checkpoint::{self, Checkpoints};
 use super::{Stage, StageProgress, TrainJobError, TrainOptions, Trainer};
@@ -30,16 +30,16 @@ impl Known<'_> {
     }
 
     /// The parent's factors in the order of the log's users and items.
-    fn earlier(&self) -> Earlier<'_> {
-        Earlier {
-            users: EarlierRows::new(&self.users, self.parent.user_factors()),
-            items: EarlierRows::new(&self.items, self.parent.item_factors()),
+    fn factors(&self) -> ParentFactors<'_> {
+        ParentFactors {
+            users: ParentRows::new(&self.users, self.parent.user_factors()),
+            items: ParentRows::new(&self.items, self.parent.item_factors()),
         }
     }
 
     /// All that is known, in that order: users, then items; none for who is new.
     pub(super) fn all(&self) -> impl Iterator<Item = Option<&[f32]>> {
-        let (Earlier { users, items }, rank) = (self.earlier(), self.parent.rank());
+        let (ParentFactors { users, items }, rank) = (self.factors(), self.parent.rank());
         users.iter(rank).chain(items.iter(rank))
     }
 }
@@ -75,7 +75,7 @@ pub(super) fn fit(
     let progress = AtStage(stage, progress);
     let mut als = match start {
         Some(known) => {
-            let warm = Als::warm(data, &hyper, options.threads, &known.earlier())?;
+            let warm = Als::warm(data, &hyper, options.threads, &known.factors())?;
             // What is held out was taken away as well.
             match known.has_exclusions || stage == Stage::FitTrainingPart {
                 true => warm.forgetting(),
@@ -115,7 +115,7 @@ pub(super) fn fit(
             iterations: als.iteration(),
             ..hyper
         },
-        factors: als.finish(start.map(|known| known.earlier().items), &progress)?,
+        factors: als.finish(start.map(|known| known.factors().items), &progress)?,
     })
 }
 

@@ -146,14 +146,12 @@ enum Input {
 impl Input {
     fn read(args: &Args) -> anyhow::Result<Self> {
         match (&args.model, &args.vectors) {
-            (Some(model), _) => match Model::load(model) {
-                Ok(model) => Ok(Self::Model(Box::new(model))),
-                Err(error) => {
-                    let what = Failure::new(format!("cannot load the model {}", model.display()))
-                        .next("give a directory that `refrain train` made");
-                    Err(anyhow::Error::new(error).context(what))
-                }
-            },
+            (Some(dir), _) => Model::load(dir)
+                .map(|model| Self::Model(Box::new(model)))
+                .with_context(|| {
+                    Failure::new(format!("cannot load the model {}", dir.display()))
+                        .next("give a directory that `refrain train` made")
+                }),
             (None, Some(vectors)) => VectorSet::read(vectors, args.ids.as_deref())
                 .map(Self::Vectors)
                 .context(Failure::new("cannot read the vectors")),

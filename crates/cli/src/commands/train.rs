@@ -173,7 +173,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> anyhow::Result<Exit> {
         load_parent(path)?;
     }
     let parent = || args.parent.as_deref().map(load_parent).transpose();
-    let (parent, heard) = both(parent, || read(args, output));
+    let (parent, heard) = both(parent, || Heard::read(args, output));
     let Heard {
         log,
         items,
@@ -228,25 +228,27 @@ struct Heard {
     excluded: Option<ExclusionReport>,
 }
 
-fn read(args: &Args, output: &Output) -> anyhow::Result<Heard> {
-    let read = args.read.options()?;
-    let read_items = args.read.items_options(&args.map_items)?;
-    let room = args.sort.room(Some(&args.out));
-    let labelled = !args.exclusions.is_empty();
-    let sort = (&args.sort, room.clone());
-    let mut log = ingest::sorted(&args.listens, &read, labelled, sort, output)?;
-    let items = ingest::items(&args.items, &read_items, output)?;
-    let mut excluded = None;
-    if labelled {
-        let read = args.read.items_options(&[])?;
-        let exclusions = ingest::exclusions(&args.exclusions, &read, output)?;
-        excluded = Some(exclude(&mut log, &exclusions, &items, &room, output)?);
+impl Heard {
+    fn read(args: &Args, output: &Output) -> anyhow::Result<Self> {
+        let read = args.read.options()?;
+        let read_items = args.read.items_options(&args.map_items)?;
+        let room = args.sort.room(Some(&args.out));
+        let labelled = !args.exclusions.is_empty();
+        let sort = (&args.sort, room.clone());
+        let mut log = ingest::sorted(&args.listens, &read, labelled, sort, output)?;
+        let items = ingest::items(&args.items, &read_items, output)?;
+        let mut excluded = None;
+        if labelled {
+            let read = args.read.items_options(&[])?;
+            let exclusions = ingest::exclusions(&args.exclusions, &read, output)?;
+            excluded = Some(exclude(&mut log, &exclusions, &items, &room, output)?);
+        }
+        Ok(Self {
+            log,
+            items,
+            excluded,
+        })
     }
-    Ok(Heard {
-        log,
-        items,
-        excluded,
-    })
 }
 
 /// Takes out of the log, which was read with its labels, what listeners excluded.

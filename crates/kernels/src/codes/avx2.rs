@@ -171,20 +171,16 @@ fn insert(sorted: &mut [u64], limit: usize, item: u64) -> usize {
         for (at, chunk) in chunks.iter_mut().enumerate() {
             let here = load(chunk);
             let here_less = less(here);
-            let (turned, turned_less) = (rotated(here), rotated(here_less));
-            let before = first_of(turned, earlier);
-            let before_less = first_of(turned_less, earlier_less);
-            let after = moved(here, here_less, before, before_less);
-            store(
-                chunk,
-                if (at + 1) * LANES > limit {
-                    cut(at, after)
-                } else {
-                    after
-                },
-            );
+            let (shifted, shifted_less) = (rotated(here), rotated(here_less));
+            let before = first_of(shifted, earlier);
+            let before_less = first_of(shifted_less, earlier_less);
+            let mut after = moved(here, here_less, before, before_less);
+            if (at + 1) * LANES > limit {
+                after = cut(at, after);
+            }
+            store(chunk, after);
             smaller = _mm256_sub_epi64(smaller, here_less);
-            (earlier, earlier_less) = (turned, turned_less);
+            (earlier, earlier_less) = (shifted, shifted_less);
         }
         let high = _mm256_extracti128_si256::<1>(smaller);
         let two = _mm_add_epi64(_mm256_castsi256_si128(smaller), high);
@@ -197,10 +193,8 @@ fn insert(sorted: &mut [u64], limit: usize, item: u64) -> usize {
         let earlier = at.checked_sub(1).map_or(zeros, |at| load(&chunks[at]));
         let before = first_of(rotated(here), rotated(earlier));
         let here_less = less(here);
-        store(
-            &mut chunks[at],
-            cut(at, moved(here, here_less, before, less(before))),
-        );
+        let after = cut(at, moved(here, here_less, before, less(before)));
+        store(&mut chunks[at], after);
         let smaller = _mm256_movemask_pd(_mm256_castsi256_pd(here_less));
         // The lowest of them is less, and so are all before; or there is none.
         if smaller & 1 != 0 || at == 0 {

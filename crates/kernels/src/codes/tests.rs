@@ -247,7 +247,7 @@ impl Task for NotBelow<'_> {
 proptest! {
     #[test]
     fn every_level_keeps_the_least(
-        limit in prop_oneof![0_usize..40, 110_usize..150],
+        limit in prop_oneof![0_usize..80, 110_usize..150],
         items in prop::collection::vec(prop_oneof![any::<u64>(), 0_u64..9, u64::MAX - 9..u64::MAX], 0..250),
     ) {
         let mut kept: Vec<u64> = Vec::new();
