@@ -15,10 +15,12 @@ use refrain_taste::{
 
 use crate::conformance::{MAX_EVENTS, run};
 
-/// A schema of its own in the test database, dropped with the value.
+/// A schema of its own in the test database, or a database of its own; dropped with the value.
 struct Place {
     database: String,
     schema: String,
+    /// Where the database was made, and its name, if it is its own.
+    own: Option<(String, String)>,
 }
 
 impl Place {
@@ -30,7 +32,11 @@ impl Place {
         };
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let schema = format!("t{}_{number}", std::process::id());
-        let place = Self { database, schema };
+        let place = Self {
+            database,
+            schema,
+            own: None,
+        };
         place.run(&format!("CREATE SCHEMA {}", place.schema));
         Some(place)
     }
@@ -48,6 +54,7 @@ impl Place {
         let apart = Self {
             database: format!("{server}/{name}{options}"),
             schema: place.schema.clone(),
+            own: Some((place.database.clone(), name)),
         };
         apart.run(&format!("CREATE SCHEMA {}", apart.schema));
         Some(apart)
@@ -91,8 +98,14 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let sql = format!("DROP SCHEMA {} CASCADE", self.schema);
-        if let Ok(mut client) = postgres::Client::connect(&self.database, NoTls) {
+        let (database, sql) = match &self.own {
+            Some((server, name)) => (server, format!("DROP DATABASE {name} WITH (FORCE)")),
+            None => (
+                &self.database,
+                format!("DROP SCHEMA {} CASCADE", self.schema),
+            ),
+        };
+        if let Ok(mut client) = postgres::Client::connect(database, NoTls) {
             drop(client.batch_execute(&sql));
         }
     }
