@@ -11,7 +11,7 @@ import pathlib
 import subprocess
 import sys
 
-FLAGS = {"avx2": "avx2", "avx512": "avx512f"}
+FLAGS = {"avx2": "avx2", "avx512": "avx512f", "avx512vnni": "avx512_vnni"}
 
 
 def levels() -> list[str]:

@@ -20,8 +20,12 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod panels;
 mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 
+pub use panels::Panels;
 pub use scalar::Scalar;
 
 /// Bytes of a block; rows are whole blocks, padded with zeros.
@@ -161,6 +165,9 @@ impl<'a> CodeRows<'a> {
 
 /// The operations of one instruction set; a value of it proves that this machine has it.
 pub trait Simd: Copy + std::fmt::Debug + sealed::Sealed {
+    /// Whether rows [side by side](Panels) are scored faster than one after another.
+    const PANELS: bool = false;
+
     /// `Σ query[i] rows[r][i]` for each of `R` rows of `blocks` blocks.
     ///
     /// # Safety
@@ -206,6 +213,19 @@ pub trait Simd: Copy + std::fmt::Debug + sealed::Sealed {
         rows: [*const i8; R],
     ) -> [i32; R];
 
+    /// As [`Simd::sums`], of rows side by side, [`WIDE`] to a group: see [`Panels`].
+    ///
+    /// # Safety
+    /// `groups` points to `query.len() * WIDE` bytes for each of `sums`; the length of the query is a multiple of
+    /// [`BLOCK`].
+    #[inline(always)]
+    unsafe fn panel_sums(self, query: &[i16], groups: *const u8, sums: &mut [[i32; WIDE]]) {
+        let size = query.len() * WIDE;
+        // SAFETY: the caller's contract.
+        let groups = unsafe { std::slice::from_raw_parts(groups, size * sums.len()) };
+        panels::sums(query, groups, sums);
+    }
+
     /// Which of the scores are not less than `bar`, those that are no numbers among them: bit `i` for the `i`-th.
     #[inline(always)]
     fn not_below(self, scores: &[f32; WIDE], bar: f32) -> u32 {
@@ -214,6 +234,33 @@ pub trait Simd: Copy + std::fmt::Debug + sealed::Sealed {
             mask |= u32::from(*score >= bar || score.is_nan()) << at;
         }
         mask
+    }
+
+    /// The greatest of each of [`WIDE`] columns, of the first row and every `stride`-th after it; likewise of the second, and so
+    /// on: `V` times. What is not a number is not the greatest; minus infinity where there is none. Ends with the rows, as
+    /// soon as fewer than `V` are left.
+    ///
+    /// # Panics
+    /// When `stride` is 0.
+    #[inline(always)]
+    fn greatest<const V: usize>(self, rows: &[[f32; WIDE]], stride: usize) -> [[f32; WIDE]; V] {
+        assert!(stride > 0, "the same rows again and again");
+        let mut greatest = [[f32::NEG_INFINITY; WIDE]; V];
+        for at in (0..rows.len()).step_by(stride) {
+            for (greatest, row) in greatest
+                .iter_mut()
+                .zip(rows.get(at..at + V).unwrap_or_default())
+            {
+                for lane in 0..WIDE {
+                    greatest[lane] = if row[lane] > greatest[lane] {
+                        row[lane]
+                    } else {
+                        greatest[lane]
+                    };
+                }
+            }
+        }
+        greatest
     }
 
     /// Puts `item` where it belongs in `sorted`, which ascends, and returns its place. No more than `limit` values
@@ -288,6 +335,25 @@ pub trait Simd: Copy + std::fmt::Debug + sealed::Sealed {
         unsafe { self.wide_sums(blocks, query.as_ptr(), starts) }
     }
 
+    /// As [`Simd::run_dots`], of as many rows as there are sums, which lie side by side.
+    ///
+    /// # Panics
+    /// When the query is not as long as a row, or the panels do not [hold](Panels::hold) those rows.
+    #[inline(always)]
+    fn panel_dots(self, query: &[i16], panels: &Panels, first: usize, sums: &mut [i32]) {
+        let groups = panels.groups(query.len(), first, sums.len());
+        let (whole, rest) = sums.as_chunks_mut::<WIDE>();
+        // SAFETY: `groups` are of as many rows, rounded up to whole groups; strides are whole blocks.
+        unsafe { self.panel_sums(query, groups.as_ptr(), whole) };
+        if !rest.is_empty() {
+            let mut last = [[0; WIDE]];
+            let start = groups[whole.len() * WIDE * query.len()..].as_ptr();
+            // SAFETY: as above; this group is the one beyond the whole ones.
+            unsafe { self.panel_sums(query, start, &mut last) };
+            rest.copy_from_slice(&last[0][..rest.len()]);
+        }
+    }
+
     /// As [`Simd::dots`], of rows of nibbles.
     ///
     /// # Panics
@@ -328,13 +394,16 @@ fn check_sorted(sorted: &[u64], limit: usize) {
     );
 }
 
+/// The largest magnitude a value of a query may have: in two bytes with signs, the high one is 127 then.
+const LARGEST: i16 = 127 * 256 + 127;
+
 /// The largest magnitude a value of a query may have, so that with `weight = Σ |query[i]| / max
 /// |query[i]|` no sum over codes of at most 128 overflows.
 pub fn largest(weight: f64) -> i16 {
     // A hundredth is left for what rounding adds.
     let bound = f64::from(i32::MAX) * 0.99 / 128.0 / weight.max(1.0);
     #[expect(clippy::cast_possible_truncation, reason = "within the range of i16")]
-    let bound = bound.floor().min(f64::from(i16::MAX)) as i16;
+    let bound = bound.floor().min(f64::from(LARGEST)) as i16;
     bound
 }
 
@@ -358,6 +427,9 @@ impl Kernels {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Level::Avx512 => unsafe { avx512::run(task) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Level::Avx512Vnni => unsafe { avx512::run_vnni(task) },
             #[cfg(target_arch = "aarch64")]
             // SAFETY: as above.
             Level::Neon => unsafe { neon::run(task) },

@@ -19,7 +19,7 @@ pub struct Kernels {
 
 impl Kernels {
     /// The best level of this machine, or the one `REFRAIN_SIMD` asks for
-    /// (`scalar`, `avx2`, `avx512`, `neon`). A value that cannot be honoured is ignored here;
+    /// (`scalar`, `avx2`, `avx512`, `avx512vnni`, `neon`). A value that cannot be honoured is ignored here;
     /// programs report it at start through [`Kernels::from_env`].
     pub fn active() -> Self {
         static ACTIVE: OnceLock<Kernels> = OnceLock::new();
@@ -53,7 +53,7 @@ impl Kernels {
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => &crate::avx2::TABLE,
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => &crate::avx512::TABLE,
+            Level::Avx512 | Level::Avx512Vnni => &crate::avx512::TABLE,
             #[cfg(target_arch = "aarch64")]
             Level::Neon => &crate::neon::TABLE,
             _ => return None,
@@ -64,6 +64,11 @@ impl Kernels {
     /// Which level this is.
     pub fn level(&self) -> Level {
         self.level
+    }
+
+    /// Whether rows of codes [side by side](crate::codes::Panels) are scored faster than one after another.
+    pub fn has_panels(&self) -> bool {
+        self.level == Level::Avx512Vnni
     }
 
     /// `Σ aᵢ bᵢ` in the canonical order of the crate.

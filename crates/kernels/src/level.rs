@@ -11,13 +11,21 @@ pub enum Level {
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ and VL (2017 on, in servers).
     Avx512,
+    /// The same with VNNI (2019 on).
+    Avx512Vnni,
     /// aarch64.
     Neon,
 }
 
 impl Level {
     /// Every level, worst first.
-    pub const ALL: [Self; 4] = [Self::Scalar, Self::Neon, Self::Avx2, Self::Avx512];
+    pub const ALL: [Self; 5] = [
+        Self::Scalar,
+        Self::Neon,
+        Self::Avx2,
+        Self::Avx512,
+        Self::Avx512Vnni,
+    ];
 
     /// The levels this machine can run, worst first. Never empty.
     pub fn available() -> Vec<Self> {
@@ -41,6 +49,10 @@ impl Level {
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
             }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => {
+                Self::Avx512.is_available() && is_x86_feature_detected!("avx512vnni")
+            }
             #[cfg(target_arch = "aarch64")]
             Self::Neon => std::arch::is_aarch64_feature_detected!("neon"),
             _ => false,
@@ -53,6 +65,7 @@ impl Level {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Avx512Vnni => "avx512vnni",
             Self::Neon => "neon",
         }
     }
@@ -88,7 +101,7 @@ impl fmt::Display for ParseLevelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "unknown instruction set {:?}: expected scalar, avx2, avx512 or neon",
+            "unknown instruction set {:?}: expected scalar, avx2, avx512, avx512vnni or neon",
             self.name
         )
     }

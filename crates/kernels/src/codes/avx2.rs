@@ -60,6 +60,30 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn greatest<const V: usize>(self, rows: &[[f32; WIDE]], stride: usize) -> [[f32; WIDE]; V] {
+        assert!(stride > 0, "the same rows again and again");
+        // SAFETY: a value of `Avx2` is only made where the machine has it; a row is two registers.
+        unsafe {
+            let mut greatest = [[_mm256_set1_ps(f32::NEG_INFINITY); 2]; V];
+            for at in (0..rows.len()).step_by(stride) {
+                for (v, row) in rows.get(at..at + V).unwrap_or_default().iter().enumerate() {
+                    let [low, high] = &mut greatest[v];
+                    // Of what is not a number and another it takes the second.
+                    *low = _mm256_max_ps(_mm256_loadu_ps(row.as_ptr()), *low);
+                    *high = _mm256_max_ps(_mm256_loadu_ps(row.as_ptr().add(8)), *high);
+                }
+            }
+            let mut out = [[0.0; WIDE]; V];
+            for v in 0..V {
+                let [low, high] = greatest[v];
+                _mm256_storeu_ps(out[v].as_mut_ptr(), low);
+                _mm256_storeu_ps(out[v].as_mut_ptr().add(8), high);
+            }
+            out
+        }
+    }
+
+    #[inline(always)]
     fn insert(self, sorted: &mut [u64], limit: usize, item: u64) -> usize {
         check_sorted(sorted, limit);
         // SAFETY: a value of `Avx2` is only made where the machine has it.

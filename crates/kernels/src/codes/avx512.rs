@@ -1,28 +1,50 @@
-//! Codes with AVX-512 BW: a block a register.
+//! Codes with AVX-512 BW: a block a register. With VNNI, sixteen rows side by side.
 
 use std::arch::x86_64::*;
 
 use super::{
-    BLOCK, SORTED, Simd, Task, WIDE,
+    BLOCK, SORTED, Scalar, Simd, Task, WIDE,
     avx2::{fold_all, nibble_sums},
     check_sorted,
     sealed::Sealed,
+    vnni,
 };
 
-/// AVX-512 F, BW, DQ and VL.
+/// AVX-512 F, BW, DQ and VL; and VNNI, if so.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Avx512(());
+pub(super) struct Avx512<const VNNI: bool>(());
 
-impl Sealed for Avx512 {}
+impl<const VNNI: bool> Sealed for Avx512<VNNI> {}
 
 /// # Safety
 /// The machine has AVX-512 F, BW, DQ and VL, AVX2 and FMA.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,popcnt,lzcnt")]
 pub(super) unsafe fn run<T: Task>(task: T) -> T::Output {
-    task.run(Avx512(()))
+    task.run(Avx512::<false>(()))
 }
 
-impl Simd for Avx512 {
+/// # Safety
+/// As of [`run`], and VNNI.
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,bmi1,bmi2,popcnt,lzcnt"
+)]
+pub(super) unsafe fn run_vnni<T: Task>(task: T) -> T::Output {
+    task.run(Avx512::<true>(()))
+}
+
+impl<const VNNI: bool> Simd for Avx512<VNNI> {
+    const PANELS: bool = VNNI;
+
+    #[inline(always)]
+    unsafe fn panel_sums(self, query: &[i16], groups: *const u8, sums: &mut [[i32; WIDE]]) {
+        match VNNI {
+            // SAFETY: a value of `Avx512<true>` is only made where the machine has VNNI; the rest by the caller's contract.
+            true => unsafe { vnni::panel_sums(query, groups, sums) },
+            // SAFETY: the caller's contract.
+            false => unsafe { Scalar.panel_sums(query, groups, sums) },
+        }
+    }
+
     #[inline(always)]
     unsafe fn sums<const R: usize>(
         self,
@@ -72,6 +94,26 @@ impl Simd for Avx512 {
         unsafe {
             let scores = _mm512_loadu_ps(scores.as_ptr());
             _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(scores, _mm512_set1_ps(bar)).into()
+        }
+    }
+
+    #[inline(always)]
+    fn greatest<const V: usize>(self, rows: &[[f32; WIDE]], stride: usize) -> [[f32; WIDE]; V] {
+        assert!(stride > 0, "the same rows again and again");
+        // SAFETY: a value of `Avx512` is only made where the machine has it; a row is a register.
+        unsafe {
+            let mut greatest = [_mm512_set1_ps(f32::NEG_INFINITY); V];
+            for at in (0..rows.len()).step_by(stride) {
+                for (v, row) in rows.get(at..at + V).unwrap_or_default().iter().enumerate() {
+                    // Of what is not a number and another it takes the second.
+                    greatest[v] = _mm512_max_ps(_mm512_loadu_ps(row.as_ptr()), greatest[v]);
+                }
+            }
+            let mut out = [[0.0; WIDE]; V];
+            for v in 0..V {
+                _mm512_storeu_ps(out[v].as_mut_ptr(), greatest[v]);
+            }
+            out
         }
     }
 

@@ -64,6 +64,36 @@ impl Task for Run<'_> {
     }
 }
 
+/// Rows of a range, side by side; those of a part of it from the start of a group on.
+struct Beside<'a> {
+    query: &'a [i16],
+    panels: &'a Panels,
+    first: usize,
+    len: usize,
+}
+
+impl Task for Beside<'_> {
+    type Output = Vec<i32>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Vec<i32> {
+        let mut sums = vec![0; self.len];
+        simd.panel_dots(self.query, self.panels, self.first, &mut sums);
+        sums
+    }
+}
+
+struct Greatest<'a>(&'a [[f32; WIDE]], usize);
+
+impl Task for Greatest<'_> {
+    type Output = [[f32; WIDE]; 3];
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Self::Output {
+        simd.greatest(self.0, self.1)
+    }
+}
+
 struct NibbleScore<'a> {
     query: &'a NibbleValues,
     rows: CodeRows<'a>,
@@ -137,6 +167,20 @@ proptest! {
             let all = kernels.run(Run { query: &query, rows });
             let all: Vec<i64> = all.into_iter().map(i64::from).collect();
             prop_assert_eq!(&all, &exact, "{:?}", kernels);
+            let mut panels = Panels::default();
+            for from in [0, 1, rows.len() / 2] {
+                // Beyond the last row there are none.
+                panels.set(rows, from..rows.len() + from);
+                for first in (from..rows.len()).step_by(WIDE) {
+                    for len in [rows.len() - first, (rows.len() - first) / 2] {
+                        prop_assert!(panels.hold(first, len) && !panels.hold(first, rows.len() - first + 1));
+                        let sums = kernels.run(Beside { query: &query, panels: &panels, first, len });
+                        let sums: Vec<i64> = sums.into_iter().map(i64::from).collect();
+                        prop_assert_eq!(&sums[..], &exact[first..][..len], "{:?}", kernels);
+                    }
+                }
+                prop_assert!(!panels.hold(from + 1, 0) && !panels.hold(usize::MAX, 1));
+            }
         }
     }
 }
@@ -266,6 +310,30 @@ proptest! {
     }
 
     #[test]
+    fn every_level_tells_the_greatest(
+        rows in prop::collection::vec(prop::array::uniform16(prop_oneof![-9_i8..9, Just(i8::MIN), Just(i8::MAX)]), 0..40),
+        stride in 1_usize..12,
+    ) {
+        let number = |value: i8| match value {
+            i8::MIN => f32::NAN,
+            i8::MAX => f32::INFINITY,
+            value => f32::from(value),
+        };
+        let rows: Vec<[f32; WIDE]> = rows.into_iter().map(|row| row.map(number)).collect();
+        let mut expected = [[f32::NEG_INFINITY; WIDE]; 3];
+        for at in (0..rows.len()).step_by(stride).filter(|at| at + 3 <= rows.len()) {
+            for (expected, row) in expected.iter_mut().zip(&rows[at..]) {
+                for (expected, value) in expected.iter_mut().zip(row) {
+                    *expected = expected.max(*value);
+                }
+            }
+        }
+        for kernels in levels() {
+            prop_assert_eq!(kernels.run(Greatest(&rows, stride)), expected, "{:?}", kernels);
+        }
+    }
+
+    #[test]
     fn every_level_tells_what_is_not_below(
         scores in prop::collection::vec(prop_oneof![-2_i8..3, Just(i8::MIN)], WIDE),
         bar in -2_i8..3,
@@ -306,4 +374,13 @@ fn a_short_query_is_refused() {
 #[should_panic(expected = "ids, but no rows")]
 fn no_rows_cannot_be_scored() {
     Scalar.dots::<0, 1>(&[0; 32], CodeRows::new(&[], 32), [0]);
+}
+
+#[test]
+#[should_panic(expected = "not side by side")]
+fn rows_that_panels_do_not_hold_cannot_be_scored() {
+    let codes = [1; 3 * BLOCK];
+    let mut panels = Panels::default();
+    panels.set(CodeRows::new(&codes, BLOCK), 0..3);
+    Scalar.panel_dots(&[1; BLOCK], &panels, 0, &mut [0; 4]);
 }

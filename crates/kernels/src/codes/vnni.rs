@@ -1,0 +1,111 @@
+//! Rows side by side with AVX-512 VNNI: four values of sixteen rows multiplied and added at once.
+
+use std::arch::x86_64::*;
+
+use super::{WIDE, panels::FOUR};
+
+/// Values of the query that are taken apart at a time.
+const PART: usize = 64;
+
+/// Groups of rows that are summed together: enough for no sum to wait for itself.
+const TOGETHER: usize = 4;
+
+/// [`Simd::panel_sums`](super::Simd::panel_sums): a value of the query is `256 high + low`, each a byte with a sign, and a register holds four
+/// values of sixteen rows. What codes are held with is taken off at the end: 128 times the sum of the query. Nothing
+/// saturates on the way, and what overflows comes back, as the sum itself fits.
+///
+/// Not inlined: within a walk it would take the registers of others.
+///
+/// # Safety
+/// As of [`Simd::panel_sums`](super::Simd::panel_sums); the machine has AVX-512 with VNNI.
+#[inline(never)]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,bmi1,bmi2,popcnt,lzcnt"
+)]
+pub(super) unsafe fn panel_sums(query: &[i16], groups: *const u8, sums: &mut [[i32; WIDE]]) {
+    let size = query.len() * WIDE;
+    for (part, values) in query.chunks(PART).enumerate() {
+        let (mut high, mut low) = ([0_i8; PART], [0_i8; PART]);
+        let mut sum = 0_i32;
+        for ((value, high), low) in values.iter().zip(&mut high).zip(&mut low) {
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "the high byte, as no value is beyond `LARGEST`, and what it leaves"
+            )]
+            {
+                *high = (value.wrapping_add(128) >> 8) as i8;
+                *low = value.wrapping_sub(i16::from(*high) << 8) as i8;
+            }
+            sum += i32::from(*value);
+        }
+        let query = Part {
+            fours: values.len() / FOUR,
+            high: high.as_ptr().cast(),
+            low: low.as_ptr().cast(),
+            taken_off: sum.wrapping_mul(128),
+            is_first: part == 0,
+        };
+        let mut group = groups.wrapping_add(part * PART * WIDE);
+        let (together, rest) = sums.as_chunks_mut::<TOGETHER>();
+        for sums in together {
+            // SAFETY: by the caller's contract.
+            unsafe { query.add(group, size, sums) };
+            group = group.wrapping_add(size * TOGETHER);
+        }
+        for sums in rest {
+            // SAFETY: by the caller's contract.
+            unsafe { query.add(group, size, std::array::from_mut(sums)) };
+            group = group.wrapping_add(size);
+        }
+    }
+}
+
+/// Some values of a query, taken apart.
+struct Part {
+    fours: usize,
+    high: *const i32,
+    low: *const i32,
+    taken_off: i32,
+    is_first: bool,
+}
+
+impl Part {
+    /// Adds the products with these values of `G` groups, which lie `size` bytes apart.
+    ///
+    /// # Safety
+    /// The machine has AVX-512 with VNNI; each group has as many fours.
+    #[inline]
+    #[target_feature(
+        enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,bmi1,bmi2,popcnt,lzcnt"
+    )]
+    unsafe fn add<const G: usize>(
+        &self,
+        group: *const u8,
+        size: usize,
+        sums: &mut [[i32; WIDE]; G],
+    ) {
+        // SAFETY: by the caller's contract; sixteen sums are a register.
+        unsafe {
+            let mut highs = [_mm512_setzero_si512(); G];
+            let mut lows = [_mm512_set1_epi32(self.taken_off.wrapping_neg()); G];
+            for four in 0..self.fours {
+                let high = _mm512_set1_epi32(self.high.add(four).read_unaligned());
+                let low = _mm512_set1_epi32(self.low.add(four).read_unaligned());
+                for g in 0..G {
+                    let codes = group.add(g * size + four * FOUR * WIDE);
+                    let codes = _mm512_loadu_si512(codes.cast());
+                    highs[g] = _mm512_dpbusd_epi32(highs[g], codes, high);
+                    lows[g] = _mm512_dpbusd_epi32(lows[g], codes, low);
+                }
+            }
+            for g in 0..G {
+                let mut all = _mm512_add_epi32(_mm512_slli_epi32::<8>(highs[g]), lows[g]);
+                let sums = sums[g].as_mut_ptr().cast();
+                if !self.is_first {
+                    all = _mm512_add_epi32(all, _mm512_loadu_si512(sums));
+                }
+                _mm512_storeu_si512(sums.cast(), all);
+            }
+        }
+    }
+}
