@@ -160,7 +160,7 @@ impl Task for Explore<'_, '_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        match self.browse.index.space().walk_stride() / BLOCK {
+        match self.browse.index.space().walked_rows().stride() / BLOCK {
             2 => self.go::<S, 2>(simd),
             4 => self.go::<S, 4>(simd),
             _ => self.go::<S, 0>(simd),

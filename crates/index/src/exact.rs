@@ -1,10 +1,8 @@
 //! Scoring by all bytes: of what a walk has found, or of every allowed item.
 
-use std::{cmp::Reverse, collections::BinaryHeap};
-
 use refrain_kernels::{
     Kernels, Metric,
-    codes::{self, Simd, Task, WIDE},
+    codes::{self, Panels, Simd, Task, WIDE},
 };
 
 use crate::{
@@ -14,13 +12,16 @@ use crate::{
     filter::Filter,
     layout::RUN,
     pool::{Pool, Ranked},
-    scratch::{Block, Scratch},
+    scratch::{Block, Scratch, not_below},
     space::{Scorer, Scores, Space},
-    walk::{Admit, End, Spent, count},
+    walk::{End, Spent, count},
 };
 
+/// Queries for whom items are put side by side: for fewer it costs more than it saves.
+const WORTH_PANELS: usize = 8;
+
 /// Items scored at a time: few enough for their scores to stay in the first-level cache.
-const STEP: usize = 256;
+pub(crate) const STEP: usize = 256;
 
 /// The best score an item can have by all its bytes, from the one by its high bytes.
 #[derive(Clone, Copy)]
@@ -122,7 +123,7 @@ impl Reach<'_> {
 
     /// What an item must be able to score to be among the best; `None` where that cannot be told.
     #[inline(always)]
-    fn least(&self, found: &Pool) -> Option<f32> {
+    pub(crate) fn least(&self, found: &Pool) -> Option<f32> {
         let last = found.score_at(self.k)?;
         let told = !self.space.lengths.is_empty();
         told.then(|| self.bound.worst(self.space, last))
@@ -130,122 +131,11 @@ impl Reach<'_> {
 
     /// Whether an item from a place on can: the longest come first, and `q·x ≤ |q| |x|`.
     #[inline(always)]
-    fn goes_on(&self, least: Option<f32>, place: usize) -> bool {
+    pub(crate) fn goes_on(&self, least: Option<f32>, place: usize) -> bool {
         let longest = self.space.lengths.get(place / RUN);
         let can = |least| longest.is_some_and(|longest| self.bound.longest(*longest) >= least);
         place < self.space.len() && least.is_none_or(can)
     }
-}
-
-/// The first places scanned, under inner product.
-pub(crate) struct Head<'a> {
-    pub(crate) reach: Reach<'a>,
-    /// Items that are scanned in any case, if no fewer tell the answer.
-    pub(crate) first: usize,
-    /// Past it no more are scanned; the walk then says so.
-    pub(crate) deadline: Option<Deadline>,
-    /// Items that may be scanned, if then the answer is complete.
-    pub(crate) budget: usize,
-    /// Which may come back, if not all.
-    pub(crate) admit: Option<Admit<'a>>,
-}
-
-impl Head<'_> {
-    /// Fills the pool (and the frontier, of a filtered walk) from the first places. Returns how
-    /// many were scanned, and whether no item after them can be among the best `k`.
-    #[inline(always)]
-    pub(crate) fn scan<S: Simd>(
-        &self,
-        simd: S,
-        scorer: &impl Scores,
-        (pool, frontier, block): (&mut Pool, &mut BinaryHeap<Reverse<Ranked>>, &mut Block),
-        spent: &mut Spent,
-    ) -> (usize, bool) {
-        let space = self.reach.space;
-        let n = space.len();
-        let mut at = 0;
-        let first = self.first.min(n);
-        let mut end = STEP.min(first);
-        loop {
-            while at < end {
-                let len = STEP.min(end - at);
-                scorer.steps(at, &mut block.steps[..len]);
-                scorer.score_run(simd, at, &block.steps[..len], &mut block.scores[..len]);
-                spent.scored(len);
-                let mut bar = pool.bar_score();
-                if at == 0 && self.admit.is_none() {
-                    bar = bar.max(floor(&block.scores[..len], pool.capacity()));
-                }
-                for from in (0..len).step_by(WIDE) {
-                    for slot in block.not_below(simd, from..len, bar) {
-                        let score = block.scores[slot];
-                        if score < bar {
-                            continue;
-                        }
-                        let item = Ranked::new(score, count(at + slot));
-                        match self.admit {
-                            None => pool.insert(simd, item),
-                            Some(admit) => {
-                                frontier.push(Reverse(item));
-                                admit.offer(simd, pool, item);
-                            }
-                        }
-                        bar = bar.max(pool.bar_score());
-                    }
-                }
-                at += len;
-            }
-            // No bound holds for what was dropped by less than all bytes: from a sketch, or from a full group.
-            let capped = self.admit.is_some_and(|admit| admit.cap.is_some());
-            let is_bound = !space.is_abridged() && !capped;
-            let least = self.reach.least(pool);
-            if is_bound && !self.reach.goes_on(least, at) {
-                return (at, true);
-            }
-            let may_complete = is_bound && !self.reach.goes_on(least, self.budget);
-            if (!may_complete && first <= at) || past(self.deadline) {
-                return (at, false);
-            }
-            end = (at + STEP).min(if may_complete { n } else { first });
-            if may_complete {
-                let mut runs = (at / RUN + 1..end.div_ceil(RUN)).map(|run| run * RUN);
-                let none = runs.find(|place| !self.reach.goes_on(least, *place));
-                end = none.unwrap_or(end);
-            }
-        }
-    }
-}
-
-/// A score that at least so many of these reach, told without sorting: the least of the best of as many groups or a few
-/// more. Minus infinity for more than 64, and where not all groups have a number. With it a pool of ten takes half as many newcomers from its first
-/// 256, for what is below it does not have to get in before it is driven out again.
-#[inline(always)]
-fn floor(scores: &[f32], wanted: usize) -> f32 {
-    match wanted {
-        0..=16 => least_best::<1>(scores),
-        17..=32 => least_best::<2>(scores),
-        33..=64 => least_best::<4>(scores),
-        _ => f32::NEG_INFINITY,
-    }
-}
-
-/// Of `16 V` groups, whose members lie that far apart.
-#[inline(always)]
-fn least_best<const V: usize>(scores: &[f32]) -> f32 {
-    let mut best = [[f32::NEG_INFINITY; WIDE]; V];
-    let (rows, _) = scores.as_chunks::<WIDE>();
-    for rows in rows.chunks_exact(V) {
-        for (best, row) in best.iter_mut().zip(rows) {
-            for lane in 0..WIDE {
-                // Not the other way round: what is not a number is not the best.
-                if row[lane] > best[lane] {
-                    best[lane] = row[lane];
-                }
-            }
-        }
-    }
-    let least = |best: &[f32; WIDE]| best.iter().copied().fold(f32::INFINITY, f32::min);
-    best.iter().map(least).fold(f32::INFINITY, f32::min)
 }
 
 /// Scores what is in `found` (places) by all bytes into `results` (ordinals), leaving out what
@@ -529,7 +419,8 @@ impl Scan<'_> {
                     }
                     let len = STEP.min(n - first);
                     scanner.scorer.steps(first, &mut block.steps[..len]);
-                    scanner.take_run(simd, first, (block, len), asked, &mut spent);
+                    let scorer = scanner.scorer;
+                    scanner.take_run(simd, scorer, first, (block, len), asked, &mut spent);
                 }
                 (End::Complete, spent)
             }
@@ -538,7 +429,7 @@ impl Scan<'_> {
 }
 
 /// Every item scored for each of several queries, to be compiled for each instruction set: a step of items is
-/// in the nearest cache when the second query comes to it.
+/// in the nearest cache when the second query comes to it, and side by side, where that is faster.
 pub(crate) struct ScanTogether<'a> {
     pub(crate) space: Space<'a>,
     pub(crate) ordinals: &'a [u32],
@@ -570,6 +461,7 @@ impl ScanTogether<'_> {
         let n = space.len();
         let mut block = Block::default();
         let mut spent = Spent::default();
+        let mut panels = Panels::default();
         let mut scanners = Vec::with_capacity(scratches.len());
         for scratch in scratches {
             let whole = Whole {
@@ -587,16 +479,20 @@ impl ScanTogether<'_> {
             if let Some(any) = scanners.first() {
                 any.scorer.steps(first, &mut block.steps[..len]);
             }
-            let mut done = true;
-            for scanner in &mut scanners {
-                if scanner.is_done(first) {
-                    continue;
-                }
-                done = false;
-                scanner.take_run(simd, first, (&mut block, len), None, &mut spent);
-            }
-            if done {
+            scanners.retain(|scanner| !scanner.is_done(first));
+            if scanners.is_empty() {
                 return;
+            }
+            let beside = S::PANELS && scanners.len() >= WORTH_PANELS;
+            if beside {
+                panels.set(space.rows, first..first + len);
+            }
+            for scanner in &mut scanners {
+                let scorer = match beside {
+                    true => scanner.scorer.beside(&panels),
+                    false => scanner.scorer,
+                };
+                scanner.take_run(simd, scorer, first, (&mut block, len), None, &mut spent);
             }
         }
     }
@@ -656,12 +552,12 @@ impl<'a, const B: usize> Scanner<'a, B> {
     fn take_run<S: Simd>(
         &mut self,
         simd: S,
+        scorer: Scorer<'_, B>,
         first: usize,
         (block, len): (&mut Block, usize),
         filter: Option<&Filter<'_>>,
         spent: &mut Spent,
     ) {
-        let scorer = self.scorer;
         scorer.score_run(simd, first, &block.steps[..len], &mut block.scores[..len]);
         self.pick(simd, Some(first), (block, len), filter, spent);
     }
@@ -678,7 +574,7 @@ impl<'a, const B: usize> Scanner<'a, B> {
     ) {
         spent.scored(len);
         for from in (0..len).step_by(WIDE) {
-            for slot in block.not_below(simd, from..len, self.least) {
+            for slot in not_below(simd, &block.scores, from..len, self.least) {
                 let place = first.map_or(block.positions[slot], |first| count(first + slot));
                 self.offer(simd, (place, block.scores[slot]), filter);
             }
@@ -702,49 +598,6 @@ impl<'a, const B: usize> Scanner<'a, B> {
     }
 }
 
-fn past(deadline: Option<Deadline>) -> bool {
+pub(crate) fn past(deadline: Option<Deadline>) -> bool {
     deadline.is_some_and(Deadline::has_passed)
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn as_many_as_are_wanted_reach_the_floor(
-            scores in prop::collection::vec(
-                prop_oneof![8 => -10_i16..10, 1 => Just(i16::MIN), 1 => Just(i16::MAX)], 0..300),
-            wanted in 0_usize..80,
-        ) {
-            let score = |value: &i16| match *value {
-                i16::MIN => f32::NAN,
-                i16::MAX => f32::INFINITY,
-                value => f32::from(value),
-            };
-            let scores: Vec<f32> = scores.iter().map(score).collect();
-            let floor = floor(&scores, wanted);
-            let numbers = scores.iter().filter(|score| !score.is_nan()).count();
-            let reach = scores.iter().filter(|score| **score >= floor).count();
-            prop_assert!(reach >= wanted.min(numbers), "{floor}: {reach} of {wanted}");
-            prop_assert!(floor.is_finite() || floor == f32::NEG_INFINITY || scores.contains(&floor));
-        }
-    }
-
-    #[test]
-    fn a_floor_leaves_out_most() {
-        let scores: Vec<f32> = (0_u16..256)
-            .map(|at| f32::from(at.wrapping_mul(157) % 256))
-            .collect();
-        for (wanted, most) in [(10, 80), (16, 80), (32, 130), (64, 210)] {
-            let floor = floor(&scores, wanted);
-            let left = scores.iter().filter(|score| **score >= floor).count();
-            assert!(
-                (wanted..most).contains(&left),
-                "{wanted}: {left} from {floor} on"
-            );
-        }
-    }
 }

@@ -7,8 +7,8 @@
 //! How far that goes is told by the lengths alone. Taken that a query scores an item of length `l` as `l · z`, with `z`
 //! normally distributed, an item is among the best `ef` with probability `P(z > t / l)`, where these sum up to `ef` over
 //! all items. The head ends where that falls below [`LEAST_LIKELY`]. On factors of real and of generated logs
-//! (40,981 to a million items, the best 10 to 64) that is within a factor of three of where the share of items that
-//! are in answers does: of 1.5 but for the two real ones, whose answers come from further down.
+//! (40,981 to a million items, the best 10 to 64) that was, at 1 in 256, within a factor of three of where the share of items
+//! that are in answers does: of 1.5 but for the two real ones, whose answers come from further down.
 //!
 //! One thread, recall@10, against 128 items at every width: 1,000,000 × 64 generated music factors 0.95 at 2 times the
 //! queries a second and 0.99 at 3 times; the factors of a generated log (290,870 × 64), where the best ten of everybody
@@ -25,11 +25,11 @@ const NARROWEST: usize = 16;
 /// Items scored in any case: what a walk begins with.
 const LEAST: usize = 2 * RUN;
 
-/// Items scored at most, for one that a walk keeps: they cost three quarters of the walk (`WALK_COST`).
-const MOST_A_WIDTH: usize = 48;
+/// Items scored at most, for one that a walk keeps: side by side they cost half of the walk, one after another as much as it.
+const MOST_A_WIDTH: usize = 96;
 
 /// The least probability to be among the best with which an item is scored.
-const LEAST_LIKELY: f64 = 1.0 / 256.0;
+const LEAST_LIKELY: f64 = 1.0 / 1024.0;
 
 /// And how many times as likely as an item at random it must be: where all are alike, none is to be preferred.
 const MORE_LIKELY: f64 = 2.0;

@@ -1,10 +1,16 @@
 //! An index over sections of bytes: opened in constant time, read in place.
 
+use std::sync::{Arc, OnceLock};
+
 use bytes::Bytes;
-use refrain_kernels::{Metric, codes::CodeRows};
+use refrain_kernels::{
+    Kernels, Metric,
+    codes::{CodeRows, Panels},
+};
 
 use crate::{
     codes::{self, RUNGS},
+    front,
     heads::Heads,
     layout::{
         CENTRE, CODES, Graph, HEADER, Header, LENGTHS, LINKS, MAGIC, MAX_DIM, MAX_ITEMS,
@@ -18,7 +24,8 @@ use crate::{
 /// A built index, viewed where its bytes lie (a mapped file, usually).
 ///
 /// Opening checks the header and the length of every section and nothing else, so it takes
-/// constant time. A damaged section can make an answer wrong, but never out of range, endless or
+/// constant time. With AVX-512 VNNI the first search by inner product copies the longest vectors, 512 KiB of 64 dimensions at
+/// most, side by side. A damaged section can make an answer wrong, but never out of range, endless or
 /// a panic; [`Index::check`] finds the damage and names its place.
 #[derive(Clone, Debug)]
 pub struct Index {
@@ -43,6 +50,8 @@ pub struct Index {
     nav_links: Bytes,
     ordinals: Bytes,
     places: Bytes,
+    /// The first rows that are walked, side by side; made when a search first asks for them.
+    front: Arc<OnceLock<Panels>>,
 }
 
 /// What an index was built with.
@@ -207,6 +216,7 @@ impl Index {
             nav_links: words(NAV_LINKS, header.nav_rows() * u64::from(header.m))?,
             ordinals: words(ORDINALS, n)?,
             places: words(PLACES, n)?,
+            front: Arc::default(),
             header,
         })
     }
@@ -286,6 +296,17 @@ impl Index {
     }
 
     pub(crate) fn space(&self) -> Space<'_> {
+        let space = self.space_of_rows();
+        let panels = match self.metric {
+            Metric::InnerProduct if Kernels::active().has_panels() => {
+                self.front.get_or_init(|| front::panels(&space))
+            }
+            _ => Panels::EMPTY,
+        };
+        Space { panels, ..space }
+    }
+
+    fn space_of_rows(&self) -> Space<'_> {
         Space {
             metric: self.metric,
             dim: self.dim(),
@@ -318,6 +339,7 @@ impl Index {
                 ),
                 scales: &self.sketch_scales,
             }),
+            panels: Panels::EMPTY,
         }
     }
 

@@ -17,6 +17,7 @@ mod delta;
 mod detour;
 mod exact;
 mod filter;
+mod front;
 mod heads;
 mod index;
 mod layout;

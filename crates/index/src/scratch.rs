@@ -6,6 +6,7 @@ use refrain_kernels::codes::{Simd, WIDE};
 
 use crate::{
     codes::CodeQuery,
+    front,
     layout::MAX_M,
     nibbles::NibbleQuery,
     pool::{Pool, Ranked},
@@ -22,6 +23,7 @@ pub struct Scratch {
     pub(crate) results: Pool,
     pub(crate) frontier: BinaryHeap<Reverse<Ranked>>,
     pub(crate) block: Box<Block>,
+    pub(crate) head: front::Memory,
     /// Scores of a sample of all items, where a walk has taken one.
     pub(crate) sample: Vec<f32>,
     /// The query as given, or of unit length.
@@ -55,24 +57,22 @@ pub(crate) struct Block {
     pub(crate) steps: [f32; BLOCK],
 }
 
-impl Block {
-    /// Which of the next [`WIDE`] slots of a range have a score that is not below the bar. Told of many at once, it takes no
-    /// branch for each, which would be as good as random.
-    #[inline(always)]
-    pub(crate) fn not_below(&self, simd: impl Simd, slots: Range<usize>, bar: f32) -> Slots {
-        let within = u32::MAX >> (32 - slots.len().clamp(1, WIDE));
-        let mask = match self.scores[slots.start..].first_chunk() {
-            Some(scores) => simd.not_below(scores, bar) & within,
-            None => 0, // never: a block is a multiple of that, and so is where one begins
-        };
-        Slots {
-            first: slots.start,
-            mask,
-        }
+/// Which of the next [`WIDE`] slots of a range have a score that is not below the bar; there is one for each of as many
+/// slots. Told of many at once, it takes no branch for each, which would be as good as random.
+#[inline(always)]
+pub(crate) fn not_below(simd: impl Simd, scores: &[f32], slots: Range<usize>, bar: f32) -> Slots {
+    let within = u32::MAX >> (32 - slots.len().clamp(1, WIDE));
+    let mask = match scores[slots.start..].first_chunk() {
+        Some(scores) => simd.not_below(scores, bar) & within,
+        None => 0, // never: scores are some more than slots, or a multiple of that
+    };
+    Slots {
+        first: slots.start,
+        mask,
     }
 }
 
-/// Some slots of a block, in order.
+/// Some slots, in order.
 #[derive(Debug)]
 pub(crate) struct Slots {
     first: usize,

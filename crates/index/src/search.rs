@@ -12,6 +12,7 @@ use crate::{
     debias::Debias,
     exact,
     filter::{Filter, OrdinalSet},
+    front::Head,
     heads::Heads,
     index::Index,
     nibbles::NibbleQuery,
@@ -129,10 +130,10 @@ impl Index {
     /// Returns exactly `min(k, allowed items)`, or as many as fit the cap, unless the deadline passes first: excluded items
     /// route the walk without coming back, and where the walk is predicted to cost more than
     /// scoring all that is allowed, or has come to, or came up short, the allowed items are
-    /// scored exactly. Under inner product up to `48 · ef` of the longest vectors are scored first (twice as many under a
+    /// scored exactly. Under inner product up to `96 · ef` of the longest vectors are scored first (twice as many under a
     /// filter), as many as are likely to be in answers. Takes O(ef · m · dim) for a walk, O((d + ef · √(1 + d / k)) · m · dim) where `d` of what is
-    /// nearest is shut out, and O(n · dim) at most beyond that; allocates nothing once `scratch` and
-    /// `out` have met a search of this size.
+    /// nearest is shut out, and O(n · dim) at most beyond that; allocates nothing once the index has
+    /// been searched, and `scratch` and `out` have met a search of this size.
     ///
     /// # Errors
     /// [`SearchError`] when the query does not fit; `out` is then empty.
@@ -389,7 +390,7 @@ impl Task for Walk<'_> {
         let (space, coded) = (self.space, self.coded);
         match (
             space.nibble_walker(self.nibbles),
-            space.walk_stride() / BLOCK,
+            space.walked_rows().stride() / BLOCK,
         ) {
             (Some(scorer), _) => self.go(simd, scorer),
             (None, 2) => self.go(simd, space.walker::<2>(coded)),
@@ -421,6 +422,7 @@ impl Walk<'_> {
             results,
             frontier,
             block,
+            head: head_memory,
             sample,
             query,
             whole,
@@ -459,15 +461,16 @@ impl Walk<'_> {
         } else {
             // The longest vectors are in most answers: they are where the walk begins, and where
             // the bound is near, all that can be in the answer.
-            let head = exact::Head {
+            let head = Head {
                 reach: scan,
                 first: head(space.heads, space.len(), ef, open),
                 deadline: params.deadline,
                 budget: scan_budget,
                 admit: (!open).then_some(admit),
             };
-            let memory = (&mut *pool, &mut *frontier, &mut **block);
-            let (reached, complete) = head.scan(simd, &scorer, memory, &mut spent);
+            let kept = (&mut *pool, &mut *frontier);
+            let memory = (&mut **block, head_memory);
+            let (reached, complete) = head.scan(simd, &scorer, kept, memory, &mut spent);
             is_complete = complete;
             if !complete {
                 visited.mark(reached);

@@ -2,7 +2,7 @@
 
 use refrain_kernels::{
     Kernels, Metric,
-    codes::{CodeRows, Simd, WIDE},
+    codes::{CodeRows, Panels, Simd, WIDE},
     prefetch_at,
 };
 
@@ -39,6 +39,8 @@ pub(crate) struct Space<'a> {
     pub(crate) sketch: Option<Sketch<'a>>,
     /// What is walked of vectors of two cache lines.
     pub(crate) nibbles: Option<Nibbles<'a>>,
+    /// The first of the rows that are walked, side by side, where that is of use.
+    pub(crate) panels: &'a Panels,
     /// Longest error of the high bytes, in steps.
     pub(crate) coarse_error: f32,
 }
@@ -145,9 +147,9 @@ impl<'a> Space<'a> {
         }
     }
 
-    /// Bytes of a row that is walked.
-    pub(crate) fn walk_stride(&self) -> usize {
-        self.sketch.map_or(self.rows, |sketch| sketch.rows).stride()
+    /// The rows that are walked, where those are no nibbles.
+    pub(crate) fn walked_rows(&self) -> CodeRows<'a> {
+        self.sketch.map_or(self.rows, |sketch| sketch.rows)
     }
 
     /// Takes on a query from [`Space::unit`] for a walk.
@@ -170,6 +172,7 @@ impl<'a> Space<'a> {
             Some(Sketch { rows, scales, .. }) => Scorer {
                 rows,
                 scales,
+                panels: self.panels,
                 ..self.scanner(coded)
             },
         }
@@ -193,6 +196,10 @@ impl<'a> Space<'a> {
             scales: self.scales,
             steps: self.steps,
             squares: self.squares,
+            panels: match self.sketch {
+                None => self.panels,
+                Some(_) => Panels::EMPTY,
+            },
             coded,
             weights: self.weights,
         }
@@ -271,6 +278,8 @@ pub(crate) struct Scorer<'a, const B: usize> {
     steps: &'a [f32; RUNGS],
     /// Of l2 only.
     squares: &'a [f32],
+    /// Some of the rows, side by side.
+    panels: &'a Panels,
     coded: &'a CodeQuery,
     /// What each score is multiplied by, by place; empty where by nothing.
     weights: &'a [f32],
@@ -280,6 +289,12 @@ impl<'a, const B: usize> Scorer<'a, B> {
     /// The same, each score multiplied by the weight of its place.
     pub(crate) fn weighted(self, weights: &'a [f32]) -> Self {
         Self { weights, ..self }
+    }
+
+    /// The same, with these of the rows side by side.
+    #[inline(always)]
+    pub(crate) fn beside(self, panels: &'a Panels) -> Self {
+        Self { panels, ..self }
     }
 
     /// What a product of codes and query stands for, for an item's step.
@@ -362,20 +377,29 @@ impl<const B: usize> Scores for Scorer<'_, B> {
     #[inline(always)]
     fn score_run<S: Simd>(&self, simd: S, first: usize, steps: &[f32], scores: &mut [f32]) {
         let (query, factor) = (&self.coded.values, self.factor());
-        let (wide, rest) = scores.as_chunks_mut::<WIDE>();
-        let (wide_steps, rest_steps) = steps.as_chunks::<WIDE>();
-        let mut at = first;
-        for (scores, steps) in wide.iter_mut().zip(wide_steps) {
-            let dots = simd.run_dots_wide::<B>(query, self.rows, at);
-            for r in 0..WIDE {
-                scores[r] = dots[r] as f32 * (steps[r] * factor);
+        if S::PANELS && self.panels.hold(first, scores.len()) {
+            // The sums first lie where the scores then do.
+            let sums: &mut [i32] = bytemuck::cast_slice_mut(scores);
+            simd.panel_dots(query, self.panels, first, sums);
+            for (score, step) in scores.iter_mut().zip(steps) {
+                *score = score.to_bits().cast_signed() as f32 * (step * factor);
             }
-            at += WIDE;
-        }
-        for (score, step) in rest.iter_mut().zip(rest_steps) {
-            let [dot] = simd.run_dots::<B, 1>(query, self.rows, at);
-            *score = dot as f32 * (step * factor);
-            at += 1;
+        } else {
+            let (wide, rest) = scores.as_chunks_mut::<WIDE>();
+            let (wide_steps, rest_steps) = steps.as_chunks::<WIDE>();
+            let mut at = first;
+            for (scores, steps) in wide.iter_mut().zip(wide_steps) {
+                let dots = simd.run_dots_wide::<B>(query, self.rows, at);
+                for r in 0..WIDE {
+                    scores[r] = dots[r] as f32 * (steps[r] * factor);
+                }
+                at += WIDE;
+            }
+            for (score, step) in rest.iter_mut().zip(rest_steps) {
+                let [dot] = simd.run_dots::<B, 1>(query, self.rows, at);
+                *score = dot as f32 * (step * factor);
+                at += 1;
+            }
         }
         if !self.squares.is_empty() {
             let squares = &self.squares[first..][..scores.len()];

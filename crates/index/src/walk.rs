@@ -19,7 +19,7 @@ use crate::{
     filter::Filter,
     layout::Layer,
     pool::{Pool, Ranked},
-    scratch::{Block, Marks},
+    scratch::{Block, Marks, not_below},
     space::Scores,
 };
 
@@ -163,7 +163,7 @@ pub(crate) fn beam<S: Simd>(
         }
         let mut bar = pool.bar_score();
         for first in (0..count).step_by(WIDE) {
-            for slot in block.not_below(simd, first..count, bar) {
+            for slot in not_below(simd, &block.scores, first..count, bar) {
                 let (position, score) = (block.positions[slot], block.scores[slot]);
                 if score >= bar {
                     // Most that get in are expanded in the end.

@@ -1,7 +1,10 @@
 //! The coded items of an index being built.
 
 use rayon::prelude::*;
-use refrain_kernels::{Metric, codes::CodeRows};
+use refrain_kernels::{
+    Metric,
+    codes::{CodeRows, Panels},
+};
 
 use super::{Pages, project};
 use crate::{
@@ -222,6 +225,7 @@ impl Coded {
             remainders: &self.remainders,
             sketch: self.sketch.as_ref().map(Sketch::view),
             nibbles: None,
+            panels: Panels::EMPTY,
             coarse_error: self.coarse_error,
         }
     }
