@@ -7,7 +7,10 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use refrain_kernels::codes::{Panels, Simd, WIDE};
+use refrain_kernels::{
+    Kernels,
+    codes::{CodeRows, Panels, Simd, Task, WIDE},
+};
 
 use crate::{
     deadline::Deadline,
@@ -19,17 +22,29 @@ use crate::{
     walk::{Admit, Spent, count},
 };
 
-/// Rows that are kept side by side: 512 KiB of 64 dimensions.
+/// Rows that are kept side by side: 512 KiB of 64 dimensions, and of no more than 128 is walked.
 const FRONT: usize = 8192;
 
 /// Items that are scored before any is kept.
 const PIECE: usize = 4096;
 
-/// The first of the rows that are walked, side by side.
+/// The first of the rows that are walked, side by side; none where that is not faster.
 pub(crate) fn panels(space: &Space<'_>) -> Panels {
-    let mut panels = Panels::default();
-    panels.set(space.walked_rows(), 0..FRONT);
-    panels
+    struct Beside<'a>(CodeRows<'a>);
+
+    impl Task for Beside<'_> {
+        type Output = Panels;
+
+        fn run<S: Simd>(self, _simd: S) -> Panels {
+            let mut panels = Panels::default();
+            if S::PANELS {
+                panels.set(self.0, 0..FRONT);
+            }
+            panels
+        }
+    }
+
+    Kernels::active().run(Beside(space.walked_rows()))
 }
 
 /// The first places scanned, under inner product.
@@ -66,9 +81,9 @@ impl Head<'_> {
         let mut end = STEP.min(first);
         loop {
             while at < end {
-                // Where few are wanted the first of them tell enough.
-                let one_by_one = at == 0 || self.admit.is_some() || pool.capacity() <= WIDE;
-                let len = (end - at).min(if one_by_one { STEP } else { PIECE });
+                // Where few are wanted, the first step tells enough.
+                let in_steps = at == 0 || self.admit.is_some() || pool.capacity() <= WIDE;
+                let len = (end - at).min(if in_steps { STEP } else { PIECE });
                 for from in (0..len).step_by(STEP) {
                     let part = STEP.min(len - from);
                     let steps = &mut block.steps[..part];
@@ -167,12 +182,10 @@ fn least_best<const V: usize>(simd: impl Simd, scores: &[f32]) -> f32 {
     best.iter().map(least).fold(f32::INFINITY, f32::min)
 }
 
-/// Most that a higher floor is told for.
-const MOST_WANTED: usize = 1024;
-
 /// As [`floor`], but of a higher score: there are at least twice as many groups, and about the `wanted`-th of their best, as
 /// near as halving tells, is reached by few more than are wanted (89 for 64). `below` is a score that so many reach already,
-/// among these or elsewhere. Minus infinity where it would cost more than it saves, or no higher one is found.
+/// among these or elsewhere. Minus infinity for up to sixteen, where it would cost more than it saves, where these are fewer than
+/// two to a group, and where no higher one is found.
 #[inline(always)]
 fn higher_floor(
     simd: impl Simd,
@@ -181,11 +194,11 @@ fn higher_floor(
     best: &mut Vec<[f32; WIDE]>,
 ) -> f32 {
     const AT_A_TIME: usize = 4;
-    let groups = (2 * wanted.min(MOST_WANTED)).next_power_of_two();
-    let is_worth_it = WIDE < wanted && wanted <= MOST_WANTED && 2 * groups <= scores.len();
-    if !is_worth_it || !below.is_finite() {
+    let groups = wanted.saturating_mul(2).checked_next_power_of_two();
+    let groups = groups.filter(|groups| WIDE < wanted && *groups <= scores.len() / 2);
+    let Some(groups) = groups.filter(|_| below.is_finite()) else {
         return f32::NEG_INFINITY;
-    }
+    };
     let (rows, _) = scores.as_chunks::<WIDE>();
     let stride = groups / WIDE;
     best.clear();

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use refrain_kernels::{
-    Kernels, Metric,
+    Metric,
     codes::{CodeRows, Panels},
 };
 
@@ -24,7 +24,7 @@ use crate::{
 /// A built index, viewed where its bytes lie (a mapped file, usually).
 ///
 /// Opening checks the header and the length of every section and nothing else, so it takes
-/// constant time. With AVX-512 VNNI the first search by inner product copies the longest vectors, 512 KiB of 64 dimensions at
+/// constant time. With AVX-512 VNNI the first search by inner product copies what is walked of the longest vectors, 1 MiB at
 /// most, side by side. A damaged section can make an answer wrong, but never out of range, endless or
 /// a panic; [`Index::check`] finds the damage and names its place.
 #[derive(Clone, Debug)]
@@ -295,18 +295,18 @@ impl Index {
         Heads(self.header.heads)
     }
 
-    pub(crate) fn space(&self) -> Space<'_> {
-        let space = self.space_of_rows();
+    /// The items as a search reads them: the longest side by side, where that is faster.
+    pub(crate) fn searched(&self) -> Space<'_> {
+        let space = self.space();
         let panels = match self.metric {
-            Metric::InnerProduct if Kernels::active().has_panels() => {
-                self.front.get_or_init(|| front::panels(&space))
-            }
-            _ => Panels::EMPTY,
+            Metric::InnerProduct => self.front.get_or_init(|| front::panels(&space)),
+            Metric::Cosine | Metric::L2 => Panels::EMPTY,
         };
         Space { panels, ..space }
     }
 
-    fn space_of_rows(&self) -> Space<'_> {
+    /// The items as they are stored.
+    pub(crate) fn space(&self) -> Space<'_> {
         Space {
             metric: self.metric,
             dim: self.dim(),

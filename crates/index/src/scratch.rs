@@ -15,7 +15,7 @@ use crate::{
 /// What a search needs besides the index; reuse it, and searches stop allocating.
 ///
 /// One thread uses a scratch at a time. It fits any index, and grows to the largest it has met:
-/// about one byte an item plus a few kilobytes.
+/// about one byte an item plus some 30 kilobytes.
 #[derive(Debug, Default)]
 pub struct Scratch {
     pub(crate) visited: Visited,

@@ -237,7 +237,7 @@ impl Index {
         out: &mut Vec<Hit>,
     ) -> SearchStats {
         out.clear();
-        let space = self.space().debiased(params.debias);
+        let space = self.searched().debiased(params.debias);
         space.unit(query, &mut scratch.query);
         scratch.coded.set(&scratch.query, space.rows.stride());
         scratch.results.reset(k);
@@ -291,7 +291,7 @@ impl Index {
         if self.is_empty() {
             return (End::Converged, Spent::default());
         }
-        let space = self.space().debiased(params.debias);
+        let space = self.searched().debiased(params.debias);
         space.unit(query, &mut scratch.query);
         match space.nibbles {
             Some(_) => scratch.nibbles.set(&scratch.query, space.metric),

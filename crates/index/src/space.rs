@@ -279,7 +279,7 @@ pub(crate) struct Scorer<'a, const B: usize> {
     /// Of l2 only.
     squares: &'a [f32],
     /// Some of the rows, side by side.
-    panels: &'a Panels,
+    pub(crate) panels: &'a Panels,
     coded: &'a CodeQuery,
     /// What each score is multiplied by, by place; empty where by nothing.
     weights: &'a [f32],
@@ -457,7 +457,7 @@ mod tests {
             let vectors: Vec<f32> = (0..n * dim).map(value).collect();
             let query: Vec<f32> = (0..dim).map(|at| value(at + 7_000)).collect();
             let index = made::index(&vectors, dim, &BuildParams { metric, ..BuildParams::default() });
-            let space = index.space();
+            let space = index.searched();
             let (mut unit, mut coded) = (Vec::new(), CodeQuery::default());
             space.unit(&query, &mut unit);
             coded.set(&unit, space.rows.stride());

@@ -335,7 +335,8 @@ pub trait Simd: Copy + std::fmt::Debug + sealed::Sealed {
         unsafe { self.wide_sums(blocks, query.as_ptr(), starts) }
     }
 
-    /// As [`Simd::run_dots`], of as many rows as there are sums, which lie side by side.
+    /// As [`Simd::run_dots`], of as many rows as there are sums, which lie side by side. No value of the query is beyond what
+    /// [`largest`] allows: each is two bytes with signs.
     ///
     /// # Panics
     /// When the query is not as long as a row, or the panels do not [hold](Panels::hold) those rows.

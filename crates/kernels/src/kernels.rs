@@ -66,11 +66,6 @@ impl Kernels {
         self.level
     }
 
-    /// Whether rows of codes [side by side](crate::codes::Panels) are scored faster than one after another.
-    pub fn has_panels(&self) -> bool {
-        self.level == Level::Avx512Vnni
-    }
-
     /// `Σ aᵢ bᵢ` in the canonical order of the crate.
     ///
     /// # Panics
