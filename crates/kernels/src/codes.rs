@@ -12,7 +12,7 @@
 //! What else takes a search much of its time is here for the same reason: telling which of many scores may get into
 //! what it keeps ([`Simd::not_below`]), and putting them there ([`Simd::insert`]).
 
-use crate::{Kernels, Level, kernels::prefetch_line};
+use crate::{Kernels, Level, Lines, kernels::prefetch_line};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -34,6 +34,9 @@ pub const BLOCK: usize = 32;
 /// Values that [`Simd::insert`] moves together.
 pub const SORTED: usize = 8;
 
+/// Stamps that are no link's, after those that are: they are read four at a time.
+pub const SLACK: usize = 3;
+
 /// Scores that are compared together.
 pub const WIDE: usize = 16;
 
@@ -43,15 +46,18 @@ pub const NIBBLES: usize = 2 * BLOCK;
 
 /// A query for rows of nibbles: whole blocks of values of -127 to 127.
 #[derive(Clone, Debug, Default)]
-pub struct NibbleValues(Vec<i8>);
+pub struct NibbleValues(Lines<i8>);
 
 impl NibbleValues {
     /// Takes on `values`, padded with zeros to whole blocks; -128 becomes -127.
-    pub fn set(&mut self, values: impl Iterator<Item = i8>) {
-        self.0.clear();
-        self.0.extend(values.map(|value| value.max(-i8::MAX)));
-        let blocks = self.0.len().div_ceil(NIBBLES);
-        self.0.resize(blocks * NIBBLES, 0);
+    pub fn set(&mut self, values: impl ExactSizeIterator<Item = i8>) {
+        let len = values.len();
+        self.0.resize(len.next_multiple_of(NIBBLES));
+        let (taken, rest) = self.0.split_at_mut(len);
+        for (taken, value) in taken.iter_mut().zip(values) {
+            *taken = value.max(-i8::MAX);
+        }
+        rest.fill(0);
     }
 
     /// The sum of all values.
@@ -168,6 +174,9 @@ pub trait Simd: Copy + std::fmt::Debug + sealed::Sealed {
     /// Whether rows [side by side](Panels) are scored faster than one after another.
     const PANELS: bool = false;
 
+    /// Runs a task as a function of its own: what is compiled around it takes none of its registers, nor it of theirs.
+    fn apart<T: Task>(self, task: T) -> T::Output;
+
     /// `Σ query[i] rows[r][i]` for each of `R` rows of `blocks` blocks.
     ///
     /// # Safety
@@ -278,6 +287,20 @@ pub trait Simd: Copy + std::fmt::Debug + sealed::Sealed {
             sorted[at] = item;
         }
         at
+    }
+
+    /// Puts those of `links` into `new` whose stamp is not `current`, which it is from then on, in their order; returns how many
+    /// they are. Ends at the first link that is none: a link has a stamp, and [`SLACK`] of them after it. What is in `new`
+    /// after them is of no use.
+    ///
+    /// Whether a link is new is as good as random, and a branch on it would be mispredicted half of the time: every
+    /// link is written, and the end moves on past the new ones only.
+    ///
+    /// # Panics
+    /// When there are more links than `new` has room for, which is a multiple of [`WIDE`].
+    #[inline(always)]
+    fn unseen(self, links: &[u32], stamps: &mut [u8], current: u8, new: &mut [u32]) -> usize {
+        scalar::unseen(links, stamps, current, new)
     }
 
     /// Scores `R` rows: `Σ query[i] rows[ids[r]][i]` for each. An id past the last row counts as the
@@ -392,6 +415,14 @@ fn check_sorted(sorted: &[u64], limit: usize) {
     assert!(
         limit <= sorted.len() && sorted.len() - limit < SORTED,
         "a limit elsewhere than near the end"
+    );
+}
+
+#[inline(always)]
+fn check_room(links: &[u32], new: &[u32]) {
+    assert!(
+        links.len() <= new.len() && new.len().is_multiple_of(WIDE),
+        "no room for all links"
     );
 }
 

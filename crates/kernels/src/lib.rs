@@ -23,6 +23,7 @@
 pub mod codes;
 mod kernels;
 mod level;
+mod lines;
 mod metric;
 pub mod oracle;
 pub mod portable;
@@ -37,6 +38,7 @@ mod scalar;
 
 pub use kernels::{Kernels, prefetch, prefetch_at};
 pub use level::{Level, LevelError, ParseLevelError};
+pub use lines::Lines;
 pub use metric::{Metric, ParseMetricError};
 
 /// Lanes of the canonical order of summation.

@@ -17,7 +17,23 @@ pub(super) unsafe fn run<T: Task>(task: T) -> T::Output {
     task.run(Avx2(()))
 }
 
+/// As [`run`], never inlined.
+///
+/// # Safety
+/// As of [`run`].
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt,lzcnt")]
+unsafe fn apart<T: Task>(task: T) -> T::Output {
+    task.run(Avx2(()))
+}
+
 impl Simd for Avx2 {
+    #[inline(always)]
+    fn apart<T: Task>(self, task: T) -> T::Output {
+        // SAFETY: a value of `Avx2` is only made where the machine has it.
+        unsafe { apart(task) }
+    }
+
     #[inline(always)]
     unsafe fn sums<const R: usize>(
         self,

@@ -3,9 +3,9 @@
 use std::arch::x86_64::*;
 
 use super::{
-    BLOCK, SORTED, Scalar, Simd, Task, WIDE,
+    BLOCK, SLACK, SORTED, Scalar, Simd, Task, WIDE,
     avx2::{fold_all, nibble_sums},
-    check_sorted,
+    check_room, check_sorted,
     sealed::Sealed,
     vnni,
 };
@@ -32,8 +32,40 @@ pub(super) unsafe fn run_vnni<T: Task>(task: T) -> T::Output {
     task.run(Avx512::<true>(()))
 }
 
+/// As [`run`], never inlined.
+///
+/// # Safety
+/// As of [`run`].
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,popcnt,lzcnt")]
+unsafe fn apart<T: Task>(task: T) -> T::Output {
+    task.run(Avx512::<false>(()))
+}
+
+/// As [`run_vnni`], never inlined.
+///
+/// # Safety
+/// As of [`run_vnni`].
+#[inline(never)]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,bmi1,bmi2,popcnt,lzcnt"
+)]
+unsafe fn apart_vnni<T: Task>(task: T) -> T::Output {
+    task.run(Avx512::<true>(()))
+}
+
 impl<const VNNI: bool> Simd for Avx512<VNNI> {
     const PANELS: bool = VNNI;
+
+    #[inline(always)]
+    fn apart<T: Task>(self, task: T) -> T::Output {
+        match VNNI {
+            // SAFETY: a value of `Avx512<true>` is only made where the machine has VNNI.
+            true => unsafe { apart_vnni(task) },
+            // SAFETY: a value of `Avx512` is only made where the machine has it.
+            false => unsafe { apart(task) },
+        }
+    }
 
     #[inline(always)]
     unsafe fn panel_sums(self, query: &[i16], groups: *const u8, sums: &mut [[i32; WIDE]]) {
@@ -124,7 +156,12 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         unsafe { insert(sorted, limit, item) }
     }
 
-    // A row of nibbles is a cache line: wider registers would stand half empty.
+    #[inline(always)]
+    fn unseen(self, links: &[u32], stamps: &mut [u8], current: u8, new: &mut [u32]) -> usize {
+        // SAFETY: a value of `Avx512` is only made where the machine has it.
+        unsafe { unseen(links, stamps, current, new) }
+    }
+
     #[inline(always)]
     unsafe fn nibble_sums<const R: usize>(
         self,
@@ -132,6 +169,15 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         query: *const i8,
         rows: [*const i8; R],
     ) -> [i32; R] {
+        if VNNI && blocks == 2 && R == 4 {
+            let mut four = [rows[0]; 4];
+            four.copy_from_slice(&rows);
+            // SAFETY: a value of `Avx512<true>` is only made where the machine has VNNI; pointers by the caller's contract.
+            let four = unsafe { vnni::line_sums(query, four) };
+            let mut sums = [0; R];
+            sums.copy_from_slice(&four);
+            return sums;
+        }
         // SAFETY: a machine with AVX-512 has AVX2; pointers by the caller's contract.
         unsafe { nibble_sums(blocks, query, rows) }
     }
@@ -270,4 +316,64 @@ fn insert(sorted: &mut [u64], limit: usize, item: u64) -> usize {
         };
         (chunk, here, past, others) = (next, earlier, 0, rest);
     }
+}
+
+/// [`Simd::unseen`]: the stamps of 32 links are read before one of them is written, and the new ones moved together.
+///
+/// Not inlined: within a walk it would take the registers of others.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi1,bmi2,popcnt,lzcnt")]
+fn unseen(links: &[u32], stamps: &mut [u8], current: u8, new: &mut [u32]) -> usize {
+    check_room(links, new);
+    // A link is below 2^31: more than that would be beyond what a register of links can tell apart.
+    let len = stamps.len().saturating_sub(SLACK).min(1 << 31);
+    #[expect(clippy::cast_possible_truncation, reason = "at most 2^31")]
+    let lens = _mm512_set1_epi32((len as u32).cast_signed());
+    let current_of_all = _mm512_set1_epi32(i32::from(current));
+    let lowest_byte = _mm512_set1_epi32(0xff);
+    let stamps = stamps.as_mut_ptr();
+    let mut count = 0;
+    for links in links.chunks(2 * WIDE) {
+        let mut values = [_mm512_setzero_si512(); 2];
+        let mut are_links = [0; 2];
+        for half in 0..2 {
+            let left = links.len().saturating_sub(half * WIDE).min(WIDE);
+            let mask = u16::try_from((1_u32 << left) - 1).unwrap_or(u16::MAX);
+            // SAFETY: the mask lets only what is in the chunk be read.
+            values[half] = unsafe {
+                _mm512_maskz_loadu_epi32(mask, links.as_ptr().wrapping_add(half * WIDE).cast())
+            };
+            are_links[half] = _mm512_mask_cmplt_epu32_mask(mask, values[half], lens);
+        }
+        let all = u32::from(are_links[1]) << WIDE | u32::from(are_links[0]);
+        // Up to the first that is none.
+        let before = (!all & all.wrapping_add(1)).wrapping_sub(1);
+        are_links = [(before & 0xffff) as u16, (before >> WIDE) as u16];
+        let mut are_new = [0; 2];
+        for half in 0..2 {
+            let none = _mm512_setzero_si512();
+            // SAFETY: a link is below `len`, and four stamps are to be read from there on.
+            let four = unsafe {
+                _mm512_mask_i32gather_epi32::<1>(none, are_links[half], values[half], stamps.cast())
+            };
+            let stamp = _mm512_and_si512(four, lowest_byte);
+            are_new[half] = _mm512_mask_cmpneq_epi32_mask(are_links[half], stamp, current_of_all);
+        }
+        for half in 0..links.len().div_ceil(WIDE) {
+            let together = _mm512_maskz_compress_epi32(are_new[half], values[half]);
+            let room = &mut new[count..][..WIDE];
+            // SAFETY: there is room for a register.
+            unsafe { _mm512_storeu_si512(room.as_mut_ptr().cast(), together) };
+            count += are_new[half].count_ones() as usize;
+        }
+        let known = before.count_ones() as usize;
+        for link in &links[..known.min(links.len())] {
+            // SAFETY: it is below `len`.
+            unsafe { *stamps.add(*link as usize) = current };
+        }
+        if known < links.len() {
+            break;
+        }
+    }
+    count
 }

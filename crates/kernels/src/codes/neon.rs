@@ -17,7 +17,23 @@ pub(super) unsafe fn run<T: Task>(task: T) -> T::Output {
     task.run(Neon(()))
 }
 
+/// As [`run`], never inlined.
+///
+/// # Safety
+/// As of [`run`].
+#[inline(never)]
+#[target_feature(enable = "neon")]
+unsafe fn apart<T: Task>(task: T) -> T::Output {
+    task.run(Neon(()))
+}
+
 impl Simd for Neon {
+    #[inline(always)]
+    fn apart<T: Task>(self, task: T) -> T::Output {
+        // SAFETY: a value of `Neon` is only made where the machine has it.
+        unsafe { apart(task) }
+    }
+
     #[inline(always)]
     unsafe fn sums<const R: usize>(
         self,

@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use super::{BLOCK, CodeRows, WIDE};
+use crate::Lines;
 
 /// Values of a row that lie together.
 pub(super) const FOUR: usize = 4;
@@ -18,7 +19,7 @@ const BIAS: u32 = 0x8080_8080;
 /// …, then the next four. Codes are held with 128 added; the last group is filled with rows of zeros.
 #[derive(Clone, Debug, Default)]
 pub struct Panels {
-    codes: Vec<u8>,
+    codes: Lines<u8>,
     stride: usize,
     held: Range<usize>,
 }
@@ -26,7 +27,7 @@ pub struct Panels {
 impl Panels {
     /// No rows.
     pub const EMPTY: &'static Self = &Self {
-        codes: Vec::new(),
+        codes: Lines::new(),
         stride: BLOCK,
         held: 0..0,
     };
@@ -38,7 +39,7 @@ impl Panels {
         self.stride = rows.stride();
         let size = self.stride * WIDE;
         let groups = self.held.len().div_ceil(WIDE);
-        self.codes.resize(groups * size, 0);
+        self.codes.resize(groups * size);
         for (number, group) in self.codes.chunks_exact_mut(size).enumerate() {
             let (registers, _) = group.as_chunks_mut::<{ FOUR * WIDE }>();
             for lane in 0..WIDE {

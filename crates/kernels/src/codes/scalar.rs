@@ -1,6 +1,6 @@
 //! Codes in plain Rust: the definition.
 
-use super::{BLOCK, NIBBLES, Simd, sealed::Sealed};
+use super::{BLOCK, NIBBLES, SLACK, Simd, Task, check_room, sealed::Sealed};
 
 /// Plain Rust, on any machine.
 #[derive(Clone, Copy, Debug)]
@@ -9,6 +9,11 @@ pub struct Scalar;
 impl Sealed for Scalar {}
 
 impl Simd for Scalar {
+    #[inline(never)]
+    fn apart<T: Task>(self, task: T) -> T::Output {
+        task.run(self)
+    }
+
     #[inline(always)]
     unsafe fn sums<const R: usize>(
         self,
@@ -57,4 +62,25 @@ impl Simd for Scalar {
             })
         })
     }
+}
+
+/// [`Simd::unseen`] in plain Rust.
+///
+/// Not inlined: within a walk the loop would keep nothing in registers.
+#[inline(never)]
+pub(super) fn unseen(links: &[u32], stamps: &mut [u8], current: u8, new: &mut [u32]) -> usize {
+    check_room(links, new);
+    let len = stamps.len().saturating_sub(SLACK);
+    let stamps = &mut stamps[..len];
+    let mut count = 0;
+    for &link in links {
+        let at = link as usize;
+        if at >= stamps.len() {
+            break;
+        }
+        new[count] = link;
+        count += usize::from(stamps[at] != current);
+        stamps[at] = current;
+    }
+    count
 }

@@ -288,7 +288,68 @@ impl Task for NotBelow<'_> {
     }
 }
 
+struct Unseen<'a> {
+    links: &'a [u32],
+    stamps: &'a [u8],
+    current: u8,
+    room: usize,
+}
+
+impl Task for Unseen<'_> {
+    type Output = (Vec<u32>, Vec<u8>);
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Self::Output {
+        let (mut stamps, mut new) = (self.stamps.to_vec(), vec![0; self.room]);
+        let count = simd.unseen(self.links, &mut stamps, self.current, &mut new);
+        new.truncate(count);
+        (new, stamps)
+    }
+}
+
+/// A task as a function of its own.
+struct Apart<T>(T);
+
+impl<T: Task> Task for Apart<T> {
+    type Output = T::Output;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> T::Output {
+        simd.apart(self.0)
+    }
+}
+
 proptest! {
+    #[test]
+    fn every_level_tells_what_is_unseen(
+        stamps in prop::collection::vec(prop_oneof![Just(0_u8), Just(7), Just(255)], 0..150),
+        picks in prop::collection::vec(any::<u32>(), 0..100),
+        stray in prop::option::weighted(0.5, (0_usize..100, prop_oneof![0_u32..5, Just(1 << 31), Just(u32::MAX)])),
+        current in prop::sample::select(vec![7_u8, 255]),
+        more_room in 0_usize..3,
+    ) {
+        // No link twice, and one, perhaps, that is none: in the slack, beyond it, or negative for whom takes it so.
+        let len = stamps.len().saturating_sub(SLACK);
+        let mut links: Vec<u32> = (0..u32::try_from(len).expect("short")).collect();
+        for (at, pick) in picks.iter().enumerate().take(len) {
+            links.swap(at, at + *pick as usize % (len - at));
+        }
+        links.truncate(picks.len());
+        if let Some((at, beyond)) = stray {
+            links.insert(at.min(links.len()), beyond.saturating_add(u32::try_from(len).expect("short")));
+        }
+        let known = links.iter().take_while(|link| (**link as usize) < len);
+        let new: Vec<u32> = known.clone().copied().filter(|link| stamps[*link as usize] != current).collect();
+        let mut after = stamps.clone();
+        known.for_each(|link| after[*link as usize] = current);
+        let room = links.len().next_multiple_of(WIDE) + more_room * WIDE;
+        for kernels in levels() {
+            let unseen = Unseen { links: &links, stamps: &stamps, current, room };
+            let expected = (new.clone(), after.clone());
+            prop_assert_eq!(kernels.run(Apart(unseen)), expected, "{:?}", kernels);
+        }
+    }
+
     #[test]
     fn every_level_keeps_the_least(
         limit in prop_oneof![0_usize..80, 110_usize..150],
@@ -360,6 +421,12 @@ fn what_is_no_whole_register_is_refused() {
 #[should_panic(expected = "a limit elsewhere")]
 fn a_limit_far_from_the_end_is_refused() {
     Scalar.insert(&mut [1; 16], 8, 0);
+}
+
+#[test]
+#[should_panic(expected = "no room for all links")]
+fn links_without_room_are_refused() {
+    Scalar.unseen(&[0; 17], &mut [0; 20], 1, &mut [0; WIDE]);
 }
 
 #[test]

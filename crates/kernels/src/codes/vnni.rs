@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{WIDE, panels::FOUR};
+use super::{BLOCK, NIBBLES, WIDE, panels::FOUR};
 
 /// Values of the query that are taken apart at a time.
 const PART: usize = 64;
@@ -107,5 +107,50 @@ impl Part {
                 _mm512_storeu_si512(sums.cast(), all);
             }
         }
+    }
+}
+
+/// [`Simd::nibble_sums`](super::Simd::nibble_sums) of four rows of two blocks, a cache line each.
+///
+/// # Safety
+/// As of [`Simd::nibble_sums`](super::Simd::nibble_sums); the machine has AVX-512 with VNNI.
+#[inline(always)]
+pub(super) unsafe fn line_sums(query: *const i8, rows: [*const i8; 4]) -> [i32; 4] {
+    // SAFETY: by the caller's contract.
+    unsafe {
+        // Of each block the first half of its values, then of each the second.
+        let halves = |first: *const i8| {
+            let one = _mm512_castsi256_si512(_mm256_loadu_si256(first.cast()));
+            _mm512_inserti64x4::<1>(one, _mm256_loadu_si256(first.add(NIBBLES).cast()))
+        };
+        let (low_query, high_query) = (halves(query), halves(query.add(BLOCK)));
+        let low_nibbles = _mm512_set1_epi8(15);
+        let mut sums = [_mm512_setzero_si512(); 4];
+        for r in 0..4 {
+            let codes = _mm512_loadu_si512(rows[r].cast());
+            let low = _mm512_and_si512(codes, low_nibbles);
+            let high = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low_nibbles);
+            sums[r] = _mm512_dpbusd_epi32(sums[r], low, low_query);
+            sums[r] = _mm512_dpbusd_epi32(sums[r], high, high_query);
+        }
+        // Two by two, half of the one beside half of the other; then quarters; then what is left of each in its quarter.
+        let [a, b, c, d] = sums;
+        let mut pairs = [_mm512_setzero_si512(); 2];
+        for (pair, (a, b)) in pairs.iter_mut().zip([(a, b), (c, d)]) {
+            let straight = _mm512_mask_blend_epi64(0b1111_0000, a, b);
+            let crossed = _mm512_shuffle_i64x2::<0b01_00_11_10>(a, b);
+            *pair = _mm512_add_epi32(straight, crossed);
+        }
+        let [ab, cd] = pairs;
+        let straight = _mm512_shuffle_i64x2::<0b10_00_10_00>(ab, cd);
+        let crossed = _mm512_shuffle_i64x2::<0b11_01_11_01>(ab, cd);
+        let quarters = _mm512_add_epi32(straight, crossed);
+        let eighths = _mm512_add_epi32(quarters, _mm512_shuffle_epi32::<0b01_00_11_10>(quarters));
+        let all = _mm512_add_epi32(eighths, _mm512_shuffle_epi32::<0b10_11_00_01>(eighths));
+        let firsts = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+        let all = _mm512_castsi512_si128(_mm512_permutexvar_epi32(firsts, all));
+        let mut out = [0; 4];
+        _mm_storeu_si128(out.as_mut_ptr().cast(), all);
+        out
     }
 }
