@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, collections::BinaryHeap};
 
 use refrain_kernels::{
-    Kernels, Metric,
+    Kernels, Lines, Metric,
     codes::{BLOCK, Scalar, Simd, Task},
 };
 
@@ -29,9 +29,9 @@ pub struct Browse<'a> {
     index: &'a Index,
     filter: Filter<'a>,
     ef: usize,
-    query: Vec<f32>,
+    query: Lines<f32>,
     coded: CodeQuery,
-    row: Vec<f32>,
+    row: Lines<f32>,
     visited: Visited,
     block: Box<Block>,
     frontier: BinaryHeap<Reverse<Ranked>>,
@@ -60,9 +60,9 @@ impl Index {
             index: self,
             filter,
             ef: ef_search.max(1),
-            query: Vec::new(),
+            query: Lines::new(),
             coded: CodeQuery::default(),
-            row: Vec::new(),
+            row: Lines::new(),
             visited: Visited::default(),
             block: Box::default(),
             frontier: BinaryHeap::new(),
@@ -200,19 +200,18 @@ impl Explore<'_, '_> {
         };
         let mut seeds = seeds.chunks(scratch::BLOCK);
         loop {
-            let links = match seeds.next() {
-                Some(seeds) => seeds,
+            let fresh = match seeds.next() {
+                Some(seeds) => marks.unseen(Scalar, seeds, &mut block.positions),
                 // What is worse than the window waits for a later page.
                 None => match frontier.peek() {
                     Some(Reverse(next)) if *next < window.bar() => {
-                        let row = base.row(next.position());
+                        let links = base.row(next.position());
                         frontier.pop();
-                        row
+                        marks.unseen(simd, links, &mut block.positions)
                     }
                     _ => return,
                 },
             };
-            let fresh = marks.unseen(links, &mut block.positions);
             walk::score(simd, &scorer, block, fresh, &mut spent);
             for slot in 0..fresh {
                 let item = Ranked::new(block.scores[slot], block.positions[slot]);

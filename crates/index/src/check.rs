@@ -2,7 +2,7 @@
 
 use std::{panic::resume_unwind, thread};
 
-use refrain_kernels::{Metric, codes::CodeRows};
+use refrain_kernels::{Lines, Metric, codes::CodeRows};
 
 use crate::{
     index::Index,
@@ -173,7 +173,7 @@ impl Index {
             finite(TERMS, nibbles.terms)?;
         }
         check_codes(CODES, space.rows, dim)?;
-        let mut row = Vec::with_capacity(dim);
+        let mut row = Lines::new();
         for place in 0..count(self.len()) {
             if self.metric() == Metric::Cosine {
                 space.decode(place, &mut row);

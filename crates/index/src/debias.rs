@@ -1,6 +1,6 @@
 //! Less of popularity in an inner product: each score divided by a power of the item's length.
 
-use refrain_kernels::Metric;
+use refrain_kernels::{Lines, Metric};
 
 use crate::{heads::Heads, index::Index, layout::RUN};
 
@@ -56,7 +56,7 @@ impl Debias {
             return Err(DebiasError::Beta { beta });
         }
         let space = index.space();
-        let mut row = Vec::with_capacity(index.dim());
+        let mut row = Lines::new();
         let mut weights = Vec::with_capacity(index.len());
         let mut lengths = vec![0.0_f32; index.len().div_ceil(RUN)];
         let mut widest = 0.0_f32;

@@ -1,7 +1,7 @@
 //! Scoring by all bytes: of what a walk has found, or of every allowed item.
 
 use refrain_kernels::{
-    Kernels, Metric,
+    Kernels, Lines, Metric,
     codes::{self, Panels, Simd, Task, WIDE},
 };
 
@@ -149,7 +149,7 @@ pub(crate) fn refine<S: Simd>(
     (query, whole): (&[f32], &mut CodeQuery),
     found: &Pool,
     results: &mut Pool,
-    (row, block): (&mut Vec<f32>, &mut Block),
+    (row, block): (&mut Lines<f32>, &mut Block),
 ) {
     let Reach { space, bound, .. } = reach;
     let found = found.items();
@@ -217,7 +217,7 @@ struct Whole<'a> {
     ordinals: &'a [u32],
     cap: Option<Cap<'a>>,
     query: &'a [f32],
-    row: &'a mut Vec<f32>,
+    row: &'a mut Lines<f32>,
 }
 
 impl Whole<'_> {

@@ -8,7 +8,7 @@
 use std::{cmp::Reverse, collections::BinaryHeap};
 
 use refrain_kernels::{
-    Kernels,
+    Kernels, Lines,
     codes::{CodeRows, Panels, Simd, Task, WIDE},
 };
 
@@ -47,9 +47,11 @@ pub(crate) fn panels(space: &Space<'_>) -> Panels {
     Kernels::active().run(Beside(space.walked_rows()))
 }
 
-/// The first places scanned, under inner product.
-pub(crate) struct Head<'a> {
+/// The first places scanned, under inner product. Fills the pool (and the frontier, of a filtered walk) from them; tells how
+/// many were scanned, and whether no item after them can be among the best `k`.
+pub(crate) struct Head<'a, Sc> {
     pub(crate) reach: Reach<'a>,
+    pub(crate) scorer: &'a Sc,
     /// Items that are scanned in any case, if no fewer tell the answer.
     pub(crate) first: usize,
     /// Past it no more are scanned; the walk then says so.
@@ -58,31 +60,42 @@ pub(crate) struct Head<'a> {
     pub(crate) budget: usize,
     /// Which may come back, if not all.
     pub(crate) admit: Option<Admit<'a>>,
+    pub(crate) pool: &'a mut Pool,
+    pub(crate) frontier: &'a mut BinaryHeap<Reverse<Ranked>>,
+    pub(crate) block: &'a mut Block,
+    pub(crate) memory: &'a mut Memory,
+    pub(crate) spent: &'a mut Spent,
 }
 
-impl Head<'_> {
-    /// Fills the pool (and the frontier, of a filtered walk) from the first places. Returns how
-    /// many were scanned, and whether no item after them can be among the best `k`.
+impl<Sc: Scores> Task for Head<'_, Sc> {
+    type Output = (usize, bool);
+
     #[inline(always)]
-    pub(crate) fn scan<S: Simd>(
-        &self,
-        simd: S,
-        scorer: &impl Scores,
-        (pool, frontier): (&mut Pool, &mut BinaryHeap<Reverse<Ranked>>),
-        (block, memory): (&mut Block, &mut Memory),
-        spent: &mut Spent,
-    ) -> (usize, bool) {
-        let space = self.reach.space;
+    fn run<S: Simd>(self, simd: S) -> (usize, bool) {
+        let Self {
+            reach,
+            scorer,
+            first,
+            deadline,
+            budget,
+            admit,
+            pool,
+            frontier,
+            block,
+            memory,
+            spent,
+        } = self;
+        let space = reach.space;
         let n = space.len();
-        let first = self.first.min(n);
-        let scores: &mut [f32; PIECE + WIDE] = &mut memory.scores;
+        let first = first.min(n);
+        let scores = &mut *memory.scores;
         let best = &mut memory.best;
         let mut at = 0;
         let mut end = STEP.min(first);
         loop {
             while at < end {
                 // Where few are wanted, the first step tells enough.
-                let in_steps = at == 0 || self.admit.is_some() || pool.capacity() <= WIDE;
+                let in_steps = at == 0 || admit.is_some() || pool.capacity() <= WIDE;
                 let len = (end - at).min(if in_steps { STEP } else { PIECE });
                 for from in (0..len).step_by(STEP) {
                     let part = STEP.min(len - from);
@@ -91,7 +104,7 @@ impl Head<'_> {
                     scorer.score_run(simd, at + from, steps, &mut scores[from..from + part]);
                 }
                 spent.scored(len);
-                let floor = match self.admit {
+                let floor = match admit {
                     // Whatever is not allowed counts for nothing.
                     Some(_) => f32::NEG_INFINITY,
                     None if at == 0 => floor(simd, &scores[..len], pool.capacity()),
@@ -108,7 +121,7 @@ impl Head<'_> {
                             continue;
                         }
                         let item = Ranked::new(score, count(at + slot));
-                        match self.admit {
+                        match admit {
                             None => pool.insert(simd, item),
                             Some(admit) => {
                                 frontier.push(Reverse(item));
@@ -121,20 +134,20 @@ impl Head<'_> {
                 at += len;
             }
             // No bound holds for what was dropped by less than all bytes: from a sketch, or from a full group.
-            let capped = self.admit.is_some_and(|admit| admit.cap.is_some());
+            let capped = admit.is_some_and(|admit| admit.cap.is_some());
             let is_bound = !space.is_abridged() && !capped;
-            let least = self.reach.least(pool);
-            if is_bound && !self.reach.goes_on(least, at) {
+            let least = reach.least(pool);
+            if is_bound && !reach.goes_on(least, at) {
                 return (at, true);
             }
-            let may_complete = is_bound && !self.reach.goes_on(least, self.budget);
-            if (!may_complete && first <= at) || past(self.deadline) {
+            let may_complete = is_bound && !reach.goes_on(least, budget);
+            if (!may_complete && first <= at) || past(deadline) {
                 return (at, false);
             }
             if may_complete {
                 end = (at + STEP).min(n);
                 let mut runs = (at / RUN + 1..end.div_ceil(RUN)).map(|run| run * RUN);
-                let none = runs.find(|place| !self.reach.goes_on(least, *place));
+                let none = runs.find(|place| !reach.goes_on(least, *place));
                 end = none.unwrap_or(end);
             } else {
                 end = first;
@@ -147,15 +160,17 @@ impl Head<'_> {
 #[derive(Debug)]
 pub(crate) struct Memory {
     /// Of a piece; some more, so that its last slots are compared with as many after them.
-    scores: Box<[f32; PIECE + WIDE]>,
+    scores: Lines<f32>,
     /// Of each of some groups.
     best: Vec<[f32; WIDE]>,
 }
 
 impl Default for Memory {
     fn default() -> Self {
+        let mut scores = Lines::new();
+        scores.resize(PIECE + WIDE);
         Self {
-            scores: Box::new([0.0; PIECE + WIDE]),
+            scores,
             best: Vec::new(),
         }
     }

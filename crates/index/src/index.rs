@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use refrain_kernels::{
-    Metric,
+    Lines, Metric,
     codes::{CodeRows, Panels},
 };
 
@@ -259,12 +259,12 @@ impl Index {
     pub fn vector(&self, ordinal: u32) -> Option<Vec<f32>> {
         let place = self.place(ordinal)?;
         let space = self.space();
-        let mut out = Vec::with_capacity(self.dim());
+        let mut out = Lines::new();
         space.decode(place, &mut out);
         for (value, centre) in out.iter_mut().zip(space.centre) {
             *value += centre;
         }
-        Some(out)
+        Some(out.to_vec())
     }
 
     /// What coding lost: root mean square over the items of the error of a vector relative to its

@@ -2,7 +2,10 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap, ops::Range};
 
-use refrain_kernels::codes::{Simd, WIDE};
+use refrain_kernels::{
+    Lines,
+    codes::{SLACK, Simd, WIDE},
+};
 
 use crate::{
     codes::CodeQuery,
@@ -23,17 +26,17 @@ pub struct Scratch {
     pub(crate) results: Pool,
     pub(crate) frontier: BinaryHeap<Reverse<Ranked>>,
     pub(crate) block: Box<Block>,
-    pub(crate) head: front::Memory,
+    pub(crate) memory: front::Memory,
     /// Scores of a sample of all items, where a walk has taken one.
     pub(crate) sample: Vec<f32>,
     /// The query as given, or of unit length.
-    pub(crate) query: Vec<f32>,
+    pub(crate) query: Lines<f32>,
     pub(crate) coded: CodeQuery,
     pub(crate) nibbles: NibbleQuery,
     /// All dimensions of the query, where less is walked.
     pub(crate) whole: CodeQuery,
     /// A vector being decoded.
-    pub(crate) row: Vec<f32>,
+    pub(crate) row: Lines<f32>,
 }
 
 impl Scratch {
@@ -48,6 +51,7 @@ pub(crate) const BLOCK: usize = 2 * MAX_M;
 
 /// Positions on their way to being scored, and their scores.
 #[derive(Debug)]
+#[repr(align(64))] // registers of scores lie in one cache line
 pub(crate) struct Block {
     pub(crate) positions: [u32; BLOCK],
     /// Their places, where the two differ.
@@ -106,15 +110,18 @@ impl Default for Block {
 /// A set that is emptied in constant time: who carries the current stamp is in it.
 #[derive(Debug, Default)]
 pub(crate) struct Visited {
+    /// Of each position, and some that are of none.
     stamps: Vec<u8>,
+    len: usize,
     current: u8,
 }
 
 impl Visited {
     /// Empties the set and lets it hold positions below `len`.
     pub(crate) fn reset(&mut self, len: usize) {
-        if self.stamps.len() < len {
-            self.stamps.resize(len, 0);
+        self.len = len;
+        if self.stamps.len() < len + SLACK {
+            self.stamps.resize(len + SLACK, 0);
         }
         self.current = self.current.wrapping_add(1);
         if self.current == 0 {
@@ -132,14 +139,14 @@ impl Visited {
     #[inline(always)]
     pub(crate) fn marks(&mut self, len: usize) -> Marks<'_> {
         Marks {
-            stamps: &mut self.stamps[..len],
+            stamps: &mut self.stamps[..len + SLACK],
             current: self.current,
         }
     }
 
     /// Whether the position is within bounds and new; it is a member from now on.
     pub(crate) fn insert(&mut self, position: u32) -> bool {
-        let stamp = self.stamps.get_mut(position as usize);
+        let stamp = self.stamps[..self.len].get_mut(position as usize);
         stamp.is_some_and(|stamp| std::mem::replace(stamp, self.current) != self.current)
     }
 }
@@ -152,27 +159,22 @@ pub(crate) struct Marks<'a> {
 }
 
 impl Marks<'_> {
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, link: u32) {
+        refrain_kernels::prefetch_at(self.stamps, link as usize);
+    }
+
     /// Puts what is new among `links` into `new`, and returns how many that are. Ends at the first
     /// link that is none. Those left out are members from now on as well.
-    ///
-    /// Whether a link is new is as good as random, and a branch on it would be mispredicted half of
-    /// the time: every link is written, and the end moves on past the new ones only.
-    ///
-    /// Not inlined: within the walk the loop would keep nothing in registers.
-    #[inline(never)]
-    pub(crate) fn unseen(&mut self, links: &[u32], new: &mut [u32; BLOCK]) -> usize {
-        let (stamps, current) = (&mut *self.stamps, self.current);
-        let mut count = 0;
-        for &link in &links[..links.len().min(BLOCK)] {
-            let at = link as usize;
-            if at >= stamps.len() {
-                break;
-            }
-            new[count % BLOCK] = link;
-            count += usize::from(stamps[at] != current);
-            stamps[at] = current;
-        }
-        count
+    #[inline(always)]
+    pub(crate) fn unseen(
+        &mut self,
+        simd: impl Simd,
+        links: &[u32],
+        new: &mut [u32; BLOCK],
+    ) -> usize {
+        let links = &links[..links.len().min(BLOCK)];
+        simd.unseen(links, self.stamps, self.current, new)
     }
 }
 

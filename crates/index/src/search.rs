@@ -422,7 +422,7 @@ impl Walk<'_> {
             results,
             frontier,
             block,
-            head: head_memory,
+            memory,
             sample,
             query,
             whole,
@@ -461,16 +461,19 @@ impl Walk<'_> {
         } else {
             // The longest vectors are in most answers: they are where the walk begins, and where
             // the bound is near, all that can be in the answer.
-            let head = Head {
+            let (reached, complete) = simd.apart(Head {
                 reach: scan,
+                scorer: &scorer,
                 first: head(space.heads, space.len(), ef, open),
                 deadline: params.deadline,
                 budget: scan_budget,
                 admit: (!open).then_some(admit),
-            };
-            let kept = (&mut *pool, &mut *frontier);
-            let memory = (&mut **block, head_memory);
-            let (reached, complete) = head.scan(simd, &scorer, kept, memory, &mut spent);
+                pool,
+                frontier,
+                block,
+                memory,
+                spent: &mut spent,
+            });
             is_complete = complete;
             if !complete {
                 visited.mark(reached);
@@ -481,16 +484,16 @@ impl Walk<'_> {
         let end = if is_complete {
             End::Complete
         } else if open {
-            let memory = (&mut *pool, visited.marks(index.len()), &mut **block);
-            walk::beam(
-                simd,
-                &base,
-                &scorer,
+            simd.apart(walk::Beam {
+                layer: &base,
+                scorer: &scorer,
                 seeds,
-                params.deadline,
-                memory,
-                &mut spent,
-            )
+                deadline: params.deadline,
+                pool,
+                marks: visited.marks(index.len()),
+                block,
+                spent: &mut spent,
+            })
         } else {
             let limits = Limits {
                 k,

@@ -1,7 +1,7 @@
 //! Items as the walk sees them, and scoring against them.
 
 use refrain_kernels::{
-    Kernels, Metric,
+    Kernels, Lines, Metric,
     codes::{CodeRows, Panels, Simd, WIDE},
     prefetch_at,
 };
@@ -100,11 +100,11 @@ impl<'a> Space<'a> {
 
     /// Writes the vector at a place, as stored, less the centre.
     #[inline(always)]
-    pub(crate) fn decode(&self, place: u32, out: &mut Vec<f32>) {
+    pub(crate) fn decode(&self, place: u32, out: &mut Lines<f32>) {
         let place = (place as usize).min(self.len().saturating_sub(1));
         let (stride, dim) = (self.rows.stride(), self.dim);
         // All of it is written.
-        out.resize(dim, 0.0);
+        out.resize(dim);
         let at = u32::try_from(place).unwrap_or(u32::MAX);
         let Some(high) = self.rows.row(at) else {
             out.fill(0.0);
@@ -116,9 +116,9 @@ impl<'a> Space<'a> {
     }
 
     /// The query as it is scored: of unit length for cosine, less the centre for l2.
-    pub(crate) fn unit(&self, query: &[f32], out: &mut Vec<f32>) {
-        out.clear();
-        out.extend_from_slice(query);
+    pub(crate) fn unit(&self, query: &[f32], out: &mut Lines<f32>) {
+        out.resize(query.len());
+        out.copy_from_slice(query);
         match self.metric {
             Metric::Cosine => normalise(out),
             Metric::InnerProduct => {}
@@ -153,11 +153,11 @@ impl<'a> Space<'a> {
     }
 
     /// Takes on a query from [`Space::unit`] for a walk.
-    pub(crate) fn code_for_walk(&self, query: &[f32], row: &mut Vec<f32>, coded: &mut CodeQuery) {
+    pub(crate) fn code_for_walk(&self, query: &[f32], row: &mut Lines<f32>, coded: &mut CodeQuery) {
         match self.sketch {
             None => coded.set(query, self.rows.stride()),
             Some(sketch) => {
-                row.clear();
+                row.resize(sketch.projection.len() / self.dim.max(1));
                 codes::project(sketch.projection, query, row);
                 coded.set(row, sketch.rows.stride());
             }
@@ -212,7 +212,7 @@ impl<'a> Space<'a> {
         kernels: Kernels,
         query: &[f32],
         place: u32,
-        row: &mut Vec<f32>,
+        row: &mut Lines<f32>,
     ) -> f32 {
         self.decode(place, row);
         kernels.score(self.metric, query, row) * self.weight(place)
@@ -458,7 +458,7 @@ mod tests {
             let query: Vec<f32> = (0..dim).map(|at| value(at + 7_000)).collect();
             let index = made::index(&vectors, dim, &BuildParams { metric, ..BuildParams::default() });
             let space = index.searched();
-            let (mut unit, mut coded) = (Vec::new(), CodeQuery::default());
+            let (mut unit, mut coded) = (Lines::new(), CodeQuery::default());
             space.unit(&query, &mut unit);
             coded.set(&unit, space.rows.stride());
             let weights: Vec<f32> = (0..n).map(|at| 0.5 + at as f32 / 7.0).collect();

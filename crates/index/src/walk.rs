@@ -7,7 +7,7 @@
 use std::{cmp::Reverse, collections::BinaryHeap};
 
 use refrain_kernels::{
-    codes::{Simd, WIDE},
+    codes::{Scalar, Simd, Task, WIDE},
     prefetch,
 };
 
@@ -61,6 +61,9 @@ pub(crate) struct Limits<'a> {
     /// What may be done instead.
     pub(crate) scan: Option<Reach<'a>>,
 }
+
+/// Items from which on what a walk reads lies beyond the nearer caches.
+const FAR: usize = 100_000;
 
 /// Hops between two looks at the clock.
 const HOPS_A_LOOK: u32 = 8;
@@ -144,50 +147,78 @@ pub(crate) fn greedy<S: Simd>(
 /// Best-first search of any layer with a pool (its capacity is `ef`); the pool holds the result.
 ///
 /// Starts from what is in the pool and from `seeds`.
-#[inline(always)]
-pub(crate) fn beam<S: Simd>(
-    simd: S,
-    layer: &Layer<'_>,
-    scorer: &impl Scores,
-    seeds: &[u32],
-    deadline: Option<Deadline>,
-    (pool, mut marks, block): (&mut Pool, Marks<'_>, &mut Block),
-    spent: &mut Spent,
-) -> End {
-    let mut links = seeds;
-    loop {
-        let count = marks.unseen(links, &mut block.positions);
-        match layer.items {
-            None => score(simd, scorer, block, count, spent),
-            Some(items) => score_above(simd, items, scorer, block, count, spent),
-        }
-        let mut bar = pool.bar_score();
-        for first in (0..count).step_by(WIDE) {
-            for slot in not_below(simd, &block.scores, first..count, bar) {
-                let (position, score) = (block.positions[slot], block.scores[slot]);
-                if score >= bar {
-                    // Most that get in are expanded in the end.
-                    prefetch(layer.row(position));
-                    pool.insert(simd, Ranked::new(score, position));
-                    bar = pool.bar_score();
+pub(crate) struct Beam<'a, Sc> {
+    pub(crate) layer: &'a Layer<'a>,
+    pub(crate) scorer: &'a Sc,
+    pub(crate) seeds: &'a [u32],
+    pub(crate) deadline: Option<Deadline>,
+    pub(crate) pool: &'a mut Pool,
+    pub(crate) marks: Marks<'a>,
+    pub(crate) block: &'a mut Block,
+    pub(crate) spent: &'a mut Spent,
+}
+
+impl<Sc: Scores> Task for Beam<'_, Sc> {
+    type Output = End;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> End {
+        let Self {
+            layer,
+            scorer,
+            seeds,
+            deadline,
+            pool,
+            mut marks,
+            block,
+            spent,
+        } = self;
+        let is_far = layer.items.is_none() && layer.len >= FAR;
+        let mut foreseen = None;
+        // Seeds may be alike, the links of a row are not.
+        let mut count = marks.unseen(Scalar, seeds, &mut block.positions);
+        loop {
+            match layer.items {
+                None => score(simd, scorer, block, count, spent),
+                Some(items) => score_above(simd, items, scorer, block, count, spent),
+            }
+            let mut bar = pool.bar_score();
+            for first in (0..count).step_by(WIDE) {
+                for slot in not_below(simd, &block.scores, first..count, bar) {
+                    let (position, score) = (block.positions[slot], block.scores[slot]);
+                    if score >= bar {
+                        // Most that get in are expanded in the end.
+                        prefetch(layer.row(position));
+                        pool.insert(simd, Ranked::new(score, position));
+                        bar = pool.bar_score();
+                    }
                 }
             }
-        }
-        let Some(node) = pool.expand() else {
-            return End::Converged;
-        };
-        if late(deadline, spent.hops) {
-            return End::Deadline;
-        }
-        spent.hops += 1;
-        links = layer.row(node);
-        // While these are scored, the memory of those after them comes near.
-        if layer.items.is_none()
-            && let Some(next) = pool.next()
-        {
-            for &link in layer.row(next) {
-                scorer.prefetch(link);
+            let Some(node) = pool.expand() else {
+                return End::Converged;
+            };
+            if late(deadline, spent.hops) {
+                return End::Deadline;
             }
+            spent.hops += 1;
+            let links = layer.row(node);
+            if is_far && foreseen != Some(node) {
+                for &link in links {
+                    marks.prefetch(link);
+                    scorer.prefetch(link);
+                }
+            }
+            // While these are scored, the memory of those after them comes near.
+            if layer.items.is_none() {
+                foreseen = pool.next();
+                for &link in foreseen.map_or(&[][..], |next| layer.row(next)) {
+                    if is_far {
+                        marks.prefetch(link);
+                    }
+                    scorer.prefetch(link);
+                }
+            }
+            count = marks.unseen(simd, links, &mut block.positions);
         }
     }
 }
@@ -262,13 +293,12 @@ pub(crate) fn beam_filtered<S: Simd>(
     ),
     spent: &mut Spent,
 ) -> End {
-    let mut links = seeds;
     let n = scorer.len();
     let widths = (found.capacity(), limits.k);
     let mut detour = Detour::new(widths, (admit.filter.expected(n), n), limits.scan);
     sample.clear();
+    let mut count = marks.unseen(Scalar, seeds, &mut block.positions);
     loop {
-        let count = marks.unseen(links, &mut block.positions);
         score(simd, scorer, block, count, spent);
         let bar = found.bar();
         let mut better = 0;
@@ -310,13 +340,13 @@ pub(crate) fn beam_filtered<S: Simd>(
         }
         spent.hops += 1;
         found.widen(detour.pass(admit.allows(next.position())));
-        links = layer.row(next.position());
         // While these are scored, the memory of those after them comes near.
         if let Some(Reverse(after)) = frontier.peek() {
             for &link in layer.row(after.position()) {
                 scorer.prefetch(link);
             }
         }
+        count = marks.unseen(simd, layer.row(next.position()), &mut block.positions);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 use refrain_kernels::{
-    Metric,
+    Lines, Metric,
     codes::{CodeRows, Panels},
 };
 
@@ -113,16 +113,16 @@ impl Coded {
             None => (Vec::new(), 0),
             Some(rows) => {
                 let width = rows.len() / dim;
-                let components = |out: &mut Vec<f32>, source| {
+                let components = |out: &mut [f32], source| {
                     let mut row = Vec::with_capacity(dim);
                     prepare(metric, source, &centre, &mut row);
                     codes::project(rows, &row, out);
                 };
                 let parts = vectors.par_chunks(dim * CHUNK).map(|vectors| {
-                    let mut out = Vec::with_capacity(vectors.len() / dim * width);
-                    vectors
-                        .chunks_exact(dim)
-                        .for_each(|row| components(&mut out, row));
+                    let mut out = vec![0.0; vectors.len() / dim * width];
+                    for (out, row) in out.chunks_exact_mut(width).zip(vectors.chunks_exact(dim)) {
+                        components(out, row);
+                    }
                     out
                 });
                 (parts.collect::<Vec<_>>().concat(), width)
@@ -195,7 +195,7 @@ impl Coded {
         let chunks = chunks.zip(terms.par_chunks_mut(nibbles::TERMS * CHUNK));
         chunks
             .enumerate()
-            .for_each_init(Vec::new, |vector, (chunk, (rows, terms))| {
+            .for_each_init(Lines::new, |vector, (chunk, (rows, terms))| {
                 let rows = rows.chunks_exact_mut(stride);
                 let terms = terms.chunks_exact_mut(nibbles::TERMS);
                 for (place, (row, terms)) in (chunk * CHUNK..).zip(rows.zip(terms)) {
@@ -254,7 +254,7 @@ impl Coded {
         };
         let start = place as usize * stride;
         let high = &codes[start..start + stride];
-        out.values.resize(stride, 0);
+        out.values.resize(stride);
         for (value, high) in out.values.iter_mut().zip(high) {
             *value = i16::from(*high);
         }

@@ -330,9 +330,17 @@ impl Neighbours<'_> {
                 _ if number <= top_layers => position,
                 _ => None,
             };
-            let memory = (&mut *pool, visited.marks(layer.len), &mut **block);
-            let seeds = seed.as_slice();
-            walk::beam(simd, &layer, &scorer, seeds, None, memory, &mut spent);
+            let beam = walk::Beam {
+                layer: &layer,
+                scorer: &scorer,
+                seeds: seed.as_slice(),
+                deadline: None,
+                pool,
+                marks: visited.marks(layer.len),
+                block,
+                spent: &mut spent,
+            };
+            beam.run(simd);
             candidates.clear();
             candidates.extend(
                 pool.items()
@@ -366,8 +374,17 @@ impl Neighbours<'_> {
                     pool.reset(ef);
                     visited.reset(layer.len);
                     visited.insert(at);
-                    let memory = (&mut *pool, visited.marks(layer.len), &mut **block);
-                    walk::beam(simd, &layer, &directed, ends, None, memory, &mut spent);
+                    let beam = walk::Beam {
+                        layer: &layer,
+                        scorer: &directed,
+                        seeds: ends,
+                        deadline: None,
+                        pool,
+                        marks: visited.marks(layer.len),
+                        block,
+                        spent: &mut spent,
+                    };
+                    beam.run(simd);
                     let found = pool
                         .items()
                         .iter()

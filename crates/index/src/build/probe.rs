@@ -57,7 +57,16 @@ impl Probe<'_> {
         pool.reset(self.ef);
         visited.reset(self.draft.n);
         let mut spent = Spent::default();
-        let memory = (pool, visited.marks(self.draft.n), &mut **block);
-        walk::beam(simd, &base, &scorer, self.seeds, None, memory, &mut spent);
+        let beam = walk::Beam {
+            layer: &base,
+            scorer: &scorer,
+            seeds: self.seeds,
+            deadline: None,
+            pool,
+            marks: visited.marks(self.draft.n),
+            block,
+            spent: &mut spent,
+        };
+        beam.run(simd);
     }
 }

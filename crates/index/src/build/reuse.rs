@@ -16,6 +16,8 @@ use super::{
     insert::{self, Start, Workers},
     levels,
 };
+use refrain_kernels::Lines;
+
 use crate::{
     index::Index,
     layout::{EMPTY, Graph, Layer, RowSet},
@@ -293,8 +295,8 @@ impl<'a> Old<'a> {
 #[derive(Default)]
 struct Judge {
     now: Vec<f32>,
-    then: Vec<f32>,
-    near: Vec<f32>,
+    then: Lines<f32>,
+    near: Lines<f32>,
 }
 
 impl Judge {
