@@ -159,13 +159,15 @@ pub(crate) struct Marks<'a> {
 }
 
 impl Marks<'_> {
+    /// Asks for the memory that tells whether a link is new.
     #[inline(always)]
     pub(crate) fn prefetch(&self, link: u32) {
         refrain_kernels::prefetch_at(self.stamps, link as usize);
     }
 
     /// Puts what is new among `links` into `new`, and returns how many that are. Ends at the first
-    /// link that is none. Those left out are members from now on as well.
+    /// link that is none. Those left out are members from now on as well. Links are not alike, as those of a sound row are
+    /// not; in a damaged one, an item may come back twice.
     #[inline(always)]
     pub(crate) fn unseen(
         &mut self,

@@ -174,7 +174,8 @@ pub trait Simd: Copy + std::fmt::Debug + sealed::Sealed {
     /// Whether rows [side by side](Panels) are scored faster than one after another.
     const PANELS: bool = false;
 
-    /// Runs a task as a function of its own: what is compiled around it takes none of its registers, nor it of theirs.
+    /// Runs a task as a function of its own: what is compiled around it takes none of its registers, nor it of theirs, and a
+    /// change of the one leaves the speed of the other as it is.
     fn apart<T: Task>(self, task: T) -> T::Output;
 
     /// `Σ query[i] rows[r][i]` for each of `R` rows of `blocks` blocks.
@@ -291,7 +292,7 @@ pub trait Simd: Copy + std::fmt::Debug + sealed::Sealed {
 
     /// Puts those of `links` into `new` whose stamp is not `current`, which it is from then on, in their order; returns how many
     /// they are. Ends at the first link that is none: a link has a stamp, and [`SLACK`] of them after it. What is in `new`
-    /// after them is of no use.
+    /// after them is of no use. A link that is there twice may be told twice: stamps are read before they are written.
     ///
     /// Whether a link is new is as good as random, and a branch on it would be mispredicted half of the time: every
     /// link is written, and the end moves on past the new ones only.
