@@ -183,12 +183,15 @@ impl Marks<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::walk::count;
 
     #[test]
     fn stamps_survive_their_own_overflow() {
         let mut visited = Visited::default();
         for round in 0..1000 {
-            visited.reset(8 + round % 3);
+            let len = 8 + round % 3;
+            visited.reset(len);
+            assert!(!visited.insert(count(len)), "what was larger before");
             assert!(visited.insert(7));
             assert!(!visited.insert(7));
             assert!(visited.insert(0));
