@@ -26,7 +26,7 @@ pub struct Scratch {
     pub(crate) results: Pool,
     pub(crate) frontier: BinaryHeap<Reverse<Ranked>>,
     pub(crate) block: Box<Block>,
-    pub(crate) memory: front::Memory,
+    pub(crate) head: front::Memory,
     /// Scores of a sample of all items, where a walk has taken one.
     pub(crate) sample: Vec<f32>,
     /// The query as given, or of unit length.

@@ -422,7 +422,7 @@ impl Walk<'_> {
             results,
             frontier,
             block,
-            memory,
+            head: memory,
             sample,
             query,
             whole,

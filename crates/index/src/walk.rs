@@ -62,7 +62,8 @@ pub(crate) struct Limits<'a> {
     pub(crate) scan: Option<Reach<'a>>,
 }
 
-/// Items from which on what a walk reads lies beyond the nearer caches.
+/// Items from which on what a walk reads lies beyond the nearer caches: to ask for it earlier was worth 5 % of 500,000 and cost as
+/// much of 41,000 (two virtual cores with two megabytes each). Nothing was measured between 60,000 and there.
 const FAR: usize = 100_000;
 
 /// Hops between two looks at the clock.

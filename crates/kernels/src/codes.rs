@@ -292,7 +292,8 @@ pub trait Simd: Copy + std::fmt::Debug + sealed::Sealed {
 
     /// Puts those of `links` into `new` whose stamp is not `current`, which it is from then on, in their order; returns how many
     /// they are. Ends at the first link that is none: a link has a stamp, and [`SLACK`] of them after it. What is in `new`
-    /// after them is of no use. A link that is there twice may be told twice: stamps are read before they are written.
+    /// after them is of no use. A link that is there twice may be told twice: stamps are read before they are written. Links are
+    /// below 2^31.
     ///
     /// Whether a link is new is as good as random, and a branch on it would be mispredicted half of the time: every
     /// link is written, and the end moves on past the new ones only.

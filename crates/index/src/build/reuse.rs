@@ -8,6 +8,7 @@
 use std::io;
 
 use rayon::prelude::*;
+use refrain_kernels::Lines;
 
 use super::{
     Begun, BuildParams, Coded, Draft, Parent,
@@ -16,8 +17,6 @@ use super::{
     insert::{self, Start, Workers},
     levels,
 };
-use refrain_kernels::Lines;
-
 use crate::{
     index::Index,
     layout::{EMPTY, Graph, Layer, RowSet},

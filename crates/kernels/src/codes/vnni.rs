@@ -118,11 +118,6 @@ impl Part {
 pub(super) unsafe fn line_sums(query: *const i8, rows: [*const i8; 4]) -> [i32; 4] {
     // SAFETY: by the caller's contract.
     unsafe {
-        // Of each block the first half of its values, then of each the second.
-        let halves = |first: *const i8| {
-            let one = _mm512_castsi256_si512(_mm256_loadu_si256(first.cast()));
-            _mm512_inserti64x4::<1>(one, _mm256_loadu_si256(first.add(NIBBLES).cast()))
-        };
         let (low_query, high_query) = (halves(query), halves(query.add(BLOCK)));
         let low_nibbles = _mm512_set1_epi8(15);
         let mut sums = [_mm512_setzero_si512(); 4];
@@ -152,5 +147,19 @@ pub(super) unsafe fn line_sums(query: *const i8, rows: [*const i8; 4]) -> [i32; 
         let mut out = [0; 4];
         _mm_storeu_si128(out.as_mut_ptr().cast(), all);
         out
+    }
+}
+
+/// Of two blocks of a query, half of the values of each: the first half, or from there on the second. A function and no closure: those
+/// are compiled without the instruction set.
+///
+/// # Safety
+/// As of [`line_sums`]; `first` points to the query or to its second half of a block.
+#[inline(always)]
+unsafe fn halves(first: *const i8) -> __m512i {
+    // SAFETY: by the caller's contract.
+    unsafe {
+        let one = _mm512_castsi256_si512(_mm256_loadu_si256(first.cast()));
+        _mm512_inserti64x4::<1>(one, _mm256_loadu_si256(first.add(NIBBLES).cast()))
     }
 }
